@@ -1,4 +1,4 @@
-//! A time limit for all that a peer sends, however it spreads its bytes.
+//! A time limit for everything that a peer sends, however it spreads its bytes.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -8,32 +8,32 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-/// A point in time for all that follows. However a peer spreads its bytes, it gets no more time.
+/// A point in time that limits all later reads. A peer that spreads its bytes gets no more time.
 #[derive(Debug)]
 pub(super) struct Deadline(TimerFd);
 
 impl Deadline {
-    /// So long from now (`CLOCK_MONOTONIC`).
+    /// Creates a deadline `limit` from now (`CLOCK_MONOTONIC`).
     ///
     /// # Errors
-    /// What `timerfd_create(2)` says.
+    /// Those of `timerfd_create(2)`.
     pub(super) fn after(limit: Duration) -> io::Result<Deadline> {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
         timer.set(Expiration::OneShot(TimeSpec::from_duration(limit)), TimerSetTimeFlags::empty())?;
         Ok(Deadline(timer))
     }
 
-    /// Whether the time is over.
+    /// Whether the deadline has passed.
     pub(super) fn has_passed(&self) -> bool {
         let mut timer = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        // An error means that nothing can be waited for.
+        // An error means that waiting is impossible.
         poll(&mut timer, PollTimeout::ZERO) != Ok(0)
     }
 
     /// Waits until `file` can be read.
     ///
     /// # Errors
-    /// `TimedOut` when the deadline has passed, bytes or not.
+    /// `TimedOut` if the deadline has passed, even if bytes are available.
     pub(super) fn wait(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         loop {
             let mut waiting =

@@ -1,7 +1,7 @@
-//! Which of the caller's directories an agent gets, and how.
+//! Decides which of the caller's directories an agent gets, and how.
 //!
 //! An agent can put a symbolic link, or another directory, where the caller expects a project. So only the physical
-//! path counts, and it has to be one that the caller confirmed for this agent.
+//! path counts, and the caller must have confirmed it for this agent.
 
 use std::path::{Path, PathBuf};
 
@@ -13,29 +13,29 @@ use super::project::Directory;
 use super::tree::shown;
 use super::wire::Project;
 
-/// What becomes of the directory that a command starts in.
+/// The decision about the directory in which a command starts.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It stays as it is: the agent may do there what its user may.
+    /// It stays as it is: the agent has the rights of its user there.
     Plain,
-    /// It is the agent's own, and comes into its view as it is.
+    /// It belongs to the agent, and is mounted in its view unchanged.
     Own,
     /// The agent gets it.
     HandOver,
-    /// The agent gets it if the caller confirms it.
+    /// The agent gets it if the caller confirms that.
     Ask,
     /// Nothing is started, for this reason.
     Refuse(String),
 }
 
-/// A directory that is asked for, and what is known of it.
+/// A requested directory, and the facts about it.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
-    /// How it was asked for.
+    /// The form of the request.
     pub(super) project: Project,
     /// Its physical path.
     pub(super) path: &'a Path,
-    /// The user it belongs to.
+    /// The user who owns it.
     pub(super) owner: u32,
     /// The user whose files the agent would get.
     pub(super) giver: u32,
@@ -43,7 +43,7 @@ pub(super) struct Question<'a> {
     pub(super) agent: u32,
     /// Home directories of the host.
     pub(super) homes: &'a Homes,
-    /// What the caller confirmed before.
+    /// The directories that the caller confirmed before.
     pub(super) confirmed: &'a [PathBuf],
 }
 
@@ -86,20 +86,21 @@ impl Question<'_> {
         Verdict::Ask
     }
 
-    /// A home itself, or a directory of the caller's that homes lie in. Root's that homes lie in, as `/` and `/home`, is
-    /// not handed over anyway.
+    /// Whether it is a home, or a directory of the caller that contains homes. Directories of root that contain homes,
+    /// such as `/` and `/home`, are not handed over anyway.
     fn is_home(&self) -> bool {
         self.homes.has(self.path)
             || (self.owner == self.giver && self.owner != 0 && self.homes.are_in(self.path))
     }
 
-    /// Whether `known` was confirmed with what is below it. A home was not: it holds more than projects.
+    /// Whether a confirmation of `known` covers this directory. A confirmed directory covers what is below it, unless
+    /// it contains a home: a home holds more than projects.
     fn covers(&self, known: &Path) -> bool {
         self.path == known || (self.path.starts_with(known) && !self.homes.are_in(known))
     }
 
-    /// Whether a name on the way from the home to the directory begins with a dot. What a confirmed project holds is a part
-    /// of that project.
+    /// Whether a name on the path from the home to the directory begins with a dot. Directories in a confirmed project
+    /// are part of that project.
     fn is_hidden(&self) -> bool {
         let below = |path: &Path| {
             self.homes.around(path).and_then(|home| Some(path.strip_prefix(home).ok()?.to_owned()))
@@ -115,7 +116,7 @@ fn has_dot(path: &Path) -> bool {
     path.iter().any(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// The caller, as far as directories go.
+/// The caller who hands directories over.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Giver {
     /// Effective uid and gid of the caller.
@@ -123,12 +124,13 @@ pub(super) struct Giver {
 }
 
 impl Giver {
-    /// Uid and gid whose files the agent gets in a directory. Root may hand over anybody's; others what is theirs.
+    /// Returns the uid and gid whose files the agent gets in a directory. Root may hand over files of any user; other
+    /// callers only their own.
     pub(super) fn ids(self, found: &FileStat) -> (u32, u32) {
         if self.caller.0 == 0 { (found.st_uid, found.st_gid) } else { self.caller }
     }
 
-    /// A directory to be shared besides the project.
+    /// Checks a directory that is shared in addition to the project.
     pub(super) fn share(self, directory: &std::os::fd::OwnedFd, writable: bool) -> Result<Directory, String> {
         let found =
             fstat(directory).map_err(|errno| format!("cannot look at a shared directory: {errno}"))?;
@@ -137,13 +139,13 @@ impl Giver {
         super::permitted::check(directory, self.caller, writable).map_err(|error| {
             format!("you may not {} {}: {error}", if writable { "write" } else { "read" }, shown(&path))
         })?;
-        // What is root's stays root's.
+        // Files of root stay with root.
         let ids = Some(self.ids(&found)).filter(|(uid, _)| *uid != 0);
         Ok(Directory { found, path, ids, writable, required: true, guards: Guards::default() })
     }
 }
 
-/// The project, once it is known that the agent gets it.
+/// Describes the project, once it is decided that the agent gets it.
 pub(super) fn project(found: FileStat, path: &Path, giver: Giver, required: bool) -> Directory {
     let ids = Some(giver.ids(&found));
     Directory { ids, found, path: path.to_owned(), writable: true, required, guards: Guards::default() }
@@ -189,13 +191,13 @@ mod tests {
             check(LINKED, project, ALICE, &[confirmed], "handover");
         }
         check(CURRENT, project, ALICE, &["/home/alice/src/mon", "/home/alice/src/mono/a"], "ask");
-        // A home that was named once does not open what is in it.
+        // Naming a home once does not open the directories in it.
         check(CURRENT, project, ALICE, &["/home/alice"], "ask");
         check(CURRENT, project, ALICE, &["/"], "ask");
-        // Through a link of the agent's.
+        // Through a link that the agent made.
         check(LINKED, "/home/alice/private", ALICE, &[project], "refuse");
         check(LINKED, "/srv/other", ALICE, &[project], "refuse");
-        // Hidden directories of a home, and what is below.
+        // Hidden directories of a home, and directories below them.
         for hidden in ["/home/alice/.ssh", "/home/alice/.config/x", "/home/alice/src/.cache/y"] {
             for asked in [CURRENT, LINKED, LOOSELY] {
                 check(asked, hidden, ALICE, &[], "refuse");
@@ -212,7 +214,7 @@ mod tests {
         }
         check(CURRENT, "/home", ALICE, &[], "refuse");
         check(NAMED, "/home/alice", ALICE, &[], "handover");
-        // Others' directories are left as they are, and not to be named.
+        // Directories of other users stay as they are, and cannot be named.
         for (path, owner) in [("/etc", 0), ("/", 0), ("/home", 0), ("/srv/x", 7)] {
             check(CURRENT, path, owner, &[], "plain");
         }

@@ -1,7 +1,7 @@
-//! The devices of the agent's view: those that programs need, and no other.
+//! The devices of the agent's view: only those that programs need.
 //!
-//! A device leads to the kernel past the system call filter. Above all `/dev/fuse`: its file system presents files with any
-//! mode, and overlayfs in a user namespace copies one with its set-user-ID bit into a project.
+//! A device gives access to the kernel past the system call filter. The most dangerous is `/dev/fuse`: its file system
+//! presents files with any mode, and overlayfs in a user namespace copies one with its set-user-ID bit into a project.
 
 use std::fs::{self, File, Permissions};
 use std::os::fd::AsFd as _;
@@ -15,13 +15,13 @@ use super::LaunchError;
 use super::mounts::{bind, directory, errno, failed, tmpfs};
 use super::project::forbid_devices;
 
-/// Where the new directory is made before it covers the host's.
+/// The directory in which the new one is made before it covers the host's.
 const NEW: &str = "/run/onecli/dev";
 /// Character devices that programs expect (OCI runtime specification, "Default Devices").
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Major and minor number of `ptmx` (Linux allocated devices).
 const PTMX: (u64, u64) = (5, 2);
-/// Links that udev makes, too.
+/// Links that udev also makes.
 const LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -29,19 +29,19 @@ const LINKS: [(&str, &str); 4] = [
     ("stderr", "/proc/self/fd/2"),
 ];
 
-/// Makes device files of the whole view unusable: one may lie in a chroot or beside a container's files.
+/// Makes device files in the whole view unusable: there may be one in a chroot or among a container's files.
 pub(super) fn forbid() -> Result<(), LaunchError> {
     let root = Path::new("/");
     let opened = File::open(root).map_err(failed("opening", root))?;
     forbid_devices(opened.as_fd()).map_err(failed("forbidding devices below", root))
 }
 
-/// Puts a new `/dev` over the host's. The terminals are the host's: the caller's may be among them, and programs look
-/// theirs up by name (ttyname(3)). Comes after [`forbid`], and after `/run` is the view's own.
+/// Mounts a new `/dev` over the host's. The terminals are the host's: the caller's may be among them, and programs look
+/// up their terminal by name (ttyname(3)). Runs after [`forbid`], and after the view has its own `/run`.
 pub(super) fn make_dev() -> Result<(), LaunchError> {
     let (dev, new) = (Path::new("/dev"), Path::new(NEW));
     directory(new, 0o755)?;
-    // Without MS_NODEV, for `ptmx`: only root makes files in it.
+    // Without MS_NODEV, for `ptmx`. Only root makes files in it.
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(Some("onecli"), new, Some("tmpfs"), flags, Some("mode=755,size=64k"))
         .map_err(errno("mounting a tmpfs on", new))?;
@@ -66,22 +66,23 @@ pub(super) fn make_dev() -> Result<(), LaunchError> {
     fs::remove_dir(new).map_err(failed("removing", new))
 }
 
-/// The kernel looks for `pts` in the directory that holds `ptmx`, and refuses a bind mount of that file alone. The one in
-/// `pts` is closed on most hosts (`ptmxmode=000`); it is what is left where devices cannot be made, as in some containers.
+/// Makes `ptmx`. The kernel looks for `pts` in the directory that contains `ptmx`, and refuses a bind mount of that
+/// file alone. The file in `pts` is closed on most hosts (`ptmxmode=000`). It is the fallback if devices cannot be
+/// made, as in some containers.
 fn make_ptmx(place: &Path) -> Result<(), LaunchError> {
     let everybody = Mode::from_bits_truncate(0o666);
     match mknod(place, SFlag::S_IFCHR, everybody, makedev(PTMX.0, PTMX.1)) {
-        // The umask cut the mode.
+        // The umask reduced the mode.
         Ok(()) => fs::set_permissions(place, Permissions::from_mode(0o666)),
         Err(_) => symlink("pts/ptmx", place),
     }
     .map_err(failed("making", place))
 }
 
-/// Binds a device, or a directory of some, that works there.
+/// Binds a device, or a directory of devices, so that they work there.
 fn bind_device(host: &Path, place: &Path) -> Result<(), LaunchError> {
     bind(host, place)?;
-    // Without MS_NODEV, which the mount has from `forbid`.
+    // Without MS_NODEV, which the mount inherited from `forbid`.
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID;
     mount(None::<&str>, place, None::<&str>, flags, None::<&str>)
         .map_err(errno("permitting devices at", place))

@@ -1,5 +1,5 @@
-//! The environment an agent starts with. Pure: what goes in is what the caller has, what comes out is all the
-//! agent gets.
+//! The environment with which an agent starts. A pure function: the input is the caller's environment, the output is
+//! the agent's complete one.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -9,16 +9,16 @@ use std::path::PathBuf;
 use super::mounts::{JAVA_TRUST_STORE, runtime_dir};
 use super::{LaunchError, LaunchUser};
 
-/// What the daemon says belongs into the agent's environment.
+/// The part of the agent's environment that the daemon determines.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AgentEnvironment {
-    /// A PEM file: the system's roots and our CA.
+    /// A PEM file: the system's roots and OneCLI's CA.
     pub ca_bundle: PathBuf,
     /// Placeholders by variable.
     pub placeholders: BTreeMap<String, String>,
-    /// Whether the command has a view of the files of its own, with what stands there for programs.
+    /// Whether the command has its own view of the files, with the files that OneCLI places there for programs.
     pub own_view: bool,
-    /// The explicit proxy's URL with its session token, where connections are not redirected.
+    /// The explicit proxy's URL with its session token, if connections are not redirected.
     pub proxy: Option<String>,
 }
 
@@ -28,10 +28,10 @@ impl std::fmt::Debug for AgentEnvironment {
     }
 }
 
-/// Taken over from the caller; `LC_*` besides. Anything else may hold a credential.
+/// Variables copied from the caller, in addition to `LC_*`. Any other variable may hold a credential.
 const KEPT: &[&str] = &["COLORTERM", "LANG", "PATH", "TERM", "TZ"];
 
-/// Each names a PEM bundle. Which client reads which was tried, not looked up.
+/// Variables that name a PEM bundle. The list is the result of tests with the clients, not of their documentation.
 pub const CA_VARIABLES: &[&str] = &[
     "AWS_CA_BUNDLE",
     "CARGO_HTTP_CAINFO",
@@ -48,31 +48,32 @@ pub const CA_VARIABLES: &[&str] = &[
     "SSL_CERT_FILE",
 ];
 
-/// Curl reads `SSL_CERT_FILE` only where this is not set.
+/// Curl reads `SSL_CERT_FILE` only if this variable is not set.
 const REMOVED: &[&str] = &["SSL_CERT_DIR"];
 
-/// The variables that name the proxy. Both spellings: curl reads `http_proxy` in lower case only, some clients upper case
-/// only. Yarn reads neither from version 2 on.
+/// The variables that name the proxy, in both spellings: curl reads `http_proxy` only in lower case, some clients only
+/// upper case. Yarn reads neither from version 2 on.
 const PROXY_VARIABLES: &[&str] =
     &["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy", "YARN_HTTPS_PROXY", "YARN_HTTP_PROXY"];
-/// Node's `fetch` and `http` take a proxy from the environment only with this (22.21 and 24.5).
+/// Node's `fetch` and `http` use a proxy from the environment only with this variable (22.21 and 24.5).
 const NODE_SETTING: (&str, &str) = ("NODE_USE_ENV_PROXY", "1");
 
-/// The variables by which programs use `proxy`, a URL.
+/// Returns the variables that make programs use `proxy`, a URL.
 pub fn proxy_environment(proxy: &str) -> impl Iterator<Item = (&'static str, &str)> {
     PROXY_VARIABLES.iter().map(move |name| (*name, proxy)).chain([NODE_SETTING])
 }
 
-/// Where the caller has no PATH.
+/// The PATH if the caller has none.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// Plans the agent's whole environment, sorted by name.
+/// Returns the agent's complete environment, sorted by name.
 ///
-/// Of `caller`, only an allow-list and what `keep` names is taken over. What the daemon says wins over `keep`: a
-/// kept `OPENAI_API_KEY` would otherwise hand out the very credential that the placeholder stands for.
+/// Of `caller`, only an allow-list and the variables named in `keep` are copied. The daemon's variables override those
+/// of `keep`. Otherwise the caller's `OPENAI_API_KEY` would pass the agent the very credential that the placeholder
+/// replaces.
 ///
 /// # Errors
-/// [`LaunchError::EnvName`] for a name in `keep` that is empty or holds `=` or NUL.
+/// [`LaunchError::EnvName`] for a name in `keep` that is empty or contains `=` or NUL.
 pub fn environment(
     caller: impl IntoIterator<Item = (OsString, OsString)>,
     keep: &[OsString],
@@ -100,7 +101,7 @@ pub fn environment(
     }
     if agent.own_view {
         set("XDG_RUNTIME_DIR", runtime_dir(user).as_os_str());
-        // A JVM that is not the system's has its own store; Java reads no variable of other programs.
+        // A JVM from another source than the system has its own store; Java reads no variable of other programs.
         set("JAVA_TOOL_OPTIONS", OsStr::new(&format!("-Djavax.net.ssl.trustStore={JAVA_TRUST_STORE}")));
     }
     if let Some(proxy) = &agent.proxy {
@@ -114,7 +115,8 @@ pub fn environment(
     Ok(env.into_iter().collect())
 }
 
-/// What of a caller's environment goes to the launcher: what [`environment`] may take over.
+/// Returns the part of a caller's environment that the client sends to the launcher: the variables that [`environment`]
+/// may copy.
 pub fn taken_over(
     caller: impl IntoIterator<Item = (OsString, OsString)>,
     keep: &[OsString],

@@ -11,20 +11,20 @@ use nix::unistd::Pid;
 
 use super::cgroup::{self, path_in_hierarchy, unified_path};
 
-/// How long the launcher waits for news of a cgroup before it looks itself, in milliseconds.
+/// Interval at which the launcher checks a cgroup without an event, in milliseconds.
 const LOOK_EVERY: u16 = 10_000;
 
-/// The child's end: it waits with what is the agent's until the launcher holds its view.
+/// The child's end. The child waits with the agent's directories until the launcher holds its view.
 #[derive(Debug)]
 pub(super) struct Gate(UnixStream);
 
-/// Both ends.
+/// Creates both ends.
 pub(super) fn pair() -> std::io::Result<(UnixStream, Gate)> {
     UnixStream::pair().map(|(ours, theirs)| (ours, Gate(theirs)))
 }
 
 impl Gate {
-    /// Reports that the view is complete, and waits for the launcher. One that ended holds nothing up.
+    /// Reports that the view is complete, and waits for the launcher. If the launcher has exited, the child continues.
     pub(super) fn pass(&self) {
         let mut gate = &self.0;
         let _ = gate.write(&[1]);
@@ -32,19 +32,20 @@ impl Gate {
     }
 }
 
-/// The view of a command. While it is held the kernel takes no mount of it apart. Without that, a process could leave the view
-/// for one of its own with a directory open, and would reach the files below it without the mounts that protect them.
+/// The view of a command. While it is held, the kernel does not dissolve its mounts. Otherwise a process could leave
+/// the view for one of its own with a directory open, and would reach the files below it without the mounts that
+/// protect them.
 #[derive(Debug)]
 pub(super) struct HeldView {
     _view: File,
-    /// Where the command's processes are, where that is known.
+    /// The cgroup of the command's processes, if known.
     cgroup: Option<PathBuf>,
 }
 
 impl HeldView {
-    /// The view of `command`, once it is complete. `agent` is the directory of the agent's cgroup.
+    /// Returns the view of `command`, once it is complete. `agent` is the directory of the agent's cgroup.
     pub(super) fn of(command: Pid, mut gate: UnixStream, agent: Option<&Path>) -> Option<HeldView> {
-        // The end of the stream: it has no view, or was not started.
+        // At the end of the stream the command has no view, or was not started.
         gate.read_exact(&mut [0]).ok()?;
         let view = File::open(format!("/proc/{command}/ns/mnt")).ok();
         let cgroup = agent.map(|agent| own_cgroup(command, agent).unwrap_or_else(|| agent.to_owned()));
@@ -52,14 +53,14 @@ impl HeldView {
         view.map(|view| HeldView { _view: view, cgroup })
     }
 
-    /// Waits until the cgroup has no process: each may have a directory of the view open. Then removes it.
+    /// Waits until the cgroup has no process, because each may have a directory of the view open. Then removes it.
     pub(super) fn wait_for_processes(&self) {
         let Some(cgroup) = &self.cgroup else { return };
         wait_until_empty(cgroup);
         cgroup::remove(cgroup);
     }
 
-    /// Where the command's processes are, where that is known.
+    /// The cgroup of the command's processes, if known.
     pub(super) fn cgroup(&self) -> Option<&Path> {
         self.cgroup.as_deref()
     }
@@ -68,7 +69,7 @@ impl HeldView {
 fn wait_until_empty(cgroup: &Path) {
     let Ok(mut events) = File::open(cgroup.join("cgroup.events")) else { return };
     loop {
-        // The kernel reports changes as POLLPRI, since the file was read last (cgroups(7)).
+        // The kernel reports changes since the file was last read as POLLPRI (cgroups(7)).
         if !is_populated(&mut events) {
             return;
         }
@@ -76,7 +77,7 @@ fn wait_until_empty(cgroup: &Path) {
     }
 }
 
-/// The cgroup of the command's own: below the agent's where systemd makes scopes.
+/// Returns the command's own cgroup, which is below the agent's if systemd makes scopes.
 fn own_cgroup(command: Pid, agent: &Path) -> Option<PathBuf> {
     let memberships = fs::read_to_string(format!("/proc/{command}/cgroup")).ok()?;
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -85,7 +86,7 @@ fn own_cgroup(command: Pid, agent: &Path) -> Option<PathBuf> {
     Some(agent.join(below))
 }
 
-/// Of a `cgroup.events` file. One that cannot be read is of a cgroup that was removed.
+/// Reads a `cgroup.events` file. If it cannot be read, the cgroup was removed.
 fn is_populated(events: &mut File) -> bool {
     let mut text = String::new();
     events.seek(SeekFrom::Start(0)).is_ok()

@@ -1,11 +1,13 @@
 //! Git directories in a project, protected from the agent by mounts.
 //!
-//! Git runs what its configuration and its hooks name, as whoever works in the repository. In the agent's view they are
-//! mounted read-only, and `.git` is a mount point: the kernel renames and removes no mount point (`EBUSY`).
+//! Git runs the programs that its configuration and its hooks name, with the rights of the user who works in the
+//! repository. In the agent's view they are mounted read-only, and `.git` is a mount point: the kernel neither renames
+//! nor removes mount points (`EBUSY`).
 //!
-//! This stops programs that write there. It does not stop an agent that means harm: in a user namespace with another mount
-//! namespace the names are no mount points, and `.git` can be renamed. It may also make another repository in a directory
-//! below. So the launcher compares these files when the command ends ([`executed`](super::executed)), whatever is mounted.
+//! This stops programs that write there. It does not stop a malicious agent: in a user namespace with another mount
+//! namespace the names are not mount points, and `.git` can be renamed. The agent may also make another repository in a
+//! directory below. So the launcher compares these files when the command ends ([`executed`](super::executed)), even if
+//! they are mounted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -19,36 +21,36 @@ use super::executed::{self, GitPlaces};
 use super::project::{move_mount, open_tree, set_read_only};
 use super::tree::{Links, Tree, shown};
 
-/// Mounts in one project. A repository takes about seven.
+/// Mounts in one project. A repository needs about seven.
 const MAX_GUARDS: usize = 3000;
 
-/// The directory of a git directory that git runs programs from.
+/// The directory of a git directory from which git runs programs.
 pub(super) const HOOKS: &str = "hooks";
-/// Directories whose files name repositories as `remote.NAME.url` does; git itself writes there no more.
+/// A directory whose files name repositories as `remote.NAME.url` does. Git itself no longer writes there.
 pub(super) const REMOTES: &str = "remotes";
-/// The same in an older form.
+/// The older form of [`REMOTES`].
 pub(super) const BRANCHES: &str = "branches";
-/// A directory of other files, which git writes too.
+/// A directory with other files, to which git writes too.
 pub(super) const INFO: &str = "info";
-/// Files that hold commands, or name them or the place of such files.
+/// Files that hold commands, or name commands or the path of such files.
 const FILES: [&str; 4] = ["config", "config.worktree", "commondir", ATTRIBUTES];
-/// In [`INFO`].
+/// A file in [`INFO`].
 pub(super) const ATTRIBUTES: &str = "info/attributes";
-/// The same of a linked working tree.
+/// The protected files of a linked working tree.
 const WORKTREE_FILES: [&str; 3] = ["gitdir", "commondir", "config.worktree"];
 
-/// How something is protected.
+/// The kind of protection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Guard {
-    /// A directory that must keep its name.
+    /// A directory that must retain its name.
     Pin,
-    /// A directory that must not change either.
+    /// A directory that must also not change.
     Directory,
     /// A file that must not change.
     File,
 }
 
-/// What is protected in a project, by paths relative to it. Parents come before what is in them.
+/// The protected paths of a project, relative to it. Parents come before their children.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Guards {
     all: BTreeMap<PathBuf, Guard>,
@@ -58,7 +60,7 @@ pub(super) struct Guards {
 }
 
 impl Guards {
-    /// For all git directories that were found.
+    /// Creates guards for all git directories that were found.
     pub(super) fn of(found: &GitPlaces) -> Guards {
         let mut guards = Guards::default();
         let repositories: BTreeSet<&Path> = found.repositories.iter().map(PathBuf::as_path).collect();
@@ -80,7 +82,8 @@ impl Guards {
         guards
     }
 
-    /// Pins a git directory, and in another one what lies between: `modules` of `.git/modules/a`.
+    /// Pins a git directory. If it is inside another one, also pins the directories between: `modules` of
+    /// `.git/modules/a`.
     fn pin_between(&mut self, around: Option<&Path>, repository: &Path) {
         let steps = repository.ancestors().skip(1);
         let between: Vec<_> = steps.take_while(|step| around.is_some_and(|around| *step != around)).collect();
@@ -90,7 +93,7 @@ impl Guards {
         self.pin(repository);
     }
 
-    /// The project itself is a mount point already.
+    /// The project itself is already a mount point.
     fn pin(&mut self, path: &Path) {
         if !path.as_os_str().is_empty() {
             self.insert(path.to_owned(), Guard::Pin);
@@ -111,10 +114,10 @@ impl Guards {
         }
     }
 
-    /// Mounts all of them in the mount `root`, which is in this process's view. What is not there is left out.
+    /// Mounts all of them in the mount `root`, which is in this process's view. Paths that do not exist are left out.
     ///
     /// # Errors
-    /// The path that cannot be protected, and why.
+    /// The path that cannot be protected, and the reason.
     pub(super) fn place(
         &self,
         root: OwnedFd,
@@ -141,7 +144,7 @@ impl Guards {
     }
 }
 
-/// What became of a guard.
+/// The result of a guard.
 enum Placed {
     Done,
     /// It protects nothing, for this reason.
@@ -205,7 +208,7 @@ mod tests {
             (guard(".git/worktrees"), guard(".git/worktrees/w")),
             (Some(Guard::Pin), Some(Guard::Pin))
         );
-        // Directories of the project itself stay as free as they are.
+        // Directories of the project itself remain unprotected.
         for path in ["", "vendor", "vendor/lib", "a", "a/b", ".git/objects", ".git/HEAD"] {
             assert_eq!(guard(path), None, "{path}");
         }

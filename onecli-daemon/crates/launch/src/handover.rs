@@ -1,5 +1,4 @@
-//! The directories of the caller's that go into a command's view: decided before it is started. The
-//! caller confirms a new one.
+//! Decides, before a command starts, which of the caller's directories go into its view. The caller confirms new ones.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,17 +17,17 @@ use super::tree::shown;
 use super::wire::{Event, Handed, Order, Project, Request, Wire};
 use super::{LaunchError, LaunchUser};
 
-/// For a person to confirm a directory.
+/// Time for the caller to confirm a directory.
 const ANSWER_TIME: Duration = Duration::from_mins(5);
 
-/// Of the host's services and of the kernel; nothing in them is a project.
+/// Directories of the host's services and of the kernel. They contain no project.
 const SERVICES: &[&str] = &["/run", "/var/run", "/proc", "/sys", "/dev"];
-/// Where every user may have a project all the same.
+/// A directory below them in which every user may have a project.
 const SHM: &str = "/dev/shm";
-/// The agent has its own of these.
+/// Directories of which the agent has its own.
 const TMP: &[&str] = &["/tmp", "/var/tmp", SHM];
 
-/// All that the decision needs.
+/// The input of the decision.
 pub(super) struct Handover<'a> {
     pub(super) wire: &'a Wire,
     pub(super) request: &'a Request,
@@ -42,10 +41,10 @@ pub(super) struct Handover<'a> {
 }
 
 impl Handover<'_> {
-    /// The directories, parents before what is in them.
+    /// Returns the directories, parents before their children.
     ///
     /// # Errors
-    /// Why nothing is started, as a sentence.
+    /// The reason why nothing is started, as a sentence.
     pub(super) fn directories(&self) -> Result<Vec<Directory>, String> {
         if self.handed.shares.len() != self.request.shares.len() {
             return Err("the request has another number of shared directories than it says".to_owned());
@@ -84,7 +83,7 @@ impl Handover<'_> {
         .decide();
         let is_named = matches!(self.request.project, Project::Named { .. });
         let mut handed = project(found, &path, self.giver, is_named);
-        // What lies in a confirmed project needs no entry of its own.
+        // A directory in a confirmed project needs no entry of its own.
         let is_new = is_named || verdict == Verdict::Ask;
         match verdict {
             Verdict::Plain => return Ok(None),
@@ -125,7 +124,8 @@ impl Handover<'_> {
         ))
     }
 
-    /// Sockets of services, and what the launcher hides, come into the view by no other way.
+    /// Refuses directories with sockets of services, and those that the launcher hides. Otherwise they would enter the
+    /// view here.
     fn check_place(&self, path: &Path) -> Result<(), String> {
         let in_services = SERVICES.iter().any(|place| path.starts_with(place)) && !path.starts_with(SHM);
         let kept: [&Path; 1] = [self.agents.path()];
@@ -143,7 +143,7 @@ impl Handover<'_> {
     }
 }
 
-/// Makes the mounts. What is not required is left out where the file system cannot be mapped.
+/// Makes the mounts. A directory that is not required is left out if its file system cannot be mapped.
 pub(super) fn mapped<'d>(
     directories: &'d [Directory],
     user: &LaunchUser,

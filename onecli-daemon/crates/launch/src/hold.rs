@@ -1,9 +1,10 @@
-//! Stops the processes that could move files while the launcher looks through a directory.
+//! Stops the processes that could move files while the launcher searches a directory.
 //!
-//! The search for privileged files and git directories follows names. A process of the agent's that renames a directory at the
-//! same time can hide it from the search, and then the mounts that protect it are missing in the new command's view. No number of
-//! searches is enough, because inotify(7) tells the process where the search is. So these processes are frozen meanwhile
-//! (`cgroup.freeze`, cgroups(7)): those of the agent, and of other agents that may change the same directory.
+//! The search for privileged files and git directories follows names. A process of the agent that renames a directory
+//! at the same time can hide it from the search. Then the mounts that protect it are missing in the new command's view.
+//! No number of searches is enough, because inotify(7) shows the process where the search is. So these processes are
+//! frozen meanwhile (`cgroup.freeze`, cgroups(7)): those of the agent, and of other agents that may change the same
+//! directory.
 #![allow(unsafe_code, reason = "fork(2)")]
 
 use std::fs::{self, File};
@@ -22,14 +23,14 @@ use super::deadline::Deadline;
 use super::runs::Record;
 use super::server::leave;
 
-/// For processes to stop. One that is in the kernel stops when it leaves it.
+/// Time for processes to stop. A process in the kernel stops when it leaves the kernel.
 const FREEZE_TIME: Duration = Duration::from_secs(5);
-/// For other commands to end their search.
+/// Time for other commands to end their search.
 const LOCK_TIME: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(5);
 
-/// Processes of agents that stand still, until every copy of this is dropped. A process of its own lets them go on then, so that
-/// they do even if the launcher's is killed.
+/// Frozen processes of agents. They stay frozen until every copy of this value is dropped. A separate process then
+/// thaws them, so they continue even if the launcher's process is killed.
 #[derive(Debug)]
 pub(super) struct Hold {
     _guard: Option<OwnedFd>,
@@ -41,7 +42,7 @@ impl Hold {
     /// Freezes the processes of `own`'s agent, and of those agents of `others` that may change the same files.
     ///
     /// # Errors
-    /// Why they cannot be stopped, with what to do.
+    /// The reason why they cannot be stopped, with the next step.
     pub(super) fn of(own: &Record, others: &[Record]) -> Result<Hold, String> {
         if own.changes_nothing() {
             return Ok(Hold { _guard: None, _locks: Vec::new() });
@@ -66,7 +67,7 @@ impl Hold {
             cgroup::is_populated(cgroup)
                 || others.iter().any(|other| other.agent_cgroup.as_deref() == Some(cgroup))
         };
-        // One that an administrator froze stays so.
+        // A cgroup that an administrator froze stays frozen.
         let cgroups: Vec<PathBuf> = agents
             .iter()
             .map(|(_, cgroup)| (*cgroup).to_owned())
@@ -79,7 +80,7 @@ impl Hold {
     }
 }
 
-/// Locks the file at `path`, in a directory of root's.
+/// Locks the file at `path`, in a directory of root.
 fn lock(path: &Path) -> io::Result<File> {
     let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let deadline = Deadline::after(LOCK_TIME)?;
@@ -93,7 +94,7 @@ fn lock(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::TimedOut, "another command of the agent is being started"))
 }
 
-/// Starts the process that lets the cgroups go on once the descriptor that this gives is closed everywhere.
+/// Starts the process that thaws the cgroups once the returned descriptor is closed everywhere.
 fn guard(cgroups: &[PathBuf]) -> io::Result<OwnedFd> {
     let (heard, line) = pipe()?;
     // SAFETY: this process has one thread, and the child ends without unwinding.
@@ -182,10 +183,10 @@ mod tests {
         assert_eq!(frozen, [true, true, false]);
         drop(hold);
         assert!(own.thaws() && same.thaws());
-        // One that an administrator froze.
+        // A cgroup that an administrator froze.
         fs::write(own.cgroup.join("cgroup.freeze"), "1").unwrap();
         drop(Hold::of(&own.record("/p"), &[]).unwrap());
-        // The next has the lock once the first is over.
+        // The next hold has the lock once the first is released.
         drop(Hold::of(&own.record("/p"), &[]).unwrap());
         assert!(cgroup::is_frozen(&own.cgroup));
     }
@@ -195,7 +196,8 @@ mod tests {
         let Some(own) = Agent::new("killed") else { return };
         let record = own.record("/p");
         let (ready, line) = pipe().unwrap();
-        // SAFETY: the child calls nothing that another thread could hold a lock for but the allocator, which fork(2) handles.
+        // SAFETY: the child takes no lock that another thread could hold, except the allocator's, which fork(2)
+        // handles.
         let child = match unsafe { fork() }.unwrap() {
             ForkResult::Child => leave(|| {
                 let _hold = Hold::of(&record, &[]).unwrap();

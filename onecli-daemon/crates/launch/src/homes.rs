@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
-/// `UID_MIN` where login.defs(5) names none.
+/// `UID_MIN` if login.defs(5) does not set it.
 const UID_MIN: u32 = 1000;
-/// Root's home, whatever passwd(5) says.
+/// Root's home, independent of passwd(5).
 const ROOT: &str = "/root";
-/// Where people's homes are on most hosts. A directory service may not list its users.
+/// The parent of most users' homes. A directory service may not list its users.
 const PEOPLE: &str = "/home";
 
-/// Directories that are the system's, with all that is below them.
+/// System directories, with everything below them.
 const SYSTEM: &[&str] = &[
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/proc", "/run", "/sbin",
     "/sys", "/usr",
 ];
-/// Directories whose children are the system's too: `/var/lib` is, `/var/lib/jenkins` is a home.
+/// Directories whose children are system directories too: `/var/lib` is one, `/var/lib/jenkins` is a home.
 const SYSTEM_PARENTS: &[&str] = &["/var"];
 
 /// Home directories, by their physical paths.
@@ -29,7 +29,8 @@ const SYSTEM_PARENTS: &[&str] = &["/var"];
 pub struct Homes(Vec<PathBuf>);
 
 impl Homes {
-    /// Root's, those of all users from `UID_MIN` on, what else of theirs lies in `/home`, and those of `others`.
+    /// Returns root's home, those of all users from `UID_MIN` on, their other directories in `/home`, and the homes of
+    /// `others`.
     pub fn of_host(others: &[u32]) -> Homes {
         let least = uid_min(&fs::read_to_string("/etc/login.defs").unwrap_or_default());
         let listed = users().into_iter().filter(|(uid, _)| *uid >= least).map(|(_, home)| home);
@@ -43,7 +44,7 @@ impl Homes {
         )
     }
 
-    /// Those of `paths` that are not the system's; parents come before what is in them.
+    /// Returns `paths` without system directories. Parents come before their children.
     fn from_paths(paths: impl Iterator<Item = PathBuf>) -> Homes {
         let mut homes: Vec<PathBuf> = paths.filter(|path| !is_system(path)).collect();
         homes.sort();
@@ -51,18 +52,18 @@ impl Homes {
         Homes(homes)
     }
 
-    /// These.
+    /// Creates a list from `paths`.
     #[cfg(test)]
     pub(super) fn of(paths: &[&str]) -> Homes {
         Homes::from_paths(paths.iter().map(PathBuf::from))
     }
 
-    /// All of them; parents come before what is in them.
+    /// Returns all of them. Parents come before their children.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.0.iter().map(PathBuf::as_path)
     }
 
-    /// The innermost home that `path` is, or lies in.
+    /// Returns the innermost home that is `path` or contains it.
     pub fn around(&self, path: &Path) -> Option<&Path> {
         self.paths().filter(|home| path.starts_with(home)).last()
     }
@@ -72,7 +73,7 @@ impl Homes {
         self.paths().any(|home| home == path)
     }
 
-    /// Whether a home lies in `path`, or is it.
+    /// Whether a home is in `path`, or is it.
     pub fn are_in(&self, path: &Path) -> bool {
         self.paths().any(|home| home.starts_with(path))
     }
@@ -85,7 +86,8 @@ fn uid_min(login_defs: &str) -> u32 {
     value.and_then(|value| value.parse().ok()).unwrap_or(UID_MIN)
 }
 
-/// Whether programs of the host need what is at `path`, whoever has it as a home: `/`, `/usr/games`, `/var`, `/srv`.
+/// Whether programs of the host need the directory at `path`, even if it is a user's home: `/`, `/usr/games`, `/var`,
+/// `/srv`.
 pub fn is_system(path: &Path) -> bool {
     let parent = path.parent().unwrap_or(path);
     let is_top = parent == Path::new("/") && path != Path::new(ROOT);
@@ -94,7 +96,7 @@ pub fn is_system(path: &Path) -> bool {
         || SYSTEM_PARENTS.iter().any(|system| parent == Path::new(system))
 }
 
-/// Uid and home of every user that the host lists, by getpwent(3).
+/// Returns uid and home of every user that the host lists with getpwent(3).
 fn users() -> Vec<(u32, PathBuf)> {
     let mut users = Vec::new();
     // SAFETY: this process has one thread; each entry is read before the next call, which may overwrite it.

@@ -1,7 +1,7 @@
 //! Reports files that an agent left in a project and that would run with its owner's rights.
 //!
-//! The ways to make one are closed (`seccomp`, `devices`). This is the second layer: it warns the caller before a user
-//! runs such a file.
+//! `seccomp` and `devices` close the ways to make such files. This is the second layer: it warns the caller before a
+//! user runs one.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use super::set_id::{Fault, Findings, Found, Search};
 use super::start::Start;
 use super::tree::shown;
 
-/// Files that a report names; it counts the others.
+/// Files that a report names. Further ones are counted.
 const MAX_NAMED: usize = 10;
 
 /// The directories that an agent may change, from the start of its command.
@@ -27,14 +27,14 @@ pub(super) struct Leftovers {
 #[derive(Debug)]
 struct Place {
     opened: OwnedFd,
-    /// As it is printed.
+    /// The path for messages.
     path: PathBuf,
     /// Users to whom files may belong.
     owners: Vec<u32>,
 }
 
 impl Leftovers {
-    /// Remembers the directories. One that cannot be opened cannot be mapped either.
+    /// Opens the directories. One that cannot be opened cannot be mapped either.
     pub(super) fn of(directories: &[Directory], user: &LaunchUser) -> Leftovers {
         let writable = directories.iter().filter(|directory| directory.writable);
         let places = writable.filter_map(|directory| {
@@ -48,7 +48,7 @@ impl Leftovers {
         Leftovers { since: Start::now(&SystemClock), places: places.collect() }
     }
 
-    /// Looks for files, and gives lines for the caller; none if there are no such files.
+    /// Searches for such files. Returns lines for the caller; none if there are no such files.
     pub(super) fn report(&self) -> Vec<String> {
         self.places.iter().flat_map(|place| place.report(self.since)).collect()
     }

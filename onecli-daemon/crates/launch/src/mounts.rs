@@ -1,9 +1,9 @@
-//! The agent's own view of the files: what the host's services listen on is not in it.
+//! The agent's own view of the files, without the sockets of the host's services.
 //!
-//! A mount namespace of its own, in which `/run` is new and empty: no bus, resolver, name service cache, container
-//! engine or admin socket to talk to, by which somebody else would act for the agent. The CA's bundle stands in the
-//! place of the system's. The agent cannot take any of it away again: it has no capability, and in a user namespace of
-//! its own these mounts are locked (`mount_namespaces(7)`).
+//! A mount namespace in which `/run` is new and empty. It contains no bus, resolver, name service cache, container
+//! engine or admin socket, through which a service could act for the agent. The CA's bundle covers the system's. The
+//! agent cannot undo these mounts: it has no capability, and in its own user namespace they are locked
+//! (`mount_namespaces(7)`).
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -23,11 +23,11 @@ use super::{LaunchError, LaunchUser};
 
 /// The CA's bundle in the agent's view.
 pub const BUNDLE: &str = "/run/onecli/ca-bundle.pem";
-/// The same for Java.
+/// The CA's bundle for Java in the agent's view.
 pub const JAVA_TRUST_STORE: &str = "/run/onecli/cacerts.jks";
 
-/// Where systems keep the bundle that their programs read: Debian, Alpine and Arch; Fedora and RHEL; openSUSE; BSD's
-/// place, which some link to theirs.
+/// Paths of the bundle that a system's programs read: Debian, Alpine and Arch; Fedora and RHEL; openSUSE; the path of
+/// BSD, which some systems link to theirs.
 const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -37,42 +37,42 @@ const SYSTEM_BUNDLES: &[&str] = &[
     "/var/lib/ca-certificates/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
-/// The same for Java.
+/// Paths of the bundle for Java.
 const JAVA_BUNDLES: &[&str] =
     &["/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts"];
 
-/// `resolv.conf(5)` where the host's names servers that an agent does not reach.
+/// The `resolv.conf(5)` of the view if the host's names servers that an agent cannot reach.
 const RESOLVER: &str = "/run/onecli/resolv.conf";
-/// Places of sockets outside of /run: container engines that do not use /run. Display servers' are in /tmp, which is the
-/// agent's own.
+/// Directories with sockets outside /run: container engines that do not use /run. Sockets of display servers are in
+/// /tmp, of which the agent has its own.
 pub(super) const HIDDEN: &[&str] = &["/var/lib/lxd", "/var/lib/incus", "/var/snap/lxd/common/lxd"];
-/// Pinned programs and maps, ours and others'.
+/// Pinned programs and maps, OneCLI's and others'.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// Directories for temporary files, which each agent has of its own.
+/// Directories for temporary files. Each agent has its own.
 const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
-/// Bytes that may lie in the private `/run`.
+/// Size limit of the private `/run`.
 const RUN_SIZE: &str = "size=64m";
 
-/// What the view is made of.
+/// The parts of the view.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// The PEM bundle on the host: system roots and our CA.
+    /// The PEM bundle on the host: system roots and OneCLI's CA.
     pub ca_bundle: PathBuf,
     /// Directories that are empty in the view.
     pub hidden: Vec<PathBuf>,
-    /// Home directories, which are empty too, but for the agent's own.
+    /// Home directories, which are empty too, except the agent's own.
     pub homes: Homes,
-    /// The files of the agent's home, where they lie elsewhere than at the home of passwd(5).
+    /// The directory with the files of the agent's home, if it differs from the home of passwd(5).
     pub own_home: Option<PathBuf>,
     /// The agent's own `/tmp` and `/var/tmp`.
     pub tmp: [PathBuf; 2],
-    /// Whether DNS goes to the agent's resolver, whichever server is named.
+    /// Whether DNS goes to the agent's resolver, for any configured server.
     pub resolver: bool,
 }
 
 impl View {
-    /// Moves this process, which is root's and has one thread, into a view of its own, with `directories` in it.
+    /// Moves this process into its own view, with `directories` in it. The process runs as root and has one thread.
     pub(super) fn enter(
         &self,
         user: &LaunchUser,
@@ -84,17 +84,17 @@ impl View {
 
         unshare(CloneFlags::CLONE_NEWNS)
             .map_err(|errno| LaunchError::Confine { step: "unshare(CLONE_NEWNS)", source: errno.into() })?;
-        // What the host unmounts goes here too; nothing of ours gets out.
+        // Unmounts of the host reach the view; mounts of the view do not reach the host.
         let propagation = MsFlags::MS_REC | MsFlags::MS_SLAVE;
         mount(None::<&str>, "/", None::<&str>, propagation, None::<&str>)
             .map_err(errno("changing the propagation of", Path::new("/")))?;
 
         devices::forbid()?;
-        // Before anything is hidden.
+        // Before other directories are hidden.
         let own = self.own(user)?;
         make_run(user, &bundle, resolver)?;
         devices::make_dev()?;
-        // The file systems of the kernel are left as they are, but for pins.
+        // The kernel's file systems stay as they are, except the pins.
         for place in
             HIDDEN.iter().chain([&BPFFS]).map(Path::new).chain(self.hidden.iter().map(PathBuf::as_path))
         {
@@ -109,15 +109,15 @@ impl View {
         self.fill(own.into_iter().chain(directories).collect(), user, notice)
     }
 
-    /// Puts directories into the view, parents before what is in them. Homes that come into sight with one are hidden again,
-    /// unless they are named themselves.
+    /// Mounts directories in the view, parents before their children. Homes that become visible with one are hidden
+    /// again, unless they are shared themselves.
     fn fill(
         &self,
         mut all: Vec<Mapped<'_>>,
         user: &LaunchUser,
         notice: &mut dyn FnMut(&str),
     ) -> Result<(), LaunchError> {
-        // Stable: the caller's win over the agent's own.
+        // Stable: the caller's directories win over the agent's own.
         all.sort_by(|one, other| one.path().cmp(other.path()));
         let named: Vec<PathBuf> = all.iter().map(|mapped| mapped.path().to_owned()).collect();
         let own = fs::canonicalize(&user.home).ok();
@@ -133,7 +133,7 @@ impl View {
         Ok(())
     }
 
-    /// The agent's own directories, on their way into the view: `/tmp`, `/var/tmp`, its home.
+    /// Opens the agent's own directories for the view: `/tmp`, `/var/tmp`, its home.
     fn own(&self, user: &LaunchUser) -> Result<Vec<Mapped<'static>>, LaunchError> {
         const TAKING: &str = "taking the agent's own";
         let mut own: Vec<(PathBuf, PathBuf)> = Vec::new();
@@ -187,14 +187,14 @@ fn make_run(user: &LaunchUser, bundle: &str, resolver: Option<(PathBuf, String)>
     }
 }
 
-/// The user's directory for sockets and the like, in the view (`XDG_RUNTIME_DIR`).
+/// The user's directory for sockets and runtime files in the view (`XDG_RUNTIME_DIR`).
 pub(super) fn runtime_dir(user: &LaunchUser) -> PathBuf {
     PathBuf::from(format!("/run/user/{}", user.uid))
 }
 
-/// What `/etc/resolv.conf` is to say: its place and its text. `None` where the host's does.
+/// Returns path and text of `/etc/resolv.conf` in the view. `None` if the host's file fits.
 ///
-/// As systemd-resolved has it it is a link into /run, and has to be made in any case.
+/// With systemd-resolved it is a link into /run, and must be made in any case.
 fn resolver(own: bool) -> Option<(PathBuf, String)> {
     let place = fs::canonicalize("/etc/resolv.conf").ok()?;
     let hosts = fs::read_to_string(&place).ok()?;
@@ -202,7 +202,7 @@ fn resolver(own: bool) -> Option<(PathBuf, String)> {
     (place.starts_with("/run") || !text.lines().eq(hosts.lines())).then_some((place, text))
 }
 
-/// resolv.conf(5) without servers that an agent does not reach: its resolver answers whatever IPv4 server is asked.
+/// Returns resolv.conf(5) without servers that an agent cannot reach. Its resolver answers for any IPv4 server.
 fn reachable(text: &str) -> String {
     let is_ipv6 = |line: &&str| line.trim_start().starts_with("nameserver") && line.contains(':');
     let mut kept: Vec<&str> = text.lines().filter(|line| !is_ipv6(line)).collect();
@@ -212,7 +212,7 @@ fn reachable(text: &str) -> String {
     kept.join("\n") + "\n"
 }
 
-/// Puts `file` in the place of those of `places` that there are.
+/// Mounts `file` over those of `places` that exist.
 fn replace(places: &[&str], file: &Path) -> Result<(), LaunchError> {
     let mut done: Vec<PathBuf> = Vec::new();
     for place in places.iter().filter_map(|place| fs::canonicalize(place).ok()) {
@@ -224,7 +224,7 @@ fn replace(places: &[&str], file: &Path) -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// Makes a directory that nobody can look into of what is there, if anything is.
+/// Covers a directory, if it exists, with one that no user can read.
 fn hide(place: &Path) -> Result<(), LaunchError> {
     if !fs::symlink_metadata(place).is_ok_and(|found| found.is_dir()) {
         return Ok(());
@@ -234,7 +234,7 @@ fn hide(place: &Path) -> Result<(), LaunchError> {
         .map_err(errno("hiding", place))
 }
 
-/// An empty file system of the agent's view.
+/// Mounts an empty file system of the agent's view.
 pub(super) fn tmpfs(place: &Path, options: &str) -> Result<(), LaunchError> {
     if !place.is_dir() {
         return Ok(());
@@ -251,11 +251,11 @@ pub(super) fn bind(what: &Path, place: &Path) -> Result<(), LaunchError> {
 
 pub(super) fn directory(path: &Path, mode: u32) -> Result<(), LaunchError> {
     DirBuilder::new().mode(mode).create(path).map_err(failed("making", path))?;
-    // The umask cut it.
+    // The umask reduced the mode.
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("making", path))
 }
 
-/// A directory and what leads to it, for everybody to go through.
+/// Makes a directory and its parents, which every user may enter.
 fn directories(path: &Path) -> Result<(), LaunchError> {
     for ancestor in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
         if fs::symlink_metadata(ancestor).is_err() {

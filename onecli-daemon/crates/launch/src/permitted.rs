@@ -1,4 +1,4 @@
-//! What a caller may do with a directory that it passed, by the kernel's own judgement.
+//! Checks with the kernel whether a caller may use a directory that it passed.
 #![allow(unsafe_code, reason = "fork(2) and faccessat2(2) have no safe wrappers")]
 
 use std::ffi::CString;
@@ -12,27 +12,28 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, User, fork, getgrouplist, setgroups
 
 use super::deadline::Deadline;
 
-/// For a process that has become the user. The user may stop it, while agents of others stand still ([`super::hold`]).
+/// Time for a process that has become the user. The user may stop it, while processes of other agents are frozen
+/// ([`super::hold`]).
 const USER_TIME: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(1);
 
-/// Checks that the caller may read what is in `directory`, and change it where `writable`. The caller has opened it, so it
-/// may get there.
+/// Checks that the caller may read the contents of `directory`, and change them if `writable`. The caller has opened
+/// it, so it can reach it.
 ///
 /// # Errors
-/// What the kernel says, or why it cannot be asked.
+/// Those of the kernel, or the reason why the check failed to run.
 pub(super) fn check(directory: &OwnedFd, (uid, gid): (u32, u32), writable: bool) -> io::Result<()> {
     if uid == 0 {
         return Ok(());
     }
     let groups = groups(uid, gid);
     let wanted = libc::R_OK | libc::X_OK | if writable { libc::W_OK } else { 0 };
-    // SAFETY: this process has one thread, and the child calls nothing but what is below.
+    // SAFETY: this process has one thread, and the child calls only the code below.
     match unsafe { fork() }? {
         ForkResult::Child => {
             let code = become_user(uid, gid, &groups).and_then(|()| access(directory, wanted));
             let code = code.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
-            // SAFETY: ends the process, and runs nothing of what it shares with its parent.
+            // SAFETY: ends the process without running cleanup that it shares with its parent.
             unsafe { libc::_exit(code) }
         }
         ForkResult::Parent { child } => match end_of(child)? {
@@ -43,7 +44,7 @@ pub(super) fn check(directory: &OwnedFd, (uid, gid): (u32, u32), writable: bool)
     }
 }
 
-/// Does `work` in a process that has become this user.
+/// Runs `work` in a process that has become this user.
 ///
 /// # Errors
 /// The process cannot be made or cannot become the user.
@@ -60,7 +61,7 @@ pub(super) fn as_user((uid, gid): (u32, u32), work: impl FnOnce()) -> io::Result
     }
 }
 
-/// Waits for the child, and kills it when its time is over.
+/// Waits for the child, and kills it after the time limit.
 fn end_of(child: Pid) -> io::Result<WaitStatus> {
     let deadline = Deadline::after(USER_TIME);
     loop {

@@ -1,7 +1,7 @@
-//! Who waits for the launcher, who is being asked about, and whose command runs.
+//! The launcher's clients: waiting connections, callers without authorisation, and running commands.
 //!
-//! Anybody on the host may connect, so callers whom the daemon did not authorise yet get little: a place in a queue of
-//! connections, and a few processes. One user's connections wait for each other, not for another user's.
+//! Every process of the host may connect, so callers without authorisation get little: a place in a queue of
+//! connections, and a few processes. A user's connections wait for each other, not for another user's.
 #![allow(unsafe_code, reason = "fork(2)")]
 
 use std::collections::VecDeque;
@@ -25,25 +25,25 @@ use super::worker::{Authorised, Caller};
 /// Running commands of one user, and of all users.
 const MAX_PER_USER: usize = 128;
 const MAX: usize = 1024;
-/// Processes for callers who are not authorised yet, of one user and of all. Each holds a frame of 4 KiB.
+/// Processes for unauthorised callers, of one user and of all. Each holds a frame of 4 KiB.
 const MAX_ASKED_PER_USER: usize = 4;
 const MAX_ASKED: usize = 64;
-/// A caller that is not authorised after so long may lose its process to a user who has none. Being authorised takes some
-/// milliseconds.
+/// A caller that is not authorised after this time may lose its process to a user who has none. Authorisation takes
+/// some milliseconds.
 const GRACE: Duration = Duration::from_millis(200);
 /// Connections that wait for such a process, of one user and of all. Each is a file descriptor.
 const MAX_WAITING_PER_USER: usize = 128;
 const MAX_WAITING: usize = 512;
 
-/// Does one client's work in a process of its own.
+/// Serves one client in its own process.
 pub(super) type Work<'w> = &'w dyn Fn(&Wire, &Caller, Authorised<'_>);
 
 /// A process for one client.
 struct Worker {
     pid: Pid,
-    /// The user it counts for.
+    /// The user to whom it is charged.
     uid: u32,
-    /// Until its caller is authorised.
+    /// Present until its caller is authorised.
     gate: Option<UnixStream>,
     since: Instant,
 }
@@ -52,7 +52,7 @@ struct Worker {
 struct Waiting {
     stream: UnixStream,
     caller: Caller,
-    /// The user it counts for.
+    /// The user to whom it is charged.
     account: u32,
 }
 
@@ -64,8 +64,8 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Takes a connection, which counts for the user `account`. A caller that may have no more is refused. If all users
-    /// together may have no more, the user with the most connections loses the newest.
+    /// Adds a connection, which is charged to the user `account`. A caller at its limit is refused. If all users
+    /// together are at the limit, the user with the most connections loses the newest.
     pub(super) fn add(&mut self, stream: UnixStream, caller: Caller, account: u32) {
         let waiting = self.waiting_of(account);
         let running = self.running_of(account);
@@ -85,10 +85,10 @@ impl Places {
         }
     }
 
-    /// Starts processes for those who wait, as far as there is room.
+    /// Starts processes for waiting connections, within the limits.
     ///
     /// # Errors
-    /// fork(2)'s; the connection is lost.
+    /// Those of fork(2). The connection is lost.
     pub(super) fn start(&mut self, work: Work<'_>) -> Result<(), Errno> {
         while let Some(Waiting { stream, caller, account }) = self.next() {
             let (ours, theirs) = UnixStream::pair().map_err(|_| Errno::EMFILE)?;
@@ -96,7 +96,7 @@ impl Places {
             match unsafe { fork() }? {
                 ForkResult::Child => {
                     drop(ours);
-                    // Other callers' connections would stay open with this process.
+                    // Otherwise other callers' connections would stay open with this process.
                     self.waiting.clear();
                     self.workers.clear();
                     leave(|| work(&Wire::accepted(stream), &caller, &|| pass(&theirs)))
@@ -110,21 +110,22 @@ impl Places {
         Ok(())
     }
 
-    /// The next connection to serve: the oldest of a user with the fewest processes. Where all places are taken, a user who
-    /// has more of them loses one.
+    /// Returns the next connection to serve: the oldest of a user with the fewest processes. If all places are used, a
+    /// user who has more of them loses one.
     fn next(&mut self) -> Option<Waiting> {
         let owned = self.waiting.iter().map(|waiting| self.asked_of(waiting.account)).enumerate();
         let (at, own) = owned.min_by_key(|(_, own)| *own).filter(|(_, own)| *own < MAX_ASKED_PER_USER)?;
         if self.asked() >= MAX_ASKED {
             let victim = self.victim(own)?;
-            // It has started nothing yet: it waits for `settle` before it does.
+            // It has started nothing yet, because it first waits for `settle`.
             let _ = kill(self.workers[victim].pid, Signal::SIGKILL);
             self.workers.remove(victim);
         }
         self.waiting.remove(at)
     }
 
-    /// The oldest unauthorised worker of the user with the most, where that is fairer to a user with `own` of them.
+    /// Returns the oldest unauthorised worker of the user with the most, if removing it is fairer to a user with `own`
+    /// of them.
     fn victim(&self, own: usize) -> Option<usize> {
         let late = self.workers.iter().enumerate().filter(|(_, worker)| {
             worker.gate.is_some() && SystemClock.instant().duration_since(worker.since) >= GRACE
@@ -134,17 +135,17 @@ impl Places {
         late.clone().find(|(_, worker)| is_fairer && self.asked_of(worker.uid) == most).map(|(at, _)| at)
     }
 
-    /// Does a connection wait that may be served as soon as another one's [`GRACE`] is over?
+    /// Whether a connection waits that can be served once another one's [`GRACE`] has passed.
     pub(super) fn is_full(&self) -> bool {
         !self.waiting.is_empty() && self.asked() >= MAX_ASKED
     }
 
-    /// Files to poll: readable ones are for [`settle`](Self::settle).
+    /// Files to poll: if one is readable, call [`settle`](Self::settle).
     pub(super) fn gates(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.workers.iter().filter_map(|worker| worker.gate.as_ref()).map(|gate| gate.as_fd())
     }
 
-    /// Lets workers go on whose callers were authorised, and forgets those that ended.
+    /// Releases workers whose callers were authorised, and removes those that ended.
     pub(super) fn settle(&mut self) {
         while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) =
             waitpid(None, Some(WaitPidFlag::WNOHANG))
@@ -181,8 +182,8 @@ impl Places {
     }
 }
 
-/// The worker's side: reports that its caller is authorised, and waits until the launcher has noted that. A launcher that ended
-/// meanwhile stops nothing.
+/// The worker's side: reports that its caller is authorised, and waits until the launcher has recorded that. The worker
+/// continues if the launcher has exited.
 fn pass(mut gate: &UnixStream) {
     let _ = gate.write(&[1]);
     let _ = gate.read(&mut [0]);
@@ -196,7 +197,7 @@ mod tests {
         Caller { uid, gid: uid, cgroup: None }
     }
 
-    /// Connects as `uid`; gives the client's end.
+    /// Connects as `uid`. Returns the client's end.
     fn connect(places: &mut Places, uid: u32) -> UnixStream {
         let (client, server) = UnixStream::pair().unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -204,7 +205,7 @@ mod tests {
         client
     }
 
-    /// Ends every process of the test.
+    /// Kills every process of the test.
     struct Ended(Places);
 
     impl Drop for Ended {
@@ -216,7 +217,7 @@ mod tests {
         }
     }
 
-    /// A client that says nothing, for ever.
+    /// A client that never sends anything.
     fn stall(_: &Wire, _: &Caller, _: Authorised<'_>) {
         std::thread::sleep(Duration::from_mins(1));
     }
@@ -237,7 +238,7 @@ mod tests {
             (0..40).flat_map(|uid| [uid; 8]).map(|uid| connect(&mut places.0, uid)).collect();
         places.0.start(&stall).unwrap();
         assert_eq!((places.0.asked(), places.0.asked_of(0) <= MAX_ASKED_PER_USER), (MAX_ASKED, true));
-        // Another user is served as soon as the silent ones had their time, however many still wait.
+        // Another user is served once the silent ones had their time, however many still wait.
         let mut client = connect(&mut places.0, 99);
         places.0.start(&answer).unwrap();
         assert_eq!(places.0.asked_of(99), 0);
@@ -255,7 +256,7 @@ mod tests {
         drop(silent);
     }
 
-    /// One user has 65,536 of them: each alone would be a user with few connections.
+    /// A user has 65,536 of them. Counted separately, each would be a user with few connections.
     #[test]
     fn subordinate_users_count_as_their_owner() {
         let mut places = Places::default();

@@ -1,4 +1,4 @@
-//! Finding a command as a shell does.
+//! Looks up a command as a shell does.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-/// The file that `program` names: itself where it holds a `/`, else the first in `path` that this process's user may
-/// execute, else the first that is there at all.
+/// Returns the file that `program` names. A name with a `/` is the file itself. Otherwise it is the first file in
+/// `path` that this process's user may execute, or else the first that exists.
 ///
-/// execvp(3) answers "permission denied" for a name that is nowhere, if a directory of PATH is closed to the user,
-/// as directories of root's PATH are.
+/// execvp(3) fails with "permission denied" for a name that exists nowhere, if a directory of PATH is closed to the
+/// user, as directories of root's PATH are.
 pub fn find(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         return Some(PathBuf::from(program)).filter(|file| file.symlink_metadata().is_ok());

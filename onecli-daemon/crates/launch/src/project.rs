@@ -1,7 +1,7 @@
-//! A directory of the caller's that the agent may use as its own, by a mount that exchanges the two users.
+//! A directory of the caller that the agent may use as its own, by a mount that exchanges the two users.
 //!
-//! In an id-mapped mount (`MOUNT_ATTR_IDMAP`, `mount_setattr(2)`, Linux 5.12) files of the caller's belong to the agent's
-//! user, and what the agent makes there belongs to the caller outside. Nothing on the disk is changed for it.
+//! In an id-mapped mount (`MOUNT_ATTR_IDMAP`, `mount_setattr(2)`, Linux 5.12) files of the caller belong to the agent's
+//! user, and files that the agent makes there belong to the caller outside. The disk is not changed.
 #![allow(unsafe_code, reason = "open_tree(2), mount_setattr(2) and move_mount(2) have no wrappers")]
 
 use std::fs;
@@ -26,20 +26,20 @@ const AT_RECURSIVE: libc::c_int = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 
-/// A directory of the caller's that goes into the agent's view.
+/// A directory of the caller that goes into the agent's view.
 #[derive(Debug)]
 pub(super) struct Directory {
-    /// What the caller opened.
+    /// Metadata of the directory that the caller opened.
     pub(super) found: FileStat,
     /// Its physical path in this process's view.
     pub(super) path: PathBuf,
-    /// Uid and gid whose files are the agent's; none leaves all owners as they are.
+    /// Uid and gid whose files belong to the agent in the view; `None` leaves all owners unchanged.
     pub(super) ids: Option<(u32, u32)>,
-    /// Whether the agent may change what is in it.
+    /// Whether the agent may change its contents.
     pub(super) writable: bool,
-    /// Whether nothing is started without it.
+    /// Whether the command is not started without it.
     pub(super) required: bool,
-    /// What the agent may not change in it.
+    /// The paths in it that the agent must not change.
     pub(super) guards: Guards,
 }
 
@@ -52,13 +52,13 @@ pub(super) struct Mapped<'d> {
     guards: Option<&'d Guards>,
 }
 
-/// Why a directory stays as it is.
+/// The reason why a directory cannot be mapped.
 #[derive(Debug)]
 pub(super) struct Unmapped(pub(super) String);
 
 impl<'d> Mapped<'d> {
-    /// Makes a mount of a directory, in which the files of its uid and gid are the agent's. Comes before the process goes
-    /// into a view of its own: the kernel clones mounts of its own view only.
+    /// Makes a mount of a directory, in which the files of its uid and gid belong to the agent. Runs before the process
+    /// enters its own view, because the kernel clones only mounts of the caller's view.
     pub(super) fn new(directory: &'d Directory, user: &LaunchUser) -> Result<Self, Unmapped> {
         let path = &directory.path;
         let refused = |step: &str, error: io::Error| {
@@ -75,7 +75,7 @@ impl<'d> Mapped<'d> {
             user_namespace(Exchange(uid, user.uid.as_raw()), Exchange(gid, user.gid.as_raw()))
         });
         let namespace = namespace.transpose().map_err(|error| refused("a user namespace", error))?;
-        // By path: the kernel copies mounts of our own namespace alone, and the caller may be in another.
+        // By path: the kernel copies only mounts of its own namespace, and the caller may be in another.
         let opened = open_same(path, &directory.found).map_err(|error| refused("open", error))?;
         let tree = open_tree(opened.as_fd()).map_err(|error| refused("open_tree", error))?;
         set_attributes(&tree, namespace.as_ref(), directory.writable)
@@ -87,32 +87,34 @@ impl<'d> Mapped<'d> {
         Ok(Mapped { tree, path: path.to_owned(), protected, guards: Some(&directory.guards) })
     }
 
-    /// What the caller should know of the directory's content.
+    /// Returns a message for the caller about the directory's content.
     pub(super) fn notice(&self) -> Option<String> {
         self.protected.notice(&self.path)
     }
 
-    /// A mount of `source`, which is root's or the agent's own, to be put at `path`. Only the agent's commands write there, so it
-    /// holds no privileged file.
+    /// Makes a mount of `source`, which belongs to root or to the agent, for `path`. Only the agent's commands write
+    /// there, so it contains no privileged file.
     pub(super) fn own(source: &Path, path: &Path) -> io::Result<Self> {
         let tree = open_tree(open_directory(source)?.as_fd())?;
         set_attributes(&tree, None, true)?;
         Ok(Mapped { tree, path: path.to_owned(), protected: Protected::default(), guards: None })
     }
 
-    /// The same of the agent's home. It may be older than the agent, and hold privileged files of its user's.
+    /// Makes a mount of the agent's home. The home may be older than the agent, and contain privileged files of its
+    /// user.
     pub(super) fn home(source: &Path, path: &Path) -> io::Result<Self> {
         let protected = Protected::find(&open_directory(source)?.into(), source).map_err(io::Error::other)?;
         Ok(Mapped { protected, ..Mapped::own(source, path)? })
     }
 
-    /// Where it goes in the view.
+    /// Its path in the view.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Puts the mount at its path, in this process's own view, and protects what the agent may not change in it. Where the
-    /// way there is closed to the agent's user, as a home directory is, it is made anew with nothing else on it.
+    /// Attaches the mount at its path, in this process's own view, and protects the paths that the agent must not
+    /// change. If the way there is closed to the agent's user, as a home directory is, it is covered by an empty
+    /// directory.
     pub(super) fn attach(
         self,
         user: &LaunchUser,
@@ -134,13 +136,13 @@ impl<'d> Mapped<'d> {
     }
 }
 
-/// Two ids that stand for each other.
+/// Two ids that are exchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Exchange(u32, u32);
 
 impl Exchange {
-    /// `/proc/PID/uid_map`: ids on the disk, ids in the mount, how many (`user_namespaces(7)`). All others stay as they
-    /// are. The last id stands for none.
+    /// Returns the content of `/proc/PID/uid_map`: ids on the disk, ids in the mount, count (`user_namespaces(7)`). All
+    /// other ids are unchanged. The last id means "no id" and is not mapped.
     fn map(self) -> String {
         let Exchange(one, other) = self;
         let (low, high) = (one.min(other), one.max(other));
@@ -163,19 +165,19 @@ impl Exchange {
     }
 }
 
-/// A user namespace with these maps, in which no process is.
+/// Makes a user namespace with these maps, which contains no process.
 fn user_namespace(uids: Exchange, gids: Exchange) -> io::Result<OwnedFd> {
     let (ready, tell) = pipe()?;
     let (wait, release) = pipe()?;
-    // SAFETY: this process has one thread, and the child calls nothing but what is below.
+    // SAFETY: this process has one thread, and the child calls only the code below.
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(release);
             let made = unshare(CloneFlags::CLONE_NEWUSER);
             let _ = write(&tell, &[u8::from(made.is_ok())]);
-            // Until the parent has the namespace, or is gone.
+            // Until the parent has the namespace, or has exited.
             let _ = read(&wait, &mut [0]);
-            // SAFETY: ends the process, and runs nothing of what it shares with its parent.
+            // SAFETY: ends the process without running cleanup that it shares with its parent.
             unsafe { libc::_exit(0) }
         }
         ForkResult::Parent { child } => {
@@ -203,7 +205,7 @@ fn open_directory(path: &Path) -> io::Result<fs::File> {
     fs::File::options().read(true).custom_flags(flags).open(path)
 }
 
-/// What is at `path`, if it is the directory that the caller opened.
+/// Opens the directory at `path` if it is the one that the caller opened.
 pub(super) fn open_same(path: &Path, expected: &FileStat) -> io::Result<fs::File> {
     let opened = open_directory(path)?;
     let found = opened.metadata()?;
@@ -214,7 +216,7 @@ pub(super) fn open_same(path: &Path, expected: &FileStat) -> io::Result<fs::File
     }
 }
 
-/// A copy of the mount that holds `directory`, with it as its root, and of the mounts below.
+/// Copies the mount that holds `directory`, with it as the root, and the mounts below.
 pub(super) fn open_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE
         | libc::OPEN_TREE_CLOEXEC
@@ -226,7 +228,7 @@ pub(super) fn open_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     if opened < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor, and nobody else knows of it.
+    // SAFETY: the kernel has just made this descriptor, and nothing else refers to it.
     Ok(unsafe { OwnedFd::from_raw_fd(opened) })
 }
 

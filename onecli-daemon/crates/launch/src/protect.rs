@@ -1,9 +1,11 @@
-//! Files with the set-user-ID or set-group-ID bit, or with capabilities, that were in a directory before the agent got it.
+//! Files with the set-user-ID or set-group-ID bit, or with capabilities, that were in a directory before the agent got
+//! it.
 //!
-//! write(2) takes these from a file, but a store through mmap(2) with `MAP_SHARED` does not: the agent would replace the
-//! program and keep the bit. Overlayfs copies both into a project. So each such file becomes a read-only mount of itself
-//! in the agent's view. It can neither be written, renamed nor removed there. In a user namespace these mounts are locked, and
-//! the kernel takes no directory that holds one as a layer of overlayfs (`has_locked_children`).
+//! write(2) removes these from a file, but a store through mmap(2) with `MAP_SHARED` does not: the agent could replace
+//! the program and the bit would remain. Overlayfs copies both into a project. So each such file becomes a read-only
+//! mount of itself in the agent's view, where it can be neither written, renamed nor removed. In a user namespace these
+//! mounts are locked, and the kernel accepts no directory that contains one as a layer of overlayfs
+//! (`has_locked_children`).
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -15,22 +17,23 @@ use super::project::{move_mount, open_tree, set_read_only};
 use super::set_id::{Found, MAX_FILES, Search};
 use super::tree::shown;
 
-/// Files that stay open until they are mounted. The path of any more is looked up again.
+/// Files that stay open until they are mounted. Further ones are looked up by path again.
 const MAX_OPEN: usize = 256;
 
 /// The files of one directory.
 #[derive(Debug, Default)]
 pub(super) struct Protected {
     files: Vec<Found>,
-    /// The first of them, opened in the mount that goes into the view. A file that is moved meanwhile is mounted where it is.
+    /// The first files, opened in the mount that goes into the view. A file that is moved meanwhile is mounted at its
+    /// new path.
     opened: Vec<OwnedFd>,
 }
 
 impl Protected {
-    /// Looks for them in `directory`, which is at `path`.
+    /// Searches for them in `directory`, whose path is `path`.
     ///
     /// # Errors
-    /// Why the agent cannot have the directory, and what to do.
+    /// The reason why the agent cannot have the directory, and the next step.
     pub(super) fn find(directory: &OwnedFd, path: &Path) -> Result<Protected, String> {
         let at = shown(path);
         let found = Search::default()
@@ -54,7 +57,7 @@ impl Protected {
     /// Opens the files in `tree`, a mount of the directory.
     ///
     /// # Errors
-    /// One was replaced since it was found, or is gone.
+    /// A file was replaced or removed since it was found.
     pub(super) fn open_in(&mut self, tree: &OwnedFd) -> Result<(), String> {
         let files = self.files.iter().take(MAX_OPEN);
         let opened = files.map(|file| open(tree, file).map_err(|error| failed(file, &error)));
@@ -62,7 +65,7 @@ impl Protected {
         Ok(())
     }
 
-    /// What the caller should know; none if there are no such files.
+    /// Returns a message for the caller; `None` if there are no such files.
     pub(super) fn notice(&self, path: &Path) -> Option<String> {
         let first = path.join(&self.files.first()?.path);
         let others = match self.files.len() - 1 {

@@ -1,12 +1,12 @@
-//! What a command's output may have done to a terminal, and how it is undone.
+//! Undoes changes that a command's output may have made to a terminal.
 //!
-//! Sequences of ECMA-48, DEC terminals and xterm (its Control Sequences document). A terminal ignores those that it does not know. The
-//! cursor stays where it is.
+//! Sequences of ECMA-48, DEC terminals and xterm (its Control Sequences document). A terminal ignores unknown
+//! sequences. The cursor stays at its position.
 
 /// Saves the title (XTWINOPS 22), before a command's first output.
 pub(super) const SAVE_TITLE: &[u8] = b"\x1b[22;0t";
 
-/// Undoes the modes and attributes that hide text or that make a terminal send what was not typed.
+/// Resets the modes and attributes that hide text or make a terminal send input that the user did not type.
 pub(super) const RESET: &[u8] = concat!(
     // Ends an unfinished sequence or string (CAN, ST).
     "\x18\x1b\\",

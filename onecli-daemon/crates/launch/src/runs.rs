@@ -1,7 +1,8 @@
-//! A record of each command that runs, in a file that its worker holds a lock on (flock(2)).
+//! A record of each running command, in a file that its worker locks (flock(2)).
 //!
-//! Other workers learn from it which agents may change a directory at this moment. If the worker is killed, its lock is gone, and
-//! the next one ends what is left: processes without a supervisor, their cgroup, and placeholders in git directories.
+//! Other workers learn from it which agents may change a directory now. If the worker is killed, its lock is released,
+//! and the next worker cleans up: it ends processes without a supervisor and their cgroup, and removes placeholders in
+//! git directories.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -21,17 +22,17 @@ use super::watched::remove_placeholder;
 
 /// Records that are read. The launcher starts at most 1,024 commands; root starts others.
 const MAX_RECORDS: usize = 4096;
-/// Bytes of a record: the paths of its directories and placeholders (`MAX_PLACEHOLDER_BYTES` in `watched.rs`), each byte as a
-/// number.
+/// Largest record, bytes: the paths of its directories and placeholders (`MAX_PLACEHOLDER_BYTES` in `watched.rs`), each
+/// byte as a number.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// For processes to leave their cgroup once they are killed.
+/// Time for processes to leave their cgroup after they are killed.
 const KILL_TIME: Duration = Duration::from_secs(1);
-/// For processes that end with the command.
+/// Time for processes that end with the command.
 const EXIT_TIME: Duration = Duration::from_millis(100);
-/// How often a record is read that its worker may be writing.
+/// Attempts to read a record that its worker may be writing.
 const READS: usize = 500;
 const READ_PAUSE: Duration = Duration::from_millis(2);
-/// The kernel's number of this boot (random(4)): ids of cgroups begin anew with each.
+/// The kernel's id of this boot (random(4)). Ids of cgroups start again with each boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A directory that a command may change.
@@ -51,7 +52,7 @@ impl Place {
         Place { path: path.as_os_str().to_owned(), id, placeholders }
     }
 
-    /// Whether one lies in the other.
+    /// Whether one contains the other.
     fn overlaps(&self, other: &Place) -> bool {
         let (one, other) = (Path::new(&self.path), Path::new(&other.path));
         one.starts_with(other) || other.starts_with(one)
@@ -75,11 +76,11 @@ impl Place {
     }
 }
 
-/// A cgroup of one command.
+/// The cgroup of one command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct CommandCgroup {
     path: PathBuf,
-    /// The inode of its directory. Another cgroup may have that path by now.
+    /// The inode of its directory. Another cgroup may have this path by now.
     inode: u64,
     /// The boot in which it has this inode.
     boot: String,
@@ -100,7 +101,7 @@ impl CommandCgroup {
     }
 }
 
-/// What is recorded of a command.
+/// The record of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// The agent's name, for messages.
@@ -111,9 +112,9 @@ pub(super) struct Record {
     pub(super) agent_cgroup: Option<PathBuf>,
     /// The file that is locked while the processes of that cgroup are stopped.
     pub(super) lock: PathBuf,
-    /// What the command may change.
+    /// The directories that the command may change.
     places: Vec<Place>,
-    /// The command's own.
+    /// The command's own cgroup.
     command: Option<CommandCgroup>,
 }
 
@@ -138,7 +139,7 @@ impl Record {
     }
 }
 
-/// A command of this process's own, on record until this is dropped.
+/// A command of this process. Its record exists until this is dropped.
 #[derive(Debug)]
 pub(super) struct Run {
     runs: PathBuf,
@@ -149,7 +150,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Puts a command on record in the directory `runs`.
+    /// Records a command in the directory `runs`.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -160,7 +161,7 @@ impl Run {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made?,
             };
-            // Another worker may have taken the empty file for that of a killed one.
+            // Another worker may have locked the empty file, as one of a killed worker.
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && file.metadata()?.nlink() == 1
             {
                 let mut run = Run { runs: runs.to_owned(), path, file, is_left: false, record };
@@ -171,7 +172,7 @@ impl Run {
         Err(io::Error::other(format!("{} holds too many records: remove them", runs.display())))
     }
 
-    /// Records what the command may change, with what was made for it.
+    /// Records the directories that the command may change, with their placeholders.
     pub(super) fn set_places(&mut self, places: Vec<Place>) -> io::Result<()> {
         self.record.places = places;
         self.write()
@@ -194,10 +195,10 @@ impl Run {
         self.file.set_len(bytes.len() as u64)
     }
 
-    /// The other commands that run.
+    /// Returns the records of the other running commands.
     ///
     /// # Errors
-    /// One whose record cannot be read may change any directory.
+    /// A record cannot be read. Its command may change any directory.
     pub(super) fn others(&self) -> io::Result<Vec<Record>> {
         let mut others = Vec::new();
         for path in files(&self.runs).into_iter().filter(|path| *path != self.path) {
@@ -213,24 +214,24 @@ impl Run {
         Ok(others)
     }
 
-    /// Whether another command may change the same files. What was made for this one protects them there, too.
+    /// Whether another command may change the same files. This command's placeholders protect them there, too.
     fn is_shared(&self) -> bool {
         self.others().map_or(true, |others| others.iter().any(|other| other.shares_places(&self.record)))
     }
 
-    /// Whether placeholders have to stay although the command has ended: a process that it started may still use them, or
+    /// Whether placeholders must remain although the command has ended: one of its processes may still use them, or
     /// another command.
     pub(super) fn needs_placeholders(&self) -> bool {
         let is_used = |command: &CommandCgroup| !cgroup::is_empty_within(&command.path, EXIT_TIME);
         self.record.command.as_ref().is_some_and(is_used) || self.is_shared()
     }
 
-    /// Leaves the record when this ends: the next [`clean`] removes the placeholders that no command needs any more.
+    /// Leaves the record in place: the next [`clean`] removes the placeholders once no command needs them.
     pub(super) fn leave_placeholders(&mut self) {
         self.is_left = true;
     }
 
-    /// Takes the command off the record, of which no process is left.
+    /// Removes the record of the command, which has no process left.
     pub(super) fn end(mut self) {
         let runs = self.runs.clone();
         self.record.command = None;
@@ -250,12 +251,12 @@ impl Drop for Run {
     }
 }
 
-/// Ends what commands left whose worker was killed. Gives lines for the log.
+/// Cleans up after commands whose worker was killed. Returns lines for the log.
 pub fn clean_up(agents: &AgentsDir) -> Vec<String> {
     clean(&agents.runs()).into_iter().map(|(_, line)| line).collect()
 }
 
-/// The same, with the users who started the commands.
+/// Cleans up, and returns each line with the user who started the command.
 pub(super) fn clean(runs: &Path) -> Vec<(u32, String)> {
     let looked: Vec<_> = files(runs).into_iter().filter_map(|path| Some((look(&path)?, path))).collect();
     let running: Vec<&Record> = looked
@@ -263,7 +264,7 @@ pub(super) fn clean(runs: &Path) -> Vec<(u32, String)> {
         .filter(|((_, held), _)| held.is_none())
         .filter_map(|((record, _), _)| record.as_ref())
         .collect();
-    // It may need what another left.
+    // The command of an unread record may need placeholders of another.
     let is_any_unread = looked.iter().any(|((record, held), _)| record.is_none() && held.is_none());
     let mut lines = Vec::new();
     for ((record, held), path) in &looked {
@@ -302,7 +303,7 @@ fn files(runs: &Path) -> Vec<PathBuf> {
     entries.take(MAX_RECORDS).map(|entry| entry.path()).collect()
 }
 
-/// Reads a record. With its file, locked, where no worker holds it; none where the file is gone.
+/// Reads a record. Returns its file, locked, if no worker holds it. `None` if the file is gone.
 fn look(path: &Path) -> Option<(Option<Record>, Option<File>)> {
     let mut file = File::options().read(true).write(true).open(path).ok()?;
     let held = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -339,7 +340,7 @@ mod tests {
         flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
         assert!(run.others().unwrap_err().to_string().contains("cannot be read"));
         assert!(run.needs_placeholders());
-        // That of a killed worker, which had written nothing.
+        // The record of a killed worker that had written nothing.
         drop(other);
         assert!(run.others().is_ok() && clean(dir.path()).is_empty() && !path.exists());
     }

@@ -1,4 +1,4 @@
-//! What Landlock keeps an agent from: abstract sockets and processes that are not its own.
+//! Restricts an agent with Landlock: no abstract sockets and processes outside it.
 
 use landlock::{
     ABI, Access as _, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetError, RulesetStatus,
@@ -7,11 +7,11 @@ use landlock::{
 
 use super::LaunchError;
 
-/// The first Landlock that scopes sockets and signals: Linux 6.12.
+/// The first Landlock version that scopes sockets and signals: Linux 6.12.
 const SCOPES: ABI = ABI::V6;
 
-/// Keeps this process and all that it becomes from connecting to abstract Unix sockets made outside, and from
-/// signalling or tracing processes outside. Tells whether the kernel can.
+/// Stops this process and its later programs from connecting to abstract Unix sockets made outside, and from signalling
+/// or tracing processes outside. Returns whether the kernel supports it.
 pub(super) fn restrict() -> Result<bool, LaunchError> {
     let failed = |error: RulesetError| LaunchError::Confine {
         step: "landlock_restrict_self",

@@ -1,21 +1,22 @@
 //! A system call filter that closes the ways around the cgroup hooks.
 //!
 //! The hooks see IPv4 and IPv6 sockets. Families that they do not see (packet, vsock, XDP, ...) cannot be opened:
-//! `socket(2)` is limited to unix, IPv4, IPv6 and netlink. `io_uring` opens sockets without a system call of their
-//! own (`IORING_OP_SOCKET`, Linux 5.19) and is refused as if the kernel had none, which programs are ready for.
+//! `socket(2)` is limited to unix, IPv4, IPv6 and netlink. `io_uring` opens sockets without a separate system call
+//! (`IORING_OP_SOCKET`, Linux 5.19). It fails as on a kernel without it, which programs handle.
 //!
-//! Two services of the kernel say on the wire what a process tells them, by no socket of its own: joining a multicast
-//! group announces the group's address (IGMP, MLD), and `request_key(2)` has a helper outside the cgroup ask DNS for a
-//! name (keyutils' `dns_resolver`). Groups cannot be joined; keys are refused as if the kernel had none, which also
-//! keeps the session keyring of the person who started the agent to itself.
+//! Two services of the kernel send data of a process to the network without a socket of the process. Joining a
+//! multicast group announces the group's address (IGMP, MLD). `request_key(2)` makes a helper outside the cgroup query
+//! DNS for a name (keyutils' `dns_resolver`). Groups cannot be joined. Keys fail as on a kernel without them, which
+//! also hides the session keyring of the user who started the agent.
 //!
-//! In a directory that is mapped to the agent its files are the caller's outside: one with the set-user-ID bit would run as
-//! them for whoever starts it. The bits cannot be set; `openat2(2)`, whose mode a filter cannot see, is refused as if the
-//! kernel had none. Extended attributes cannot be set either, because file capabilities are one of them: the answer is that
-//! of a file system without any, which programs are ready for. A snapshot of Btrfs would copy a file of the owner's with its bit.
+//! In a directory that is mapped to the agent, its files belong to the caller outside: one with the set-user-ID bit
+//! would run with the caller's rights. The bits cannot be set. `openat2(2)`, whose mode a filter cannot see, fails as
+//! on a kernel without it. Extended attributes cannot be set either, because file capabilities are one of them: the
+//! call fails as on a file system without any, which programs handle. A snapshot of Btrfs would copy a file of the
+//! owner with its bit.
 //!
-//! `TIOCSTI` and `TIOCLINUX` type into the terminal that the agent shares with the person who started it; what
-//! they type runs as that person once the agent has ended.
+//! `TIOCSTI` and `TIOCLINUX` type into the terminal that the agent shares with the user who started it. That input runs
+//! with the user's rights once the agent has ended.
 
 use onecli_sys::privilege::{Filter, Verdict};
 
@@ -48,7 +49,7 @@ const IPV6_JOIN_ANYCAST: u32 = 27;
 
 /// linux/stat.h: set-user-ID, set-group-ID.
 const SET_ID: u32 = 0o6000;
-/// Calls that set the mode of a file, and which argument that is.
+/// Calls that set the mode of a file, and the index of that argument.
 const MODES: &[(libc::c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, 1),
@@ -63,18 +64,19 @@ const MODES: &[(libc::c_long, u8)] = &[
 ];
 /// The number is the same on every architecture (Linux 6.6); the libc crate does not name it on all.
 const SYS_FCHMODAT2: libc::c_long = 452;
-/// open(2) looks at the mode only where it may make a file.
+/// open(2) reads the mode only with a flag that may create a file.
 const MAKES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)).cast_unsigned();
-/// Its flags and its mode.
+/// Calls that open a file, and the indexes of flags and mode.
 const OPENS: &[(libc::c_long, u8, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_open, 1, 2),
     (libc::SYS_openat, 2, 3),
-    // Its files lie in a file system, which overlayfs takes as a layer (mqueue).
+    // Its files are in a file system that overlayfs accepts as a layer (mqueue).
     (libc::SYS_mq_open, 1, 2),
 ];
 
-/// Calls that set an extended attribute. `security.capability` is one (capabilities(7)), and a filter cannot read names.
+/// Calls that set an extended attribute. `security.capability` is one (capabilities(7)), and a filter cannot read
+/// names.
 const SET_ATTRIBUTES: [libc::c_long; 4] =
     [libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, SYS_SETXATTRAT];
 /// The number is the same on every architecture (Linux 6.13); the libc crate does not name it on all.
@@ -82,7 +84,7 @@ const SYS_SETXATTRAT: libc::c_long = 463;
 /// linux/btrfs.h: `BTRFS_IOC_SNAP_CREATE`, `BTRFS_IOC_SNAP_CREATE_V2`.
 const SNAPSHOTS: [u32; 2] = [0x5000_9401, 0x5000_9417];
 
-/// The filter.
+/// Builds the filter.
 fn filter() -> Filter {
     let not_permitted = Verdict::Refuse(libc::EPERM);
     let modes = MODES
@@ -110,7 +112,8 @@ fn base() -> Filter {
         .where_is_not(libc::SYS_socketpair, 0, &FAMILIES, no_family)
 }
 
-/// Puts the filter on this thread, which must be the process's only one, and on all that it becomes.
+/// Installs the filter on this thread, which must be the process's only one. It holds for every later program of the
+/// process.
 pub(super) fn install() -> Result<(), LaunchError> {
     filter().install().map_err(|source| LaunchError::Confine { step: "prctl(PR_SET_SECCOMP)", source })
 }
@@ -131,7 +134,7 @@ mod tests {
             for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK] {
                 let family = u64::from(family.cast_unsigned());
                 assert_eq!(run(call, [family, 0]), Verdict::Allow, "{family}");
-                // The kernel takes an int: what stands above it does not make another family of it.
+                // The kernel reads an int: the upper half does not make another family of it.
                 assert_eq!(run(call, [family | 1 << 32, 0]), Verdict::Allow, "{family}");
             }
             for family in
@@ -217,7 +220,7 @@ mod tests {
         for snapshot in SNAPSHOTS {
             assert_eq!(run(libc::SYS_ioctl, [0, u64::from(snapshot)]), Verdict::Refuse(libc::ENOTTY));
         }
-        // Without a file to make, what stands there is nobody's mode.
+        // The mode is ignored if no file is created.
         assert_eq!(open(libc::O_RDONLY | libc::O_DIRECTORY, 0o6777), Verdict::Allow);
         assert_eq!(run(libc::SYS_openat2, [0, 0]), Verdict::Refuse(libc::ENOSYS));
     }

@@ -19,19 +19,19 @@ use super::subordinate;
 use super::wire::Wire;
 use super::worker::{Authorised, Caller};
 
-/// Where the launcher listens unless told otherwise.
+/// The default path of the launcher's socket.
 pub const DEFAULT_SOCKET: &str = "/run/onecli/launch.sock";
 
-/// After accept(2) or fork(2) failed.
+/// Pause after accept(2) or fork(2) failed.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often ended commands are counted off while nobody connects, ms.
+/// Interval at which ended commands are counted without a new connection, ms.
 const COUNT_EVERY: u16 = 10_000;
-/// How soon a connection that waits is looked at again, ms.
+/// Interval at which a waiting connection is checked again, ms.
 const AGAIN: u16 = 50;
 /// The first descriptor that a service manager passes (`sd_listen_fds(3)`).
 const FIRST_PASSED: libc::c_int = 3;
 
-/// Why the launcher cannot listen.
+/// Reasons why the launcher cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// A system call failed.
@@ -39,10 +39,10 @@ pub enum ServerError {
     Bind {
         /// The socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// Something else stands there, or a launcher answers.
+    /// A file of another type has this path, or a launcher answers there.
     #[error("cannot listen on {}: another launcher answers there, or it is no socket", .0.display())]
     InUse(PathBuf),
     /// The launcher is not root.
@@ -50,13 +50,13 @@ pub enum ServerError {
     NotRoot,
 }
 
-/// The launcher's socket where the admin socket is `admin`: in the same directory.
+/// The launcher's socket for the admin socket `admin`: in the same directory.
 pub fn beside(admin: &Path) -> PathBuf {
     admin.with_file_name("launch.sock")
 }
 
-/// The socket that the service manager passed, or a new one at `path` for everybody to connect to: the daemon decides
-/// who may do what.
+/// Returns the socket that the service manager passed, or a new one at `path` to which every process may connect. The
+/// daemon decides what each caller may do.
 ///
 /// # Errors
 /// [`ServerError`].
@@ -65,7 +65,7 @@ pub fn listener(path: &Path) -> Result<UnixListener, ServerError> {
         return Err(ServerError::NotRoot);
     }
     if passed_one() {
-        // SAFETY: by the service manager's word the descriptor is open, and ours alone.
+        // SAFETY: the service manager passed the descriptor open, and only to this process.
         return Ok(unsafe { UnixListener::from_raw_fd(FIRST_PASSED) });
     }
     let failed = |source| ServerError::Bind { path: path.to_owned(), source };
@@ -82,7 +82,7 @@ pub fn listener(path: &Path) -> Result<UnixListener, ServerError> {
     Ok(listener)
 }
 
-/// `LISTEN_PID` and `LISTEN_FDS` say that one socket was passed to this process.
+/// Whether `LISTEN_PID` and `LISTEN_FDS` pass one socket to this process.
 fn passed_one() -> bool {
     let is = |name: &str, expected: u32| {
         std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok()) == Some(expected)
@@ -90,7 +90,7 @@ fn passed_one() -> bool {
     is("LISTEN_PID", std::process::id()) && is("LISTEN_FDS", 1)
 }
 
-/// Forks a process for every client, which does `work` for it; never ends by itself.
+/// Forks a process for every client, which runs `work` for it. Returns only on failure.
 ///
 /// # Errors
 /// The listener is broken.
@@ -121,7 +121,7 @@ pub fn serve(
     }
 }
 
-/// Until somebody connects, a caller is authorised or a command ended (noticed a little later).
+/// Waits until a process connects, a caller is authorised or a command ended (noticed a little later).
 fn wait(listener: &UnixListener, places: &Places) -> io::Result<()> {
     let mut waiting = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     waiting.extend(places.gates().map(|gate| PollFd::new(gate, PollFlags::POLLIN)));
@@ -132,18 +132,17 @@ fn wait(listener: &UnixListener, places: &Places) -> io::Result<()> {
     }
 }
 
-/// Who is at the other end of `stream`.
+/// Identifies the process at the other end of `stream`.
 fn caller(stream: &UnixStream) -> Result<Caller, String> {
     let credentials = getsockopt(stream, PeerCredentials).map_err(|errno| errno.to_string())?;
     let cgroup = peer_cgroup(stream, credentials.pid())?;
     Ok(Caller { uid: credentials.uid(), gid: credentials.gid(), cgroup })
 }
 
-/// For root, who needs no launcher: a process of the caller's own does `work` at the other end of the wire that this
-/// gives.
+/// Runs `work` in a child process of the caller. Returns the other end of the wire. For root, who needs no launcher.
 ///
 /// # Errors
-/// fork(2)'s.
+/// Those of fork(2).
 pub fn in_process(work: impl FnOnce(&Wire, &Caller)) -> io::Result<Wire> {
     let (ours, theirs) = Wire::pair()?;
     let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -160,9 +159,9 @@ pub fn in_process(work: impl FnOnce(&Wire, &Caller)) -> io::Result<Wire> {
     }
 }
 
-/// Does `work`, and ends the process with nothing of its parent's on the way.
+/// Runs `work`, and exits the process without running its parent's cleanup.
 pub(super) fn leave(work: impl FnOnce()) -> ! {
-    // A panic is told by its hook; the client sees the connection end.
+    // The panic hook logs a panic; the client sees the connection end.
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     // SAFETY: ends the process.
     unsafe { libc::_exit(i32::from(done.is_err())) }

@@ -1,4 +1,4 @@
-//! Git directories, and what their configuration names.
+//! Git directories, and the files that their configuration names.
 
 use std::path::{Path, PathBuf};
 
@@ -9,13 +9,13 @@ use super::git_config::{self, Named, Use};
 use super::names::{GIT_FILES, GIT_INTERRUPTED, GIT_REMOTES, Kind};
 use super::walk::{Reason, Walk, is_git_directory, kind_of, kind_of_target};
 
-/// Bytes of a git configuration.
+/// Largest git configuration, bytes.
 pub(super) const MAX_CONFIG: u64 = 1024 * 1024;
-/// Bytes of a file that names a git directory: a path (`PATH_MAX`) and what stands before it.
+/// Largest file that names a git directory, bytes: a path (`PATH_MAX`) and the prefix before it.
 const MAX_LINK: u64 = 4096 + 64;
-/// Configurations that include each other. Git allows 10.
+/// Nesting of configurations that include each other. Git allows 10.
 const MAX_INCLUDES: usize = 10;
-/// `commondir` of a linked working tree, as git writes it.
+/// The content of `commondir` of a linked working tree, as git writes it.
 const TO_REPOSITORY: &[u8] = b"../..";
 
 /// A configuration that was read.
@@ -26,7 +26,7 @@ pub(super) struct Configuration {
 }
 
 impl Walk<'_> {
-    /// `.git`: the directory itself, a file that names it (gitrepository-layout(5)), or a link to it.
+    /// Handles `.git`: the directory itself, a file that names it (gitrepository-layout(5)), or a link to it.
     pub(super) fn git_entry(&mut self, path: &Path, kind: Type) {
         self.record(path.to_owned(), Kind::Repository);
         let tree = path.parent().unwrap_or(path).to_owned();
@@ -52,7 +52,8 @@ impl Walk<'_> {
         self.later(git, Reason::Git);
     }
 
-    /// The repository to which the git directory of a linked working tree belongs, if it is as `git worktree add` makes it.
+    /// Returns the repository to which the git directory of a linked working tree belongs, if it has the form that `git
+    /// worktree add` makes.
     fn linked_repository(&self, path: &Path) -> Option<PathBuf> {
         let repository = path.parent().filter(|parent| parent.ends_with("worktrees"))?.parent()?;
         let text = self.tree.read(&path.join("commondir"), MAX_LINK, Links::Refuse)?;
@@ -75,11 +76,11 @@ impl Walk<'_> {
         self.later(path.join("modules"), Reason::Modules);
         self.worktrees(&path.join("worktrees"));
         self.configuration(path);
-        // A repository may lie anywhere in it: `objects` holds directories, too.
+        // A repository may be at any place in it: `objects` contains directories, too.
         self.later(path.to_owned(), Reason::Dependency);
     }
 
-    /// What git reads in a git directory, or in that of a linked working tree.
+    /// Records the files that git reads in a git directory, or in that of a linked working tree.
     fn git_files(&mut self, path: &Path) {
         for name in GIT_FILES {
             self.record(path.join(name), Kind::Git);
@@ -89,7 +90,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A directory, which may be a link.
+    /// Visits a directory, which may be a link.
     fn directory(&mut self, path: PathBuf, reason: Reason, kind: Kind) {
         if kind_of(self.tree, &path) == Some(Type::Symlink) {
             self.record(path.clone(), kind);
@@ -131,7 +132,7 @@ impl Walk<'_> {
         text
     }
 
-    /// What the configurations name. All working trees are known by now.
+    /// Follows the names in the configurations. All working trees are known by then.
     pub(super) fn follow_configurations(&mut self) {
         for Configuration { git, text } in std::mem::take(&mut self.configurations) {
             let mut places: Vec<PathBuf> = self.trees.get(&git).into_iter().flatten().cloned().collect();
@@ -142,7 +143,7 @@ impl Walk<'_> {
         self.follow_user();
     }
 
-    /// The person's own holds for every repository; for those near the top first.
+    /// Follows the user's own configuration, which applies to every repository. Repositories near the top come first.
     fn follow_user(&mut self) {
         let user = self.user;
         for file in user.files() {
@@ -152,7 +153,7 @@ impl Walk<'_> {
         }
         let names: Vec<Named> =
             user.files().iter().flat_map(|file| git_config::named(file.text.as_bytes())).collect();
-        // Its includes are among the files.
+        // Its includes are already among the files.
         let names: Vec<&Named> = names.iter().filter(|named| named.used != Use::Include).collect();
         let mut places: Vec<PathBuf> =
             self.trees.values().flatten().chain(&self.found.git.repositories).cloned().collect();
@@ -167,7 +168,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What one configuration names, in `places`; files that it includes are relative to `directory`.
+    /// Follows the names in one configuration, in `places`. Files that it includes are relative to `directory`.
     fn follow(&mut self, text: &[u8], directory: &Path, places: &[PathBuf], includes: usize) {
         for named in git_config::named(text) {
             match named.used {
@@ -193,7 +194,7 @@ impl Walk<'_> {
             if !self.may_look() {
                 return;
             }
-            // A word such as `HEAD` is no command of the git directory.
+            // A word such as `HEAD` is not a command in the git directory.
             let is_plain = self.git.contains(base) && name.components().count() < 2;
             let place = self.place_of(base, name).filter(|_| is_hooks || !is_plain);
             let Some(place) = place else { continue };
@@ -207,7 +208,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Where a name leads from `directory`, if that is in the tree.
+    /// Returns the path of `name` seen from `directory`, if it is in the tree.
     fn place_of(&self, directory: &Path, name: &Path) -> Option<PathBuf> {
         match name.strip_prefix(self.place) {
             Ok(below) => Some(below.to_owned()),
@@ -215,7 +216,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Submodules may have names of several parts.
+    /// Visits `modules`. Names of submodules may have several components.
     pub(super) fn modules(&mut self, path: &Path) {
         let entries = self.list(path, Links::Refuse);
         if is_git_directory(&entries) {

@@ -1,4 +1,4 @@
-//! What a git configuration names: hooks, included files, programs (git-config(1)).
+//! The names in a git configuration: hooks, included files, programs (git-config(1)).
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
@@ -7,14 +7,14 @@ use std::str::Chars;
 
 use shlex::Shlex;
 
-/// How git uses a name.
+/// Git's use of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
-    /// As the directory of hooks.
+    /// The directory of hooks.
     Hooks,
-    /// As a file of more configuration, relative to the one that names it.
+    /// A file with more configuration, relative to the one that names it.
     Include,
-    /// It is a word of a value, which may be a command.
+    /// A word of a value, which may be a command.
     Word,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Named {
     pub(super) used: Use,
 }
 
-/// The names in a configuration. Read loosely: a name too many is looked for in vain.
+/// Returns the names in a configuration. The parser is lenient: a superfluous name is looked up without result.
 pub(super) fn named(text: &[u8]) -> Vec<Named> {
     let text = String::from_utf8_lossy(text);
     Variables::of(&text)
@@ -34,19 +34,19 @@ pub(super) fn named(text: &[u8]) -> Vec<Named> {
         .collect()
 }
 
-/// `core.worktree`: the working tree, relative to the git directory.
+/// Returns `core.worktree`: the working tree, relative to the git directory.
 pub(super) fn worktree(text: &[u8]) -> Option<PathBuf> {
     let text = String::from_utf8_lossy(text);
     let found = Variables::of(&text).filter(|variable| variable.is("core", "worktree")).last();
     found.map(|variable| PathBuf::from(variable.value))
 }
 
-/// Whether `config.worktree` is read besides.
+/// Whether git also reads `config.worktree`.
 pub(super) fn reads_worktree_config(text: &[u8]) -> bool {
     String::from_utf8_lossy(text).to_ascii_lowercase().contains("worktreeconfig")
 }
 
-/// `section.key = value`; the names in lower case and without the subsection.
+/// `section.key = value`. The names are in lower case and without the subsection.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Variable {
     section: String,
@@ -59,7 +59,7 @@ impl Variable {
         self.section == section && self.key == key
     }
 
-    /// Branches and refspecs: `refs/heads/main` is a file of the git directory, and no program.
+    /// Whether it holds branches or refspecs: `refs/heads/main` is a file of the git directory, and not a program.
     fn names_refs(&self) -> bool {
         self.section == "branch" || self.section == "remote" && matches!(&*self.key, "fetch" | "push")
     }
@@ -74,7 +74,7 @@ impl Variable {
     }
 }
 
-/// The words of a command as a shell separates them, and their parts: `a|b`, `--file=x`, a script in quotes.
+/// Returns the words of a command as a shell separates them, and their parts: `a|b`, `--file=x`, a script in quotes.
 fn words(value: &str) -> impl Iterator<Item = PathBuf> {
     let value = value.strip_prefix('!').unwrap_or(value);
     let is_between = |c: char| c.is_whitespace() || "|&;<>()$`\"'{}=,!:".contains(c);
@@ -98,7 +98,7 @@ impl<'t> Variables<'t> {
         Self { rest: text.chars().peekable(), section: String::new() }
     }
 
-    /// `[section "subsection"]`, from behind the bracket.
+    /// Reads `[section "subsection"]`, starting after the opening bracket.
     fn header(&mut self) {
         let mut header = String::new();
         let mut is_quoted = false;
@@ -115,7 +115,7 @@ impl<'t> Variables<'t> {
         while self.rest.next_if(|c| *c != '\n').is_some() {}
     }
 
-    /// From behind the sign of equality, to the end of the line that is not continued.
+    /// Reads from behind the equals sign to the end of the first line that is not continued.
     fn value(&mut self) -> String {
         let mut value = String::new();
         let mut is_quoted = false;
@@ -165,7 +165,7 @@ impl Iterator for Variables<'_> {
     }
 }
 
-/// A name relative to `directory`, or to the person's home, as an absolute path if both are.
+/// Expands a name that starts with `~` relative to the user's home. Returns `None` if there is no home.
 pub(super) fn expanded(name: &Path, home: Option<&Path>) -> Option<PathBuf> {
     match name.strip_prefix("~") {
         Ok(below) => home.map(|home| home.join(below)),

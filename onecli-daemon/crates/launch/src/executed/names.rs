@@ -1,13 +1,13 @@
-//! Names of files that other programs execute, or take commands from, when somebody works in a directory.
+//! Names of files that other programs execute, or take commands from, when a user works in a directory.
 
-/// Which programs execute a file; those that ask the least come first.
+/// The programs that execute a file. Those that ask the user least come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// Any command of git.
+    /// Any git command.
     Git,
-    /// Any command of git there, or of a program that looks through the project.
+    /// Any git command there, or in a program that searches the project.
     Repository,
-    /// Commands of git that go on with what was interrupted.
+    /// Git commands that continue an interrupted operation.
     Interrupted,
     /// Shells that enter the directory.
     Shell,
@@ -18,11 +18,11 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// All, in order.
+    /// All kinds, in order.
     pub(super) const ALL: [Kind; 6] =
         [Kind::Git, Kind::Repository, Kind::Interrupted, Kind::Shell, Kind::Editor, Kind::Package];
 
-    /// As a heading.
+    /// Returns the heading for reports.
     pub(super) fn heading(self) -> &'static str {
         match self {
             Kind::Git => "git configuration, hooks, and files that they name",
@@ -37,10 +37,10 @@ impl Kind {
     }
 }
 
-/// Files.
+/// Names of files.
 pub(super) const FILES: &[(&str, Kind)] = &[
     (".devcontainer.json", Kind::Editor),
-    // direnv: runs when a shell enters the directory, once it was allowed.
+    // direnv: runs when a shell enters the directory, once the user has allowed it.
     (".envrc", Kind::Shell),
     (".exrc", Kind::Editor),
     (".gdbinit", Kind::Editor),
@@ -57,7 +57,7 @@ pub(super) const FILES: &[(&str, Kind)] = &[
     ("mise.toml", Kind::Shell),
     (PACKAGE, Kind::Package),
 ];
-/// Directories, with all files below them.
+/// Names of directories; all files below them count.
 pub(super) const DIRECTORIES: &[(&str, Kind)] = &[
     (".claude", Kind::Editor),
     (".cursor", Kind::Editor),
@@ -67,14 +67,15 @@ pub(super) const DIRECTORIES: &[(&str, Kind)] = &[
     (".vscode", Kind::Editor),
     (".zed", Kind::Editor),
 ];
-/// Of it the scripts count.
+/// Only the scripts in it count.
 pub(super) const PACKAGE: &str = "package.json";
-/// What npm and others install. Whoever installs it runs its scripts then; below it only git repositories count.
+/// The packages that npm and others install. Their scripts run at installation, so below it only git repositories
+/// count.
 pub(super) const DEPENDENCIES: &str = "node_modules";
-/// The git directory of a working tree, or a file or a link that names one.
+/// The git directory of a working tree, or a file or a link that names it.
 pub(super) const GIT: &str = ".git";
 
-/// Files of a git directory (gitrepository-layout(5)) from which git takes commands, or the place of such files.
+/// Files of a git directory (gitrepository-layout(5)) from which git takes commands, or the path of such files.
 pub(super) const GIT_FILES: &[&str] = &[
     "config",
     "config.worktree",
@@ -86,6 +87,6 @@ pub(super) const GIT_FILES: &[&str] = &[
 ];
 /// Directories of a git directory whose files name repositories, as `remote.NAME.url` does.
 pub(super) const GIT_REMOTES: &[&str] = &["remotes", "branches"];
-/// Directories of a git directory that a rebase, `git am`, a cherry-pick or a revert leaves when it is interrupted. Git executes
-/// `exec` lines and the named strategy (`git-merge-NAME`, a path as well) when it continues.
+/// Directories of a git directory that an interrupted rebase, `git am`, cherry-pick or revert leaves. When git
+/// continues, it executes `exec` lines and the named strategy (`git-merge-NAME`, a path as well).
 pub(super) const GIT_INTERRUPTED: &[&str] = &["rebase-merge", "rebase-apply", "sequencer"];

@@ -1,4 +1,4 @@
-//! What tells one version of a file from another.
+//! The properties that distinguish versions of a file.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -10,9 +10,9 @@ use super::super::start::Start;
 use super::super::tree::{Links, Tree};
 use super::names::PACKAGE;
 
-/// Bytes of a file whose content is compared. Of longer ones the kernel's times and numbers are.
+/// Bytes of a file whose content is compared. For longer files the kernel's times and numbers are compared.
 const MAX_CONTENT: u64 = 1024 * 1024;
-/// inode(7).
+/// The executable bits of inode(7).
 const EXECUTABLE: u32 = 0o111;
 
 /// A version of a file.
@@ -21,14 +21,15 @@ pub(super) struct Print {
     kind: u32,
     executable: bool,
     link: Option<OsString>,
-    /// Inode, length, and the times of the last change of content and status: an agent cannot set the last back.
+    /// Inode, length, and the times of the last change of content and of status. An agent cannot set the last one back.
     meta: [i64; 6],
     content: Option<[u8; 32]>,
 }
 
 impl Print {
-    /// Of what is at `path`, and of the file that a link leads to in the tree. `None` where nothing is, or nothing that
-    /// counts: an empty file names no program. `budget` is the bytes that may still be read.
+    /// Takes the version of the file at `path`, and of the file in the tree that a link points to. Returns `None` if
+    /// there is no file, or one that does not count: an empty file names no program. `budget` is the number of bytes
+    /// that may still be read.
     pub(super) fn take(tree: &Tree, path: &Path, budget: &mut u64) -> Option<Print> {
         let found = tree.stat(path).ok()?;
         let kind = found.st_mode & libc::S_IFMT;
@@ -53,7 +54,7 @@ impl Print {
         })
     }
 
-    /// Whether they are the same, as far as programs are concerned that execute the file.
+    /// Whether both versions are the same to programs that execute the file.
     pub(super) fn is_same(&self, other: &Print) -> bool {
         let is_alike =
             (self.kind, self.executable, &self.link) == (other.kind, other.executable, &other.link);
@@ -63,7 +64,7 @@ impl Print {
     fn has_content_of(&self, other: &Print) -> bool {
         match (&self.content, &other.content) {
             (Some(one), Some(other)) => one == other,
-            // The file that a link leads to was made or removed.
+            // The target of a link was created or removed.
             (Some(_), None) | (None, Some(_)) if self.kind == libc::S_IFLNK => false,
             _ => self.meta == other.meta,
         }
@@ -86,7 +87,7 @@ fn meta(found: &FileStat) -> [i64; 6] {
     ]
 }
 
-/// The scripts of a package.json, as text; the whole file where it cannot be read as one. `None` without scripts.
+/// Returns the scripts of a package.json, as text, or the whole file if it is not valid JSON. `None` without scripts.
 fn scripts(content: &[u8]) -> Option<Vec<u8>> {
     // npm skips a byte order mark.
     let text = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content);

@@ -1,4 +1,4 @@
-//! Changes as lines for the person: what is executed without being asked for comes first.
+//! Reports changes as lines for the caller. Files that programs execute without a question come first.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use super::{Change, Snapshot};
 pub(super) const MAX_REPORTED: usize = 10;
 
 impl Snapshot {
-    /// What changed up to `after`, as lines for the caller. `place` is the directory's path, and `since` when this snapshot was
-    /// taken.
+    /// Returns the changes up to `after`, as lines for the caller. `place` is the directory's path, and `since` the
+    /// time of this snapshot.
     pub(in super::super) fn report(&self, after: &Snapshot, place: &Path, since: Start) -> Vec<String> {
         let changes = self.changes(after, since);
         let mut lines = Vec::new();
@@ -49,7 +49,7 @@ impl Snapshot {
         lines
     }
 
-    /// Lines for the changes of one kind: an old file before a new one, what lies near the top first.
+    /// Returns lines for the changes of one kind: existing files before new ones, paths near the top first.
     fn of_kind(&self, after: &Snapshot, kind: Kind, all: &[(PathBuf, Change)], place: &Path) -> Vec<String> {
         let mut changes: Vec<_> =
             all.iter().filter(|(path, change)| self.kind(after, path, *change) == kind).collect();
@@ -80,7 +80,7 @@ fn operation(path: &Path) -> &Path {
     path.ancestors().find(is_operation).unwrap_or(path)
 }
 
-/// That a directory holds more than is looked at.
+/// Returns a message that a directory holds more than the launcher examines.
 pub(in super::super) fn cut(place: &Path) -> String {
     format!(
         "{} holds more files than the launcher looks at ({MAX_ENTRIES} entries, {MAX_DEPTH} levels): git repositories beyond these are \

@@ -1,7 +1,7 @@
-//! The person's own git configuration: `~/.gitconfig` and the like, with what it includes (git-config(1), FILES).
+//! The user's own git configuration: `~/.gitconfig` and similar files, with their includes (git-config(1), FILES).
 //!
-//! It lies outside of what an agent may write, but may name files there. It is read as the person, and git is not asked: it
-//! would take commands from the directory that it is started in.
+//! An agent cannot write it, but it may name files that the agent can write. The launcher reads it with the user's
+//! rights. It does not ask git, because git would take commands from the directory in which it is started.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
@@ -17,14 +17,14 @@ use super::super::permitted;
 use super::git::MAX_CONFIG;
 use super::git_config::{self, Use};
 
-/// Files that are read, those that are included among them.
+/// Largest number of files that are read, includes among them.
 const MAX_FILES: usize = 32;
-/// Bytes of all of them, and what the last one adds.
+/// Total size after which no further file is read, bytes. The last file may exceed it.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
-/// Of the host, for all users.
+/// Configuration of the host, for all users.
 const SYSTEM: &str = "/etc/gitconfig";
 
-/// What was read.
+/// The configuration that was read.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(in super::super) struct UserConfig {
     home: Option<PathBuf>,
@@ -34,13 +34,14 @@ pub(in super::super) struct UserConfig {
 /// A file of configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ConfigFile {
-    /// Physical, so that a link into the directory counts as a file there.
+    /// The physical path, so that a link into the directory counts as a file there.
     pub(super) path: PathBuf,
     pub(super) text: String,
 }
 
 impl UserConfig {
-    /// Reads as `ids` the configuration of that user, and `named` by their environment. Empty if that fails.
+    /// Reads the configuration of the user `ids` with that user's rights, and the files `named` by the user's
+    /// environment. Empty if that fails.
     pub(in super::super) fn read(ids: (u32, u32), named: &[PathBuf]) -> UserConfig {
         let home = User::from_uid(Uid::from_raw(ids.0)).ok().flatten().map(|user| user.dir);
         let Ok(shared) = memfd_create(c"git-config", MFdFlags::MFD_CLOEXEC) else {
@@ -57,7 +58,7 @@ impl UserConfig {
         read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// As the user.
+    /// Runs with the user's rights.
     pub(super) fn collect(home: Option<PathBuf>, named: &[PathBuf]) -> UserConfig {
         let own =
             home.iter().flat_map(|home| [".gitconfig", ".config/git/config"].map(|name| home.join(name)));
@@ -79,7 +80,7 @@ impl UserConfig {
         found
     }
 
-    /// Those of `includeIf` as well, whatever the condition.
+    /// Returns the includes, and those of `includeIf` under any condition.
     fn includes(&self, path: &Path, text: &str) -> impl Iterator<Item = PathBuf> {
         let included =
             git_config::named(text.as_bytes()).into_iter().filter(|named| named.used == Use::Include);
@@ -97,7 +98,7 @@ impl UserConfig {
     }
 }
 
-/// Files of git configuration that the environment names (git(1), git-config(1)); they need not exist.
+/// Returns the files of git configuration that the environment names (git(1), git-config(1)). They need not exist.
 pub fn configs_of_environment() -> Vec<PathBuf> {
     let below = |name: &str, file: &str| std::env::var_os(name).map(|value| Path::new(&value).join(file));
     let named = [
@@ -112,7 +113,7 @@ pub fn configs_of_environment() -> Vec<PathBuf> {
 impl ConfigFile {
     fn read(path: &Path) -> Option<ConfigFile> {
         let path = fs::canonicalize(path).ok()?;
-        // Not opened otherwise: a FIFO or a device would notice.
+        // Checked before opening: a FIFO or a device would notice an open.
         fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
         let file = File::options().read(true).custom_flags(flags).open(&path).ok()?;
@@ -143,7 +144,7 @@ mod tests {
         let within = |file: &ConfigFile| file.path.strip_prefix(dir.path()).ok().map(Path::to_owned);
         let names: Vec<_> = found.files.iter().filter_map(within).collect();
         assert_eq!(names, ["named", ".gitconfig", "sub/one", "two", "sub/three"].map(PathBuf::from));
-        // One that includes more than are read.
+        // A file that includes more files than are read.
         let many: Vec<_> = (0..100).map(|n| format!("[include]\n path = {n}\n")).collect();
         fs::write(at("many"), many.concat()).unwrap();
         (0..100).for_each(|n| fs::write(at(&n.to_string()), "").unwrap());

@@ -1,4 +1,4 @@
-//! Finds what other programs execute in a directory, what lies near its top first.
+//! Searches a directory for files that other programs execute. Those near its top come first.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,33 +17,33 @@ use super::print::Print;
 use super::user_config::UserConfig;
 use super::{Executed, Snapshot};
 
-/// Entries of directories that are looked at. A large repository with its dependencies has some 100,000.
+/// Entries of directories that are examined. A large repository with its dependencies has about 100,000.
 pub(super) const MAX_ENTRIES: usize = 200_000;
-/// The same of one directory, so that one does not keep others from being looked at.
+/// Entries of one directory that are examined, so that one directory does not use up the limit.
 const MAX_IN_ONE: usize = 20_000;
-/// Directories in each other.
+/// Nesting of directories.
 pub(super) const MAX_DEPTH: usize = 64;
 /// Files that are compared.
 const MAX_FILES: usize = 20_000;
-/// Bytes that are read of them.
+/// Bytes that are read from them.
 const MAX_READ: u64 = 64 * 1024 * 1024;
-/// Names in git configurations that are looked for, about 3 µs each.
+/// Names in git configurations that are looked up, about 3 µs each.
 const MAX_NAMED: usize = 50_000;
 
-/// Why a directory is looked at.
+/// The reason why a directory is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// It may hold anything.
+    /// It may hold any files.
     Plain,
-    /// It is a dependency's, or lies in a git directory: git repositories count in it.
+    /// It belongs to a dependency, or is in a git directory: only git repositories count in it.
     Dependency,
     /// All files in it count.
     Executed(Kind),
-    /// The same for hooks of git, but for the samples.
+    /// All files in it count as hooks of git, except the samples.
     Hooks,
     /// A git directory.
     Git,
-    /// Git directories of submodules lie in it.
+    /// It contains git directories of submodules.
     Modules,
 }
 
@@ -51,20 +51,20 @@ pub(super) struct Walk<'t> {
     pub(super) tree: &'t Tree,
     /// Absolute path of the tree.
     pub(super) place: &'t Path,
-    /// The person's own configuration.
+    /// The user's own configuration.
     pub(super) user: &'t UserConfig,
     pub(super) found: Snapshot,
     tasks: VecDeque<(PathBuf, Reason)>,
-    /// Looked at when all else was.
+    /// Directories that are examined after all others.
     dependencies: VecDeque<(PathBuf, Reason)>,
-    /// Directories that were looked at as git directories.
+    /// Directories that were examined as git directories.
     pub(super) git: BTreeSet<PathBuf>,
     /// Working trees of git directories.
     pub(super) trees: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
     pub(super) configurations: Vec<Configuration>,
     entries: usize,
     pub(super) unread: u64,
-    /// How many names may still be looked for.
+    /// Number of names that may still be looked up.
     names: usize,
 }
 
@@ -114,11 +114,11 @@ impl<'t> Walk<'t> {
         }
     }
 
-    /// What is in a directory, as far as there is room for it.
+    /// Lists a directory, within the remaining limits.
     pub(super) fn list(&mut self, path: &Path, links: Links) -> Vec<(OsString, Type)> {
         let mut entries = match self.tree.entries(path, links) {
             Ok(entries) => entries,
-            // Gone by now, or a link that leads nowhere or out of the tree.
+            // Removed by now, or a link that is dangling or points out of the tree.
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => return Vec::new(),
             Err(_) => {
                 self.found.is_cut = true;
@@ -127,7 +127,7 @@ impl<'t> Walk<'t> {
         };
         let mut listed = Vec::new();
         for (name, kind) in entries.by_ref().take(self.entries.min(MAX_IN_ONE)) {
-            // Some file systems do not say.
+            // Some file systems do not report the type.
             let kind = kind.or_else(|| kind_of(self.tree, &path.join(&name)));
             listed.extend(kind.map(|kind| (name, kind)));
         }
@@ -140,7 +140,7 @@ impl<'t> Walk<'t> {
         listed
     }
 
-    /// Names that count are looked for even where a directory has too many others.
+    /// Looks up the names that count if a directory has too many other entries.
     fn look_for_names(&self, path: &Path, listed: &mut Vec<(OsString, Type)>) {
         let names = FILES.iter().chain(DIRECTORIES).map(|(name, _)| *name);
         for name in names.chain([GIT]) {
@@ -176,7 +176,7 @@ impl<'t> Walk<'t> {
         }
     }
 
-    /// All files below; through a link as well, while it stays in the tree.
+    /// Visits all files below, also through a link that stays in the tree.
     fn executed(&mut self, path: &Path, reason: Reason) {
         let executed_by = if let Reason::Executed(kind) = reason { kind } else { Kind::Git };
         for (name, kind) in self.list(path, Links::Follow) {
@@ -206,7 +206,7 @@ impl<'t> Walk<'t> {
         }
     }
 
-    /// Whether one more name may be looked for.
+    /// Whether one more name may be looked up.
     pub(super) fn may_look(&mut self) -> bool {
         self.found.is_cut |= self.names == 0;
         self.names = self.names.saturating_sub(1);
@@ -214,10 +214,10 @@ impl<'t> Walk<'t> {
     }
 }
 
-/// As git judges (`is_git_directory` in setup.c), without a look into them.
+/// Judges as git does (`is_git_directory` in setup.c), without opening the entries.
 pub(super) fn is_git_directory(entries: &[(OsString, Type)]) -> bool {
     let has = |wanted: &str| entries.iter().any(|(name, _)| name.as_os_str() == OsStr::new(wanted));
-    // A linked working tree's has `commondir` in place of the other two.
+    // The git directory of a linked working tree has `commondir` instead of the other two.
     has("HEAD") && ((has("objects") && has("refs")) || has("commondir"))
 }
 
@@ -225,7 +225,7 @@ pub(super) fn kind_of(tree: &Tree, path: &Path) -> Option<Type> {
     tree.stat(path).ok().and_then(|found| from_mode(found.st_mode))
 }
 
-/// The same of what a link leads to.
+/// Returns the type of the file that a link points to.
 pub(super) fn kind_of_target(tree: &Tree, path: &Path) -> Option<Type> {
     let opened = tree.open(path, OFlag::O_PATH, Links::Follow).ok()?;
     from_mode(fstat(opened).ok()?.st_mode)
