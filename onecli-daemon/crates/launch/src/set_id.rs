@@ -1,8 +1,8 @@
-//! Looks through a directory for files that run with more rights than those of the user who starts them: set-user-ID and
+//! Searches a directory for files that run with more rights than those of the user who starts them: set-user-ID and
 //! set-group-ID bits (inode(7)), file capabilities (capabilities(7)).
 //!
 //! An agent may make the directory large and deep, so the search is bounded. It follows no symbolic link and holds one
-//! directory of each level open, so that a process that moves things meanwhile leads it nowhere else.
+//! directory of each level open. A process that moves files meanwhile cannot redirect it.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
@@ -14,9 +14,9 @@ use rustix::io::Errno;
 
 use super::start::Start;
 
-/// Entries that a search looks at, about 2 µs each. A large repository with its dependencies has some 500,000.
+/// Entries that a search examines, about 2 µs each. A large repository with its dependencies has about 500,000.
 const MAX_ENTRIES: usize = 4_000_000;
-/// Levels of directories. Each keeps a descriptor open.
+/// Levels of directories. Each holds a descriptor open.
 const MAX_DEPTH: usize = 256;
 /// Files that a search names.
 pub(super) const MAX_FILES: usize = 1024;
@@ -25,7 +25,7 @@ pub(super) const MAX_FILES: usize = 1024;
 pub(super) const SET_ID: u32 = 0o6000;
 const EXECUTABLE: u32 = 0o111;
 
-/// What is wrong with a file.
+/// The reason why a search names a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
     /// It has the set-user-ID or the set-group-ID bit.
@@ -39,39 +39,39 @@ pub(super) enum Fault {
 /// A file that a search names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Found {
-    /// Relative to the directory.
+    /// The path relative to the directory.
     pub(super) path: PathBuf,
     pub(super) fault: Fault,
     /// Device and inode.
     pub(super) id: (u64, u64),
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
     /// At most [`MAX_FILES`].
     pub(super) files: Vec<Found>,
-    /// How many more there are.
+    /// Number of further files.
     pub(super) more: usize,
-    /// Why it did not look at everything.
+    /// The reason why the search is incomplete.
     pub(super) cut_off: Option<&'static str>,
 }
 
-/// What to look for.
+/// The criteria of a search.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Search {
-    /// Files whose status changed before are left out.
+    /// Files whose status changed earlier are left out.
     pub(super) since: Option<Start>,
-    /// Users to whom files may belong; none leaves out owners.
+    /// Users to whom files may belong; `None` ignores owners.
     pub(super) owners: Option<Vec<u32>>,
 }
 
 impl Search {
-    /// Looks through `directory`, which may have been opened with `O_PATH`.
+    /// Searches `directory`, which may have been opened with `O_PATH`.
     ///
     /// # Errors
-    /// openat(2)'s for the directory itself. What cannot be read below it is left out: root may not read it, so no agent
-    /// may.
+    /// Those of openat(2) for the directory itself. Unreadable entries below it are left out: if root cannot read them,
+    /// no agent can.
     pub(super) fn through(&self, directory: BorrowedFd<'_>) -> Result<Findings, Errno> {
         let top = open(directory, c".")?;
         let mut walk =
@@ -94,23 +94,24 @@ impl Search {
         }
     }
 
-    /// A file that cannot be executed gives no capabilities. Of the few files of a run all are checked.
+    /// Whether to check for capabilities. A file that cannot be executed gives none. The few files that changed in a
+    /// run are all checked.
     fn asks_for_capability(&self, stat: &Stat) -> bool {
         stat.st_mode & EXECUTABLE != 0 || self.since.is_some()
     }
 
-    /// Whether the type alone says that there is nothing to find.
+    /// Whether the type alone excludes a finding.
     fn is_harmless(&self, kind: FileType) -> bool {
         self.owners.is_none() && !matches!(kind, FileType::RegularFile | FileType::Unknown)
     }
 }
 
-/// A search under way.
+/// A running search.
 struct Walk<'s> {
     search: &'s Search,
-    /// Where it is.
+    /// The current path.
     path: PathBuf,
-    /// How many entries it may still look at.
+    /// Number of entries that it may still examine.
     left: usize,
     found: Findings,
 }
@@ -160,7 +161,7 @@ impl Walk<'_> {
             Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
                 self.found.cut_off = Some("more directories than the launcher can open");
             }
-            // It is gone, a link by now, or closed even to root.
+            // It is removed, has become a link, or is closed even to root.
             Err(_) => {}
         }
     }
@@ -182,18 +183,18 @@ fn changed(stat: &Stat) -> (i64, i64) {
 fn open(directory: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME;
     let opened = match openat(directory, name, flags, Mode::empty()) {
-        // Not the owner's, and without CAP_FOWNER.
+        // Another user's file, and no CAP_FOWNER.
         Err(Errno::PERM) => openat(directory, name, flags - OFlags::NOATIME, Mode::empty()),
         opened => opened,
     };
     Dir::new(opened?)
 }
 
-/// `security.capability` of xattr(7).
+/// Whether the file has `security.capability` (xattr(7)).
 fn has_capability(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     let directory = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
     let path = Path::new(&directory).join(OsStr::from_bytes(name.to_bytes()));
-    // struct vfs_ns_cap_data has 24 bytes. One of any other size is none of this kernel's, but there.
+    // struct vfs_ns_cap_data has 24 bytes. A value of another size is unknown to this kernel, but present.
     let read = lgetxattr(&path, c"security.capability", &mut [0_u8; 32][..]);
     matches!(read, Ok(_) | Err(Errno::RANGE))
 }
@@ -241,7 +242,7 @@ mod tests {
         symlink(outside.path(), at("link")).unwrap();
         for directory in ["", "a", "a/b"] {
             chown(at(directory), Some(1000), Some(1000)).unwrap();
-            // Of a directory the bit says which group files in it have.
+            // On a directory the bit only sets the group of files in it.
             fs::set_permissions(at(directory), PermissionsExt::from_mode(0o2755)).unwrap();
         }
         let directory = File::open(project.path()).unwrap();

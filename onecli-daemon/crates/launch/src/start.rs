@@ -1,8 +1,8 @@
-//! The time at which a command starts, for comparison with the times that the kernel stamps files with.
+//! The time at which a command starts, for comparison with the kernel's time stamps of files.
 
 use onecli_model::Clock;
 
-/// The kernel stamps files with a clock that is up to a tick behind: 10 ms where it has 100 of them a second.
+/// The kernel stamps files with a clock that is up to one tick late: 10 ms if it has 100 ticks a second.
 const BEHIND: i64 = 10_000_000;
 const SECOND: i64 = 1_000_000_000;
 
@@ -20,7 +20,7 @@ impl Start {
         Start(now.as_second() + nanoseconds.div_euclid(SECOND), nanoseconds.rem_euclid(SECOND))
     }
 
-    /// The whole second.
+    /// Returns the whole second.
     pub(super) fn second(self) -> i64 {
         self.0
     }

@@ -1,26 +1,26 @@
-//! Subordinate users (subuid(5)): a user may become each of some thousands, by newuidmap(1).
+//! Subordinate users (subuid(5)): a user may become each of some thousands, with newuidmap(1).
 
 use std::fs::File;
 use std::io::Read as _;
 
 use nix::unistd::User;
 
-/// Where they are listed.
+/// The file that lists them.
 const SUBUID: &str = "/etc/subuid";
-/// Bytes of it that are read. Shadow's tools write some 30 for each user.
+/// Bytes of the file that are read. The tools of shadow write about 30 for each user.
 const MAX_READ: u64 = 1024 * 1024;
 
-/// The user that `uid` is a subordinate of; `uid` itself where it is none. Ranges that a directory service keeps
-/// (`subid` of nsswitch.conf(5)) are not known.
+/// Returns the user to whom the subordinate `uid` belongs, or `uid` itself if it is not subordinate. Ranges from a
+/// directory service (`subid` of nsswitch.conf(5)) are not known.
 pub(super) fn owner(uid: u32) -> u32 {
     let mut listed = String::new();
-    // A file that cannot be read lists none.
+    // An unreadable file counts as empty.
     let _ = File::open(SUBUID).and_then(|file| file.take(MAX_READ).read_to_string(&mut listed));
     let by_name = |name: &str| User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
     owner_in(&listed, uid, by_name).unwrap_or(uid)
 }
 
-/// By `listed`, lines of the form `NAME-OR-UID:FIRST:COUNT`.
+/// Looks `uid` up in `listed`, lines of the form `NAME-OR-UID:FIRST:COUNT`.
 fn owner_in(listed: &str, uid: u32, by_name: impl Fn(&str) -> Option<u32>) -> Option<u32> {
     listed.lines().find_map(|line| {
         let mut fields = line.trim().split(':');

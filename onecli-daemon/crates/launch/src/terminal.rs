@@ -1,4 +1,4 @@
-//! Terminals: a new one for the command, and the person's own while the client reads from it.
+//! Terminals: a new one for the command, and the user's own while the client reads from it.
 #![allow(unsafe_code, reason = "ioctl(2), and a process that puts the terminal back")]
 
 use std::io;
@@ -16,7 +16,7 @@ nix::ioctl_read_bad!(get_size, libc::TIOCGWINSZ, Winsize);
 nix::ioctl_write_ptr_bad!(set_size, libc::TIOCSWINSZ, Winsize);
 nix::ioctl_write_int_bad!(take_terminal, libc::TIOCSCTTY);
 
-/// Rows and columns of a terminal.
+/// Returns rows and columns of a terminal.
 pub fn size(terminal: BorrowedFd<'_>) -> Option<(u16, u16)> {
     let mut size = Winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the kernel writes a `winsize`, which is what `size` is.
@@ -24,7 +24,7 @@ pub fn size(terminal: BorrowedFd<'_>) -> Option<(u16, u16)> {
     Some((size.ws_row, size.ws_col))
 }
 
-/// Tells the programs on a terminal its new size.
+/// Sets the size of a terminal, and signals its programs.
 pub(super) fn resize(terminal: BorrowedFd<'_>, (rows, columns): (u16, u16)) -> io::Result<()> {
     let size = winsize(rows, columns);
     // SAFETY: the kernel reads a `winsize`, which lives as long as the call.
@@ -39,14 +39,14 @@ fn winsize(rows: u16, columns: u16) -> Winsize {
 /// A new terminal.
 #[derive(Debug)]
 pub(super) struct Pair {
-    /// The end that a person's terminal is connected to.
+    /// The end that is connected to the user's terminal.
     pub(super) outer: OwnedFd,
     /// The end that programs run on.
     pub(super) inner: OwnedFd,
 }
 
 impl Pair {
-    /// Makes one that belongs to the agent's user.
+    /// Creates one that belongs to the agent's user.
     pub(super) fn open(size: Option<(u16, u16)>, user: &LaunchUser) -> io::Result<Pair> {
         let size = size.map(|(rows, columns)| winsize(rows, columns));
         let pair = openpty(size.as_ref(), None)?;
@@ -60,15 +60,15 @@ impl Pair {
     }
 }
 
-/// Makes a terminal that of this process's session, which has none.
+/// Makes a terminal the controlling one of this process's session, which has none.
 pub(super) fn control(terminal: &OwnedFd) -> io::Result<()> {
     // SAFETY: takes an integer and touches no memory.
     unsafe { take_terminal(terminal.as_raw_fd(), 0) }?;
     Ok(())
 }
 
-/// The person's terminal in raw mode: what is typed goes to the command's terminal as it is. Dropping it puts the terminal
-/// back; a process of its own does if this one is killed.
+/// The user's terminal in raw mode: input goes to the command's terminal unchanged. Dropping it restores the terminal;
+/// a separate process does so if this one is killed.
 #[derive(Debug)]
 pub(super) struct Raw<'t> {
     terminal: BorrowedFd<'t>,
@@ -77,7 +77,7 @@ pub(super) struct Raw<'t> {
 }
 
 impl<'t> Raw<'t> {
-    /// `None` where the terminal is another process group's right now: it would stop us.
+    /// Returns `None` if the terminal belongs to another process group now, because it would stop this process.
     pub(super) fn new(terminal: BorrowedFd<'t>) -> io::Result<Option<Raw<'t>>> {
         if tcgetpgrp(terminal) != Ok(getpgrp()) {
             return Ok(None);
@@ -93,13 +93,13 @@ impl<'t> Raw<'t> {
 
 impl Drop for Raw<'_> {
     fn drop(&mut self) {
-        // A terminal that went away needs nothing.
+        // A terminal that disappeared needs no reset.
         let _ = tcsetattr(self.terminal, SetArg::TCSADRAIN, &self.saved);
         self.guardian.dismiss();
     }
 }
 
-/// A process that puts the terminal back when this one is gone without a word (SIGKILL).
+/// A process that restores the terminal if this one ends without doing so (SIGKILL).
 #[derive(Debug)]
 struct Guardian {
     line: Option<OwnedFd>,
@@ -110,16 +110,16 @@ impl Guardian {
     fn start(terminal: BorrowedFd<'_>, saved: &Termios) -> io::Result<Guardian> {
         let (heard, line) = pipe()?;
         nix::fcntl::fcntl(&line, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
-        // SAFETY: this process has one thread, and the child calls nothing but what is below.
+        // SAFETY: this process has one thread, and the child calls only the code below.
         match unsafe { fork() }? {
             ForkResult::Child => {
                 drop(line);
-                // Of no session with a terminal, it is not stopped for writing to one, nor reached by its signals.
+                // Without a controlling terminal, it is not stopped for writing to one, nor reached by its signals.
                 let _ = setsid();
                 if read(&heard, &mut [0]) == Ok(0) {
                     let _ = tcsetattr(terminal, SetArg::TCSANOW, saved);
                 }
-                // SAFETY: ends the process, and runs nothing of what it shares with its parent.
+                // SAFETY: ends the process without running cleanup that it shares with its parent.
                 unsafe { libc::_exit(0) }
             }
             ForkResult::Parent { child } => Ok(Guardian { line: Some(line), process: child }),

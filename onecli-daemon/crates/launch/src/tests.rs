@@ -1,4 +1,4 @@
-//! The environment as planned, and an agent as the kernel sees it.
+//! Tests of the planned environment, and of an agent as the kernel sees it.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ fn only_the_allow_list_crosses() {
         check(name, &[name], Some("theirs"));
         check(name, &["OTHER"], None);
     }
-    // The daemon's word wins, whatever is kept.
+    // The daemon's values override those of the caller.
     check("OPENAI_API_KEY", &["OPENAI_API_KEY"], Some("onecli_ph_x"));
     check("SSL_CERT_FILE", &["SSL_CERT_FILE"], Some("/run/onecli/ca.pem"));
     check("SSL_CERT_DIR", &["SSL_CERT_DIR"], None);
@@ -140,7 +140,7 @@ fn root_is_no_agent() {
     assert_eq!(LaunchUser::find(&nobody.uid.to_string()).unwrap(), nobody);
 }
 
-/// A cgroup2 cgroup of this test's own; removed when dropped.
+/// A cgroup2 cgroup of this test, removed when dropped.
 struct TestCgroup(PathBuf);
 
 impl TestCgroup {
@@ -159,9 +159,9 @@ impl TestCgroup {
 
 impl Drop for TestCgroup {
     fn drop(&mut self) {
-        // What ran in it has ended, but may not be gone yet.
+        // Its processes have ended, but may not be reaped yet.
         for _ in 0..100 {
-            // Those of commands.
+            // The cgroups of commands.
             for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
                 let _ = std::fs::remove_dir(entry.path());
             }
@@ -176,11 +176,11 @@ impl Drop for TestCgroup {
 const CGROUP: &str = "ONECLI_TEST_LAUNCH_CGROUP";
 const COMMAND: &str = "ONECLI_TEST_LAUNCH_COMMAND";
 
-/// Runs by itself in a process that the tests below start; does nothing otherwise.
+/// Runs in a process that the tests below start; does nothing in an ordinary run.
 #[test]
 fn child_of_the_launch_tests() {
     let (Some(cgroup), Some(command)) = (std::env::var_os(CGROUP), std::env::var_os(COMMAND)) else { return };
-    // A descriptor that would cross an exec, as one does that a careless parent has left open.
+    // A descriptor that would cross an exec, as one that a careless parent left open.
     let stray = nix::unistd::dup(std::io::stderr()).unwrap();
     let agent = AgentEnvironment {
         ca_bundle: "/ca.pem".into(),
@@ -208,7 +208,7 @@ fn child_of_the_launch_tests() {
     drop(stray);
 }
 
-/// Starts `command` as an agent (the shell's script is its third word) and gives what it printed.
+/// Starts `command` as an agent (the shell's script is its third word) and returns its output.
 fn run_as_agent(cgroup: &TestCgroup, command: &str, directory: &Path) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "tests::child_of_the_launch_tests", "--nocapture"])
@@ -258,7 +258,7 @@ fn an_agent_starts_with_no_privilege() {
         "Seccomp:\t2\n".to_owned(),
         format!("0::/{name}/run-"),
         "core 0\n".to_owned(),
-        // The fourth is ls's own.
+        // The fourth is the descriptor of `ls` itself.
         "fds 0 1 2 3\n".to_owned(),
         "TIOCSTI: Operation not permitted\n".to_owned(),
         "packet: Address family not supported by protocol\n".to_owned(),
@@ -319,7 +319,7 @@ fn a_directory_that_is_no_cgroup_is_refused() {
     assert!(matches!(cgroup::enter(&missing, 0), Err(LaunchError::Cgroup { .. })));
 }
 
-/// What a person keeps with `--keep-env`, or gives as an argument, may be a real key.
+/// A variable of `--keep-env`, or an argument, may contain a real key.
 #[test]
 fn what_a_command_gets_is_not_printed() {
     const KEY: &str = "sk-live-hunter22";

@@ -1,4 +1,4 @@
-//! Looking through a directory that an agent may change meanwhile: no name leads out of it.
+//! Access to a directory that an agent may change meanwhile: no name leads out of it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,26 +15,27 @@ use onecli_model::printable;
 /// Whether symbolic links within the tree are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Links {
-    /// As long as they stay in the tree.
+    /// They are followed if they stay in the tree.
     Follow,
     /// They are an error.
     Refuse,
 }
 
-/// A directory and all that is below it. Paths are relative to it; the empty one is the directory itself.
+/// A directory and everything below it. Paths are relative to it; the empty one is the directory itself.
 #[derive(Debug)]
 pub(super) struct Tree(OwnedFd);
 
 impl Tree {
-    /// The one that is open as `directory`.
+    /// Creates a tree from the open `directory`.
     pub(super) fn new(directory: OwnedFd) -> Tree {
         Tree(directory)
     }
 
-    /// Opens what is at `path`.
+    /// Opens the file at `path`.
     ///
     /// # Errors
-    /// openat2(2)'s: `ELOOP` for a link, `EXDEV` for one that leads out, `EAGAIN` where something was renamed meanwhile.
+    /// Those of openat2(2): `ELOOP` for a link, `EXDEV` for one that leads out, `EAGAIN` if something was renamed
+    /// meanwhile.
     pub(super) fn open(&self, path: &Path, flags: OFlag, links: Links) -> nix::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let mut flags = flags | OFlag::O_CLOEXEC;
@@ -46,10 +47,10 @@ impl Tree {
         openat2(self.0.as_fd(), path, OpenHow::new().flags(flags).resolve(resolve))
     }
 
-    /// Names and types in a directory, in the order of the file system.
+    /// Returns names and types in a directory, in the order of the file system.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As for [`open`](Self::open).
     pub(super) fn entries(
         &self,
         path: &Path,
@@ -62,10 +63,10 @@ impl Tree {
         Ok(entries.filter(|(name, _)| name != "." && name != ".."))
     }
 
-    /// What is at `path`; a link itself where it stands last.
+    /// Returns the metadata of the file at `path`. If the last component is a link, it is the link's.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As for [`open`](Self::open).
     pub(super) fn stat(&self, path: &Path) -> nix::Result<FileStat> {
         let parent = path.parent().unwrap_or(Path::new(""));
         let Some(name) = path.file_name() else { return fstat(&self.0) };
@@ -73,14 +74,14 @@ impl Tree {
         nix::sys::stat::fstatat(&parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
-    /// Where a link leads.
+    /// Returns the target of a link.
     pub(super) fn link(&self, path: &Path) -> Option<OsString> {
         let parent = path.parent()?;
         let parent = self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Follow).ok()?;
         readlinkat(&parent, path.file_name()?).ok()
     }
 
-    /// A regular file of at most `most` bytes. Nothing else is opened, so a FIFO or a device is not woken.
+    /// Reads a regular file of at most `most` bytes. No other type is opened, so a FIFO or a device is not woken.
     pub(super) fn read(&self, path: &Path, most: u64, links: Links) -> Option<Vec<u8>> {
         let found = fstat(self.open(path, OFlag::O_PATH, links).ok()?).ok()?;
         if found.st_mode & libc::S_IFMT != libc::S_IFREG || u64::try_from(found.st_size).ok()? > most {
@@ -93,7 +94,7 @@ impl Tree {
         (bytes.len() as u64 <= most).then_some(bytes)
     }
 
-    /// The path of what a name in `directory` says, if it stays in the tree: `..` is resolved as text.
+    /// Joins `name` to `directory`, if the result stays in the tree. `..` is resolved as text.
     pub(super) fn join(directory: &Path, name: &Path) -> Option<PathBuf> {
         let mut joined = directory.to_owned();
         for part in name.components() {
@@ -108,7 +109,8 @@ impl Tree {
     }
 }
 
-/// A path for people: no character in it ends a line, drives a terminal or changes the direction of the text.
+/// Formats a path for messages: no character in it ends a line, controls a terminal or changes the direction of the
+/// text.
 pub fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy())
 }

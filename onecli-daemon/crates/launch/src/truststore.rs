@@ -1,7 +1,7 @@
 //! A trust store as Java reads it, made of a PEM bundle.
 //!
-//! The format is JKS, which every Java since 1.2 reads, and which is read without a password (the digest at its end is
-//! then not looked at): it can stand in the place of a JVM's own `cacerts`.
+//! The format is JKS, which every Java since 1.2 reads. Java reads it without a password, and then ignores the digest
+//! at its end. So it can replace a JVM's own `cacerts`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +15,7 @@ const VERSION: u32 = 2;
 /// Tag of an entry that is a certificate to trust.
 const TRUSTED: u32 = 2;
 
-/// The certificates of `pem`, in a JKS key store. What is no certificate is left out.
+/// Returns the certificates of `pem` in a JKS key store. Blocks that are not valid base64 are left out.
 pub fn java_trust_store(pem: &str) -> Vec<u8> {
     let certificates = certificates(pem);
     let mut store = Vec::new();
@@ -32,7 +32,7 @@ pub fn java_trust_store(pem: &str) -> Vec<u8> {
     for (number, certificate) in certificates.iter().enumerate() {
         store.extend(TRUSTED.to_be_bytes());
         text(&mut store, &format!("onecli-{number}"));
-        // When it was added, ms: nobody reads it.
+        // The time at which it was added, ms: unused.
         store.extend(0u64.to_be_bytes());
         text(&mut store, "X.509");
         word(&mut store, certificate.len());
@@ -49,7 +49,7 @@ pub fn java_trust_store(pem: &str) -> Vec<u8> {
     store
 }
 
-/// The certificates of a PEM file (RFC 7468), DER.
+/// Returns the certificates of a PEM file (RFC 7468), DER.
 fn certificates(pem: &str) -> Vec<Vec<u8>> {
     let blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
     let bodies = blocks.filter_map(|block| block.split_once("-----END CERTIFICATE-----"));

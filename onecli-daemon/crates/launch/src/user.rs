@@ -1,4 +1,4 @@
-//! The user an agent runs as.
+//! The user that runs an agent.
 
 use std::ffi::CString;
 use std::io;
@@ -25,16 +25,16 @@ pub struct LaunchUser {
     pub shell: PathBuf,
 }
 
-/// What runs commands for those whose account has no login shell: the system's, by system(3).
+/// The shell for users whose account has no login shell: the system's, by system(3).
 const SHELL: &str = "/bin/sh";
 
-/// Whether no user can log in with this shell of passwd(5).
+/// Whether this shell of passwd(5) prevents logins.
 pub fn is_no_login(shell: &Path) -> bool {
     shell.file_name().is_some_and(|name| name == "nologin" || name == "false")
 }
 
 impl LaunchUser {
-    /// The shell that programs of the agent start.
+    /// Returns the shell that programs of the agent start.
     pub(super) fn command_shell(&self) -> &Path {
         if is_no_login(&self.shell) { Path::new(SHELL) } else { &self.shell }
     }
@@ -58,7 +58,7 @@ impl LaunchUser {
         }
         let login = CString::new(entry.name.as_str()).map_err(|_| LaunchError::NoUser(name.to_owned()))?;
         let mut groups = getgrouplist(&login, entry.gid).map_err(failed)?;
-        // Root's group owns files that a group member may write on some hosts; an agent never needs it.
+        // On some hosts root's group may write files of root; an agent never needs it.
         groups.retain(|group| group.as_raw() != 0);
         Ok(LaunchUser {
             name: entry.name,

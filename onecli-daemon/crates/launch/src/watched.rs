@@ -19,29 +19,30 @@ use super::tree::{Links, Tree};
 
 /// Files of git configuration that a caller's environment may name.
 const MAX_CONFIGS: usize = 4;
-/// Bytes of the paths of placeholders in a directory: they stand in the command's record.
+/// Total size of the paths of placeholders in a directory, bytes. They are stored in the command's record.
 const MAX_PLACEHOLDER_BYTES: usize = 1024 * 1024;
 
-/// A directory and what was in it.
+/// A directory and its content before the command.
 #[derive(Debug)]
 pub(super) struct Watched {
     tree: Tree,
     place: PathBuf,
     before: Snapshot,
     since: Start,
-    /// The person who works there.
+    /// The user who works there.
     ids: (u32, u32),
-    /// Git configuration of theirs, besides the usual one.
+    /// Git configuration of that user, in addition to the usual files.
     configs: Vec<PathBuf>,
-    /// Made for the time of the command, so that a mount has a place.
+    /// Files and directories made for the time of the command, so that a mount has a target.
     placeholders: Vec<PathBuf>,
-    /// It lies in another one, which reports it.
+    /// It is inside another one, which reports it.
     is_inner: bool,
 }
 
 impl Watched {
-    /// Looks at the directories that the agent may write and that are not its own, and has git directories in them protected,
-    /// unless the agent may change them. `configs` are files of git configuration that the caller's environment names.
+    /// Examines the directories that the agent may write and that are not its own. Protects the git directories in
+    /// them, unless the agent may change them. `configs` are files of git configuration that the caller's environment
+    /// names.
     pub(super) fn all(
         directories: &mut [Directory],
         may_change_git: bool,
@@ -70,7 +71,7 @@ impl Watched {
         Watched { tree, place, before, since, ids, configs, placeholders: Vec::new(), is_inner: false }
     }
 
-    /// What the command changed, as lines for the caller.
+    /// Returns the changes that the command made, as lines for the caller.
     pub(super) fn end(&self) -> Vec<String> {
         if self.is_inner {
             return Vec::new();
@@ -79,8 +80,9 @@ impl Watched {
         self.before.report(&after, &self.place, self.since)
     }
 
-    /// What is missing the agent could make. Empty files and directories stand in its place, made by a process of the
-    /// caller's: root creates nothing where an agent may have led it. False where there are too many of them.
+    /// Makes empty files and directories at the paths that the agent could otherwise create. A process with the
+    /// caller's rights makes them: root creates nothing at a path that an agent may have redirected. Returns false if
+    /// there are too many.
     fn make_placeholders(&mut self) -> bool {
         let git = self.before.git();
         let places = |names: &[&str]| {
@@ -104,7 +106,7 @@ impl Watched {
         if directories.is_empty() && files.is_empty() {
             return is_whole;
         }
-        // What cannot be made is not protected; the comparison at the end is left.
+        // A path that cannot be made stays unprotected; the comparison at the end still covers it.
         let _ = permitted::as_user(self.ids, || {
             for path in &directories {
                 let _ = self.make(path, make_directory);
@@ -121,17 +123,17 @@ impl Watched {
         make(&parent(&self.tree, path)?, path.file_name().ok_or(Errno::EINVAL)?)
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub(super) fn place(&self) -> &Path {
         &self.place
     }
 
-    /// What was made in it for the time of the command, relative to it.
+    /// Returns the paths that were made in it for the time of the command, relative to it.
     pub(super) fn placeholders(&self) -> &[PathBuf] {
         &self.placeholders
     }
 
-    /// Leaves what was made.
+    /// Leaves the placeholders in place.
     pub(super) fn keep_placeholders(&mut self) {
         self.placeholders.clear();
     }
@@ -145,7 +147,7 @@ impl Drop for Watched {
     }
 }
 
-/// Removes what was made, where it is still empty.
+/// Removes a placeholder, if it is still empty.
 pub(super) fn remove_placeholder(tree: &Tree, path: &Path) -> nix::Result<()> {
     let parent = parent(tree, path)?;
     let name = path.file_name().ok_or(Errno::EINVAL)?;

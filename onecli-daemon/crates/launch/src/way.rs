@@ -1,6 +1,7 @@
-//! The way to a place in the agent's view, where something is to be mounted.
+//! The way to a path in the agent's view at which a mount is attached.
 //!
-//! A part of the way may be the agent's, as its `/tmp` and a project are: a symbolic link there would lead root elsewhere.
+//! A part of the way may belong to the agent, as its `/tmp` and a project do: a symbolic link there would redirect
+//! root.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -15,25 +16,26 @@ use nix::sys::stat::{Mode, mkdirat, umask};
 use super::LaunchUser;
 use super::tree::shown;
 
-/// A directory, whatever may be done with it.
+/// Opens a directory without any permission on it.
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-/// Directories that are the agent's own in its view. Elsewhere in it lie the disks of the host, where root makes nothing: a
-/// process of the agent that still runs could have moved what is missing there.
+/// Directories that are the agent's own in its view. The other directories are on the host's disks, where root creates
+/// nothing: a running process of the agent could have moved a directory that is missing there.
 const OWN: &[&str] = &["/dev/shm", "/run", "/tmp", "/var/tmp"];
-/// Bytes for directories that lead somewhere.
+/// Size and mode of file systems for directories on the way.
 const SIZE: &str = "mode=755,size=1m";
 
-/// The ways to all places in a view.
+/// The ways to all paths in a view.
 #[derive(Debug, Default)]
 pub(super) struct Ways {
-    /// Mounts that are the agent's own, or empty ones that cover what is closed to it: there directories are made.
+    /// Mounts that are the agent's own, or empty ones that cover directories closed to it. Missing directories are
+    /// created there.
     own: Vec<u64>,
 }
 
 impl Ways {
-    /// Opens the directory at `path`, an absolute one. The first directory on the way that is closed to `user` is covered by
-    /// an empty one. What is missing there, and in directories of the agent's own, is made for everybody to go through. No
-    /// symbolic link is followed.
+    /// Opens the directory at `path`, which is absolute. The first directory on the way that is closed to `user` is
+    /// covered by an empty one. Missing directories there, and in the agent's own directories, are created so that
+    /// every user may enter them. No symbolic link is followed.
     pub(super) fn open(&mut self, path: &Path, user: &LaunchUser) -> io::Result<OwnedFd> {
         let names: Vec<_> = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
         let mut here = nix::fcntl::open("/", LOOK, Mode::empty())?;
@@ -83,14 +85,14 @@ fn enter(directory: &OwnedFd, name: &Component<'_>, own: &[u64]) -> io::Result<O
     }
 }
 
-/// The mount that a file was opened in (`proc_pid_fdinfo(5)`).
+/// Returns the id of the mount in which a file was opened (`proc_pid_fdinfo(5)`).
 fn mount_id(file: &OwnedFd) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     id.ok_or_else(|| io::Error::other("/proc does not name the mount of an open file"))
 }
 
-/// Covers the directory at `path`, if there is one, by one that no user can look into. No symbolic link is followed.
+/// Covers the directory at `path`, if it exists, with one that no user can read. No symbolic link is followed.
 pub(super) fn hide(path: &Path) -> io::Result<()> {
     let root = nix::fcntl::open("/", LOOK, Mode::empty())?;
     let below = path.strip_prefix("/").unwrap_or(path);
@@ -111,7 +113,8 @@ fn cover(directory: &OwnedFd) -> io::Result<()> {
     Ok(mount(Some("onecli"), place.as_str(), Some("tmpfs"), flags, Some(SIZE))?)
 }
 
-/// By the mode alone: who is let in by an access control list loses what lies beside the project.
+/// Judges by the mode alone: a user who has access through an access control list no longer sees the other files beside
+/// the project.
 fn is_open(directory: &Metadata, user: &LaunchUser) -> bool {
     let bit = if directory.uid() == user.uid.as_raw() {
         0o100

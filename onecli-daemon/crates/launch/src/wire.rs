@@ -1,8 +1,8 @@
 //! Messages between `onecli run` and the launcher, with file descriptors (`SCM_RIGHTS`, unix(7)).
 //!
-//! A frame is its length (4 bytes, little-endian) and JSON. The client first names its [`Subject`] and waits for
-//! [`Event::Permitted`]. Only then does it send the [`Request`], with [`Handed`] as its descriptors; after it the client sends
-//! [`Order`]s and the launcher [`Event`]s.
+//! A frame is its length (4 bytes, little-endian) and JSON. The client first sends its [`Subject`] and waits for
+//! [`Event::Permitted`]. Only then does it send the [`Request`], with [`Handed`] as its descriptors. After that the
+//! client sends [`Order`]s and the launcher [`Event`]s.
 #![allow(unsafe_code, reason = "descriptors that arrive become owned")]
 
 use std::ffi::OsString;
@@ -19,17 +19,17 @@ use serde::{Deserialize, Serialize};
 
 use super::deadline::Deadline;
 
-/// Longest frame, bytes: a command line and environment as long as execve(2) takes them (2 MiB), as JSON has them.
+/// Longest frame, bytes: the longest command line and environment of execve(2) (2 MiB), encoded as JSON.
 const MAX_FRAME: usize = 12 * 1024 * 1024;
-/// Longest frame of a client that nobody authorised yet, bytes.
+/// Longest frame of a client that is not authorised yet, bytes.
 const MAX_SUBJECT: usize = 4096;
-/// A frame's buffer grows by so much at once, as bytes arrive: an announced length alone costs nothing.
+/// Growth of a frame's buffer per step, as bytes arrive. An announced length alone allocates nothing.
 const GROWTH: usize = 64 * 1024;
 /// Directories that a caller may share with one command.
 pub const MAX_SHARES: usize = 16;
-/// Descriptors in one frame: standard input, output, error, the directory, and what is shared.
+/// Descriptors in one frame: standard input, output, error, the directory, and the shares.
 const MAX_DESCRIPTORS: usize = 4 + MAX_SHARES;
-/// Signals that are the command's: the client passes them on.
+/// Signals for the command, which the client passes on.
 pub(super) const PASSED_ON: &[Signal] = &[
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -41,28 +41,28 @@ pub(super) const PASSED_ON: &[Signal] = &[
     Signal::SIGCONT,
 ];
 
-/// As whom a client wants a command started: all that its authorisation depends on.
+/// The identity under which a client requests a command: all inputs of its authorisation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subject {
     /// The agent.
     pub agent: String,
-    /// Run as this user in place of the agent's own.
+    /// The user to run as, instead of the agent's own.
     pub user: Option<String>,
     /// Run as the caller's own user.
     pub scope: bool,
-    /// The recipe of the program, whose rules the agent should have. An older launcher does not know it.
+    /// The recipe of the program, whose rules the agent should have. Older launchers do not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<String>,
 }
 
-/// What a client wants started.
+/// The command that a client requests.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// The agent.
     pub agent: String,
-    /// Run as this user in place of the agent's own.
+    /// The user to run as, instead of the agent's own.
     pub user: Option<String>,
     /// Run as the caller's own user, in the host's view of the files: `--scope`.
     pub scope: bool,
@@ -70,24 +70,24 @@ pub struct Request {
     pub program: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// The caller's environment, as far as it is for the agent.
+    /// The part of the caller's environment that is for the agent.
     pub env: Vec<(OsString, OsString)>,
-    /// Variables that are taken over besides the usual ones.
+    /// Variables that are copied in addition to the usual ones.
     pub keep_env: Vec<OsString>,
-    /// Which of standard input, output and error are terminals, and get the launcher's in their place.
+    /// Which of standard input, output and error are terminals and are replaced by the launcher's.
     pub terminals: [bool; 3],
     /// Rows and columns of the caller's terminal.
     pub size: Option<(u16, u16)>,
-    /// Whether the directory is made the agent's.
+    /// The use of the directory.
     pub project: Project,
-    /// For each directory that is shared besides: whether the agent may change it.
+    /// For each shared directory: whether the agent may change it.
     pub shares: Vec<bool>,
-    /// The mode bits that new files do not get (umask(2)).
+    /// The mode bits that are removed from new files (umask(2)).
     pub umask: u32,
-    /// Files of the caller's git configuration that their environment names.
+    /// Files of git configuration that the caller's environment names.
     #[serde(default)]
     pub git_configs: Vec<PathBuf>,
-    /// Whether the launcher leaves out what the agent was refused when the command ends. An older launcher does not know it.
+    /// Whether the launcher omits the final summary of refused requests. Older launchers do not know it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quiet: bool,
     /// The recipe of the program.
@@ -96,14 +96,14 @@ pub struct Request {
 }
 
 impl Request {
-    /// As whom it is.
+    /// Returns the identity under which it is made.
     pub(super) fn subject(&self) -> Subject {
         let Request { agent, user, recipe, .. } = self;
         Subject { agent: agent.clone(), user: user.clone(), scope: self.scope, recipe: recipe.clone() }
     }
 }
 
-/// Without arguments and environment: a person's own credentials may be among them.
+/// Omits arguments and environment, which may contain the user's own credentials.
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Request")
@@ -116,25 +116,25 @@ impl std::fmt::Debug for Request {
     }
 }
 
-/// What becomes of the directory that comes with a [`Request`].
+/// The use of the directory that is sent with a [`Request`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Project {
     /// The command starts there, if its user may.
     Plain,
-    /// It is the current directory: the agent may use it as its caller may, once the caller has confirmed it.
+    /// It is the current directory. The agent may use it with the caller's rights, once the caller has confirmed it.
     Current {
-        /// `$PWD` reaches it through a symbolic link that root did not make: an agent may have put it there.
+        /// `$PWD` reaches it through a symbolic link that root did not make: an agent may have made it.
         linked: bool,
     },
     /// The caller named it.
     Named {
-        /// By its physical path, so that no link can have led elsewhere.
+        /// The name is the physical path, so no link can have redirected it.
         physical: bool,
     },
 }
 
-/// What a client asks for while its command runs.
+/// A message of the client while its command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Order {
@@ -144,7 +144,7 @@ pub(super) enum Order {
     Answer(bool),
 }
 
-/// What the launcher tells.
+/// A message of the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Event {
@@ -152,23 +152,23 @@ pub(super) enum Event {
     Permitted,
     /// The command's terminal: its other end is the frame's descriptor.
     Terminal,
-    /// Something that the person should know.
+    /// A message for the user.
     Notice(String),
-    /// Asks whether the agent may use this directory, which the caller has not confirmed yet. The client sends an
-    /// [`Order::Answer`].
+    /// Asks whether the agent may use this directory, which the caller has not confirmed yet. The client answers with
+    /// an [`Order::Answer`].
     Confirm(PathBuf),
     /// The command was not started.
     Failed {
         /// The exit code of `run`.
         code: u8,
-        /// Why.
+        /// The reason.
         message: String,
     },
-    /// The command is stopped, by this signal.
+    /// The command was stopped by this signal.
     Stopped(i32),
-    /// It ended by itself, with this status.
+    /// The command exited with this status.
     Exited(i32),
-    /// It was ended by this signal.
+    /// The command was killed by this signal.
     Killed(i32),
 }
 
@@ -177,10 +177,10 @@ pub(super) enum Event {
 pub struct Wire(UnixStream);
 
 impl Wire {
-    /// Both ends.
+    /// Creates both ends.
     ///
     /// # Errors
-    /// socketpair(2)'s.
+    /// Those of socketpair(2).
     pub fn pair() -> io::Result<(Wire, Wire)> {
         let (one, other) = UnixStream::pair()?;
         Ok((Wire(one), Wire(other)))
@@ -189,17 +189,17 @@ impl Wire {
     /// Connects to the launcher's socket.
     ///
     /// # Errors
-    /// connect(2)'s.
+    /// Those of connect(2).
     pub fn connect(path: &Path) -> io::Result<Wire> {
         UnixStream::connect(path).map(Wire)
     }
 
-    /// A connection that was accepted.
+    /// Creates an end from an accepted connection.
     pub(super) fn accepted(stream: UnixStream) -> Wire {
         Wire(stream)
     }
 
-    /// Makes [`send`](Self::send) fail when the peer takes nothing for so long; `None` waits for ever.
+    /// Makes [`send`](Self::send) fail if the peer reads nothing within `limit`; `None` waits for ever.
     pub(super) fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         self.0.set_write_timeout(limit)
     }
@@ -207,7 +207,7 @@ impl Wire {
     /// Sends a frame.
     ///
     /// # Errors
-    /// sendmsg(2)'s; `InvalidInput` for one that is too long.
+    /// Those of sendmsg(2); `InvalidInput` for a frame that is too long.
     pub fn send<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut frame = vec![0; 4];
         serde_json::to_writer(&mut frame, message)?;
@@ -240,18 +240,18 @@ impl Wire {
         Ok(())
     }
 
-    /// Waits for a frame; `None` when the other end is gone.
+    /// Waits for a frame. Returns `None` if the other end is closed.
     ///
     /// # Errors
-    /// recvmsg(2)'s; `InvalidData` for what is no frame of this type.
+    /// Those of recvmsg(2); `InvalidData` for data that is not a frame of this type.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         self.receive_frame(MAX_FRAME, None)
     }
 
-    /// The same, before `deadline`.
+    /// Waits for a frame until `deadline`.
     ///
     /// # Errors
-    /// `TimedOut` besides.
+    /// As for [`receive`](Self::receive), and `TimedOut`.
     pub(super) fn receive_before<T: DeserializeOwned>(
         &self,
         deadline: &Deadline,
@@ -259,10 +259,10 @@ impl Wire {
         self.receive_frame(MAX_FRAME, Some(deadline))
     }
 
-    /// What a client that nobody authorised yet sends: little, before `deadline`, and without descriptors.
+    /// Receives the first frame of an unauthorised client: short, before `deadline`, and without descriptors.
     ///
     /// # Errors
-    /// As [`receive_before`](Self::receive_before).
+    /// As for [`receive_before`](Self::receive_before).
     pub(super) fn receive_subject(&self, deadline: &Deadline) -> io::Result<Option<Subject>> {
         match self.receive_frame(MAX_SUBJECT, Some(deadline))? {
             Some((subject, descriptors)) if descriptors.is_empty() => Ok(Some(subject)),
@@ -296,7 +296,7 @@ impl Wire {
         Ok(Some((serde_json::from_slice(&body)?, descriptors)))
     }
 
-    /// Fills `buffer`; `false` at the end of the stream.
+    /// Fills `buffer`. Returns `false` at the end of the stream.
     fn fill(
         &self,
         buffer: &mut [u8],
@@ -336,11 +336,11 @@ impl AsFd for Wire {
     }
 }
 
-/// The descriptors that came with a message.
+/// Appends the descriptors that came with a message.
 fn own(control: impl Iterator<Item = ControlMessageOwned>, all: &mut Vec<OwnedFd>) {
     for part in control {
         if let ControlMessageOwned::ScmRights(descriptors) = part {
-            // SAFETY: the kernel has just made these descriptors for this process, and nobody else knows of them.
+            // SAFETY: the kernel has just made these descriptors for this process, and nothing else refers to them.
             all.extend(descriptors.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
         }
     }
@@ -351,15 +351,15 @@ fn own(control: impl Iterator<Item = ControlMessageOwned>, all: &mut Vec<OwnedFd
 pub(super) struct Handed {
     /// Standard input, output, error.
     pub(super) standard: [OwnedFd; 3],
-    /// The directory that the command starts in.
+    /// The directory in which the command starts.
     pub(super) directory: OwnedFd,
-    /// The directories that are shared besides.
+    /// The other shared directories.
     pub(super) shares: Vec<OwnedFd>,
 }
 
 impl Handed {
-    /// Takes what came with a request. Directories would lead around the private view of the files; sockets of the
-    /// network were made outside of the cgroup, and what is sent over them passes no hook.
+    /// Checks the descriptors of a request. Directories as standard files would bypass the private view of the files.
+    /// Network sockets were made outside of the cgroup, and data sent over them passes no hook.
     pub(super) fn check(descriptors: Vec<OwnedFd>) -> Result<Handed, String> {
         let mut descriptors = descriptors.into_iter();
         let mut next = || descriptors.next().ok_or("the request has too few descriptors");
@@ -377,13 +377,13 @@ impl Handed {
         Ok(Handed { standard, directory, shares: descriptors.collect() })
     }
 
-    /// Where the directory is. Empty if it is gone, or in another process's view alone.
+    /// Returns the path of the directory. Empty if it is gone, or only in another process's view.
     pub(super) fn path(&self) -> PathBuf {
         physical_path(&self.directory).unwrap_or_default()
     }
 }
 
-/// The path of a directory in this process's view of the files. None if it is gone, or in another process's view alone.
+/// Returns the path of a directory in this process's view. `None` if it is gone, or only in another process's view.
 pub(super) fn physical_path(directory: &OwnedFd) -> Option<PathBuf> {
     let path = std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
     let (there, here) = (nix::sys::stat::stat(&path).ok()?, nix::sys::stat::fstat(directory).ok()?);
@@ -393,7 +393,7 @@ pub(super) fn physical_path(directory: &OwnedFd) -> Option<PathBuf> {
 
 fn is_unix(socket: BorrowedFd<'_>) -> bool {
     let mut domain: libc::c_int = 0;
-    // A c_int.
+    // The size of a c_int.
     let mut length: libc::socklen_t = 4;
     // SAFETY: the kernel writes at most `length` bytes to `domain`, which is that large.
     let asked = unsafe {
@@ -450,7 +450,7 @@ mod tests {
         }
     }
 
-    /// One byte now and then must not buy more time.
+    /// Sending one byte at a time must not extend the time limit.
     #[test]
     fn deadline_covers_the_whole_frame() {
         use std::io::Write as _;
@@ -494,7 +494,7 @@ mod tests {
         assert!(swapped.unwrap_err().contains("output"));
         assert!(Handed::check(vec![network(), file(), file(), directory()]).unwrap_err().contains("input"));
         assert!(Handed::check(vec![file(), file(), file()]).is_err());
-        // What is no directory is nowhere to start in.
+        // A file that is not a directory has no path to start in.
         assert_eq!(Handed::check(vec![file(), file(), file(), file()]).unwrap().path(), Path::new(""));
     }
 }

@@ -52,8 +52,8 @@ impl Walk<'_> {
         self.later(git, Reason::Git);
     }
 
-    /// Returns the repository to which the git directory of a linked working tree belongs, if it has the form that `git
-    /// worktree add` makes.
+    /// Returns the repository to which the git directory of a linked working tree belongs, if it has the form that
+    /// `git worktree add` makes.
     fn linked_repository(&self, path: &Path) -> Option<PathBuf> {
         let repository = path.parent().filter(|parent| parent.ends_with("worktrees"))?.parent()?;
         let text = self.tree.read(&path.join("commondir"), MAX_LINK, Links::Refuse)?;

@@ -1,4 +1,4 @@
-//! Before and after, in directories on the disk.
+//! Snapshots before and after changes, in directories on the disk.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -28,7 +28,7 @@ impl Project {
         fs::write(self.at(path), content).unwrap();
     }
 
-    /// What `git init` makes, as far as it counts.
+    /// Makes the relevant files of `git init`.
     fn repository(&self, path: &str) {
         for directory in ["objects", "refs", "hooks", "info"] {
             fs::create_dir_all(self.at(path).join(directory)).unwrap();
@@ -46,14 +46,14 @@ impl Project {
         Snapshot::take(&Tree::new(File::open(self.0.path()).unwrap().into()), self.0.path(), user)
     }
 
-    /// The report about what `change` changes.
+    /// Returns the report about the changes that `change` makes.
     fn report(&self, change: impl FnOnce()) -> Vec<String> {
         let before = self.take();
         change();
         before.report(&self.take(), Path::new("/p"), Start::default())
     }
 
-    /// What `change` changes, as `KIND path`.
+    /// Returns the changes that `change` makes, as `KIND path`.
     fn changed(&self, change: impl FnOnce()) -> Vec<String> {
         let before = self.take();
         change();
@@ -90,7 +90,7 @@ fn what_other_programs_execute_is_reported() {
     }
     check(".vscode/tasks.json", "{\"runOn\":1}", &["Changed .vscode/tasks.json"]);
     check("package.json", r#"{"scripts":{"test":"b"}}"#, &["Changed package.json"]);
-    // What nobody executes by itself.
+    // Files that no program executes.
     check("package.json", r#"{"scripts":{"test":"a"},"version":"2"}"#, &[]);
     check("src/main.rs", "fn other() {}", &[]);
     check("other/package.json", "{}", &[]);
@@ -129,7 +129,7 @@ fn repositories_are_found_wherever_they_are() {
     }
     let config = ".git/worktrees/w/commondir";
     assert_eq!(project.changed(|| project.write(config, "../../../evil")), [format!("Changed {config}")]);
-    // A pointer that leads elsewhere, and a directory that becomes a link.
+    // A pointer to another directory, and a directory that becomes a link.
     let found = project.changed(|| project.write("lib/one/.git", "gitdir: ../../evil\n"));
     assert_eq!(found, ["Changed lib/one/.git"]);
     let found = project.changed(|| {
@@ -148,7 +148,7 @@ fn a_new_repository_is_one_line() {
         project.repository("src/.git/modules/a");
     });
     assert_eq!(found, ["Repository src/.git"]);
-    // Its files at the top, so that git takes a part of the source for a bare repository.
+    // Its files are at the top, so git treats a part of the source as a bare repository.
     assert_eq!(project.changed(|| project.repository("lib")), ["Repository lib"]);
 }
 
@@ -222,7 +222,7 @@ fn a_long_report_is_cut_and_escaped() {
     assert!(lines.contains(&format!("  and {} more", 30 - MAX_REPORTED)), "{lines:?}");
 }
 
-/// Names times working trees: an agent chooses both. Without a bound on their product this takes a quarter of an hour.
+/// The agent chooses both names and working trees. Without a bound on their product this takes a quarter of an hour.
 #[test]
 fn names_are_looked_for_in_a_bounded_number_of_places() {
     let project = Project::new();
@@ -235,7 +235,7 @@ fn names_are_looked_for_in_a_bounded_number_of_places() {
     assert!(project.take().is_cut());
 }
 
-/// A path that is too long for the kernel hides what lies there from git, too.
+/// A path that is too long for the kernel also hides its files from git.
 #[test]
 fn what_cannot_be_opened_is_no_end_of_the_search() {
     let project = Project::new();

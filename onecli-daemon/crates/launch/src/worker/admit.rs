@@ -1,4 +1,4 @@
-//! Finds out whether a client may have the command that it asks for.
+//! Decides whether a client may have the command that it requests.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,20 +12,20 @@ use super::super::deadline::Deadline;
 use super::super::wire::{Event, Request, Subject, Wire};
 use super::{Ask, Caller, Permission};
 
-/// A permission that is older is asked for again before the command starts.
+/// An older permission is requested again before the command starts.
 const PERMITTED_FOR: Duration = Duration::from_millis(500);
-/// For a client to name its subject, and for the whole of its request after it is authorised.
+/// Time for a client to send its subject, and after its authorisation for its whole request.
 pub(super) const REQUEST_TIME: Duration = Duration::from_secs(10);
 
-/// What the daemon permitted.
+/// A permission of the daemon, and the time at which it was given.
 pub(super) struct Authorisation {
     pub(super) permission: Permission,
     pub(super) since: Instant,
 }
 
 impl Authorisation {
-    /// The permission as it is now. A caller may take minutes to send its request or to answer a question: meanwhile the
-    /// permission may be taken back, and the kernel programs be detached.
+    /// Returns the current permission. A caller may take minutes to send its request or to answer a question. Meanwhile
+    /// an administrator may revoke the permission or detach the kernel programs.
     pub(super) fn renewed(
         self,
         request: &Request,
@@ -41,7 +41,8 @@ impl Authorisation {
     }
 }
 
-/// Finds out as whom the command shall run, and whether the caller may; `None` when the client is gone.
+/// Reads the identity for the command, and asks whether the caller may use it. Returns `None` if the client has closed
+/// the connection.
 pub(super) fn authorise(
     wire: &Wire,
     caller: &Caller,
@@ -54,7 +55,7 @@ pub(super) fn authorise(
     ask(&named, caller).map(|permission| Some((subject, permission)))
 }
 
-/// The request of an authorised caller; `None` when the client is gone.
+/// Receives the request of an authorised caller. Returns `None` if the client has closed the connection.
 pub(super) fn receive(
     wire: &Wire,
     caller: &Caller,

@@ -1,9 +1,9 @@
-//! What becomes of the worker's children.
+//! State changes of the worker's children.
 //!
-//! An agent decides which they are. With `CLONE_PARENT` (clone(2)) the command makes other processes children of the worker, and
-//! with `PTRACE_TRACEME` (ptrace(2)) it makes the worker the tracer of its threads. A traced thread stops at each signal until the
-//! tracer lets it continue, and the kernel reports the end of a process only after its tracer has reaped its threads. So
-//! the worker waits for every child and traces none.
+//! An agent influences which processes these are. With `CLONE_PARENT` (clone(2)) the command makes other processes
+//! children of the worker. With `PTRACE_TRACEME` (ptrace(2)) it makes the worker the tracer of its threads. A traced
+//! thread stops at each signal until the tracer lets it continue, and the kernel reports the end of a process only
+//! after its tracer has reaped its threads. So the worker waits for every child and traces none.
 #![allow(unsafe_code, reason = "waitid(2) by a wrapper fails for real-time signals; ptrace(2) has no other")]
 
 use std::io;
@@ -13,24 +13,25 @@ use nix::unistd::Pid;
 
 use super::super::wire::Event;
 
-/// Children that are looked at before anything else is served. An agent can make them faster than the worker reaps them.
+/// Children that are handled before the loop serves other events. An agent can make them faster than the worker reaps
+/// them.
 pub(super) const MAX_AT_ONCE: usize = 64;
 
-/// One change of one child.
+/// A state change of one child.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// None is left to look at.
+    /// No further child has changed.
     None,
-    /// Of a child that is not the command, or one that the client need not know.
+    /// A change of a child other than the command, or one that the client need not know.
     Other,
-    /// Of the command.
+    /// A change of the command.
     Command(Event),
 }
 
-/// Looks at one child that has ended or stopped. One that waits for a tracer continues.
+/// Handles one child that has ended or stopped. A child that waits for a tracer continues.
 ///
 /// # Errors
-/// waitid(2)'s.
+/// Those of waitid(2).
 pub(super) fn change(command: Pid) -> io::Result<Change> {
     // SAFETY: all bytes zero is a valid `siginfo_t`.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -40,7 +41,7 @@ pub(super) fn change(command: Pid) -> io::Result<Change> {
         let error = io::Error::last_os_error();
         return if error.raw_os_error() == Some(libc::ECHILD) { Ok(Change::None) } else { Err(error) };
     }
-    // SAFETY: waitid(2) has filled these fields in, or left them 0 where no child has changed.
+    // SAFETY: waitid(2) has set these fields, or left them 0 if no child has changed.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
     if pid == 0 {
         return Ok(Change::None);
@@ -57,8 +58,8 @@ pub(super) fn change(command: Pid) -> io::Result<Change> {
     })
 }
 
-/// Ends the tracing of a thread. The signal that stopped it has its effect. The trap of an execve(2) has none, as without a
-/// tracer.
+/// Ends the tracing of a thread. The signal that stopped it takes effect. The trap of an execve(2) has no effect, as
+/// without a tracer.
 fn release(thread: libc::pid_t, signal: i32) {
     let signal = if signal == libc::SIGTRAP { 0 } else { signal & 0x7f };
     // SAFETY: PTRACE_DETACH takes a thread and the number of a signal, and touches no memory of this process.

@@ -1,4 +1,4 @@
-//! What a command needs before it starts: its user, its view of the files, its directories, its terminal.
+//! Prepares a command: its user, its view of the files, its directories, its terminal.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -23,7 +23,7 @@ use super::start::{Files, start};
 use super::watch::report;
 use super::{Ask, Caller, Permission, Rules};
 
-/// A command that runs, and what is looked at when it ends.
+/// A running command, and the state that is compared when it ends.
 pub(super) struct Running {
     pub(super) pid: Pid,
     pub(super) view: Option<HeldView>,
@@ -90,12 +90,12 @@ pub(super) fn prepare(
     let files = Files { standard: &handed.standard, terminal: terminal.as_ref() };
     let (pid, view) =
         start(wire, request, launch, &directories, files, hold).map_err(|error| ours(error.to_string()))?;
-    // A record without the cgroup serves all purposes but one: what the command leaves is not ended if this process is killed.
+    // A record without the cgroup lacks one function: the command's processes are not ended if this process is killed.
     let _ = run.set_cgroup(view.as_ref().and_then(HeldView::cgroup));
     Ok(Running { pid, view, directories: watched, leftovers, run })
 }
 
-/// Ends what killed workers left, and puts the new command on record before its directories are looked through.
+/// Cleans up after killed workers, and records the new command before its directories are searched.
 fn on_record(
     wire: &Wire,
     caller: &Caller,
@@ -115,7 +115,7 @@ fn on_record(
     Run::begin(&runs, record).map_err(failed)
 }
 
-/// What the command may change, with what was made in it.
+/// Returns the directories that the command may change, with their placeholders.
 fn places(directories: &[Directory], watched: &[Watched]) -> Vec<Place> {
     let writable = directories.iter().filter(|directory| directory.writable);
     writable
@@ -127,7 +127,7 @@ fn places(directories: &[Directory], watched: &[Watched]) -> Vec<Place> {
         .collect()
 }
 
-/// What the agent sees of the host's files.
+/// Builds the agent's view of the host's files.
 fn view(
     caller: &Caller,
     rules: &Rules,
@@ -157,7 +157,8 @@ fn view(
     })
 }
 
-/// Who may let agents have users, by the daemon's admin socket, need not be root: without this they could have anybody's.
+/// Checks that the user is for agents. Administrators of the daemon's admin socket, who choose the users of agents,
+/// need not be root. Without this check they could choose any user.
 fn for_agents(mut user: LaunchUser, caller: &Caller, rules: &Rules) -> Result<LaunchUser, String> {
     let group = Group::from_name(&rules.users).ok().flatten().map(|group| group.gid);
     let is_own = user.uid.as_raw() == caller.uid;
@@ -167,7 +168,7 @@ fn for_agents(mut user: LaunchUser, caller: &Caller, rules: &Rules) -> Result<La
             user.name, rules.users
         ));
     }
-    // The mark is for us; it gives the command nothing.
+    // The group is only a mark for the launcher; the command does not need it.
     user.groups.retain(|gid| Some(*gid) != group || *gid == user.gid);
     Ok(user)
 }

@@ -16,8 +16,9 @@ use super::super::terminal::control;
 use super::super::wire::{Event, Request, Wire};
 use super::super::{Launch, LaunchError};
 
-/// Signals that do nothing to the worker. It leads the session of the command's terminal: an agent can make the worker's process
-/// group the terminal's foreground group (tcsetpgrp(3)), and then the kernel sends it what is typed.
+/// Signals that the worker ignores. It leads the session of the command's terminal. An agent can make the worker's
+/// process group the terminal's foreground group (tcsetpgrp(3)), and then the kernel sends it the signals of typed
+/// keys.
 const IGNORED: [Signal; 7] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -28,12 +29,12 @@ const IGNORED: [Signal; 7] = [
     Signal::SIGPIPE,
 ];
 
-/// What the command has open.
+/// The command's open files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Files<'f> {
     /// Standard input, output and error of the client.
     pub(super) standard: &'f [OwnedFd; 3],
-    /// The terminal that stands in the place of those that are one.
+    /// The terminal that replaces those of them that are terminals.
     pub(super) terminal: Option<&'f OwnedFd>,
 }
 
@@ -45,7 +46,8 @@ pub(super) fn start(
     files: Files<'_>,
     hold: Hold,
 ) -> io::Result<(Pid, Option<HeldView>)> {
-    // A session of its own: the command's terminal is no other's, and what stops the command does not stop its parent.
+    // A new session: the command's terminal belongs to no other session, and signals that stop the command do not stop
+    // its parent.
     setsid()?;
     if let Some(inner) = files.terminal {
         control(inner)?;
@@ -60,12 +62,13 @@ pub(super) fn start(
         ForkResult::Child => {
             drop(ours);
             let code = become_command(wire, request, launch, directories, files, hold, &theirs);
-            // SAFETY: ends the process, and runs nothing of what it shares with its parent.
+            // SAFETY: ends the process without running cleanup that it shares with its parent.
             unsafe { libc::_exit(i32::from(code)) }
         }
         ForkResult::Parent { child } => {
             drop((theirs, hold));
-            // In both processes: whoever comes first. It may have become the command, or have ended.
+            // Both processes call it, because either may come first. The child may have become the command, or have
+            // ended.
             let _ = setpgid(child, child);
             if let Some(inner) = files.terminal {
                 let _ = tcsetpgrp(inner, child);
@@ -75,7 +78,7 @@ pub(super) fn start(
     }
 }
 
-/// Returns only if the command was not started; the client has been told then.
+/// Returns only if the command was not started, after reporting that to the client.
 fn become_command(
     wire: &Wire,
     request: &Request,
@@ -112,7 +115,7 @@ fn become_command(
         }
         umask(Mode::from_bits_truncate(request.umask));
         let directories = mapped(directories, &launch.user, &mut notice)?;
-        // What is moved from now on is found to be another file when it is mounted.
+        // A file that is moved from now on is detected as another file when it is mounted.
         drop(hold);
         launch.exec(directories, &|| gate.pass(), &mut notice)
     })();
@@ -126,15 +129,15 @@ fn become_command(
     }
 }
 
-/// Makes a signal do to this process what it does by default.
+/// Resets a signal to its default action for this process.
 pub fn default_action(signal: Signal) {
-    // SIGKILL has no other.
+    // SIGKILL has no other action.
     let _ = set(signal, SigHandler::SigDfl);
 }
 
 fn set(signal: Signal, handler: SigHandler) -> io::Result<()> {
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-    // SAFETY: neither handler runs code of ours.
+    // SAFETY: neither handler runs code of this program.
     unsafe { sigaction(signal, &action) }?;
     Ok(())
 }

@@ -15,8 +15,8 @@ use super::super::wire::{Event, Order, PASSED_ON, Wire};
 use super::children::{Change, MAX_AT_ONCE, change};
 use super::prepare::Running;
 
-/// Waits for the command's end, passes signals on, and reports to the client. `summary` is what the agent was refused, asked for
-/// at the end.
+/// Waits for the command's end, passes signals on, and reports to the client. `summary` returns the agent's refused
+/// requests, and is called at the end.
 pub(super) fn watch(
     wire: &Wire,
     mut running: Running,
@@ -29,7 +29,7 @@ pub(super) fn watch(
     let reaper = SignalFd::with_flags(&changes, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let mut client = Some(wire);
     loop {
-        // Looked at first: it may have changed before anybody was watching.
+        // Checked first: the command may have changed before the signals were watched.
         let mut patience = PollTimeout::ZERO;
         for _ in 0..MAX_AT_ONCE {
             match change(command)? {
@@ -65,8 +65,8 @@ pub(super) fn watch(
     }
 }
 
-/// Does what the client asks for next; false when the client is gone, or sends no order. The command then loses its terminal, as by
-/// a hang-up.
+/// Executes the client's next order. Returns false if the client is gone, or sends an invalid order. The command then
+/// loses its terminal, as after a hang-up.
 fn obey(wire: &Wire, command: Pid) -> bool {
     match wire.receive::<Order>() {
         Ok(Some((Order::Answer(_), _))) => true,
@@ -90,10 +90,10 @@ fn tell(client: Option<&Wire>, event: &Event) {
     }
 }
 
-/// Compares the directories with what they were. What was made in them for the command goes before the client reads that it
-/// has ended.
+/// Compares the directories with their earlier state. The placeholders are removed before the client receives the
+/// command's end.
 fn report_changes(client: Option<&Wire>, running: &mut Running) {
-    // Nothing that is left can hide from the search.
+    // The remaining processes cannot hide files from the search.
     let others = running.run.others().map_err(|error| error.to_string());
     let hold = others.and_then(|others| Hold::of(&running.run.record, &others));
     let unheld = hold.as_ref().err();
@@ -108,7 +108,7 @@ fn report_changes(client: Option<&Wire>, running: &mut Running) {
     }
 }
 
-/// Tells of files that the agent should not have left or changed; the launcher's log, where the client is gone.
+/// Reports files that the agent should not have left or changed. They go to the launcher's log if the client is gone.
 pub(super) fn report(client: Option<&Wire>, lines: impl IntoIterator<Item = String>) {
     for line in lines {
         let sent = client.is_some_and(|wire| wire.send(&Event::Notice(line.clone()), &[]).is_ok());

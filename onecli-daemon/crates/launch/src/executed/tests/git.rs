@@ -1,4 +1,4 @@
-//! Files from which git takes commands, or the place of repositories.
+//! Files from which git takes commands, or paths of repositories.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn state_of_git_that_names_programs_or_repositories_is_reported() {
         assert_eq!(project.changed(|| project.write(&path, "x")), [format!("New {path}")]);
         assert_eq!(project.changed(|| project.write(&path, "y")), [format!("Changed {path}")]);
     }
-    // Through a link, too.
+    // Also through a link.
     fs::create_dir(project.at("elsewhere")).unwrap();
     fs::remove_dir_all(project.at(".git/sequencer")).unwrap();
     let found = project.changed(|| symlink("../elsewhere", project.at(".git/sequencer")).unwrap());
@@ -85,7 +85,7 @@ fn linked_working_trees_are_ordinary() {
     let found = project.take().git;
     assert_eq!(found.repositories, [Path::new(".git")]);
     assert_eq!(found.worktrees, [Path::new(".git/worktrees/tree")]);
-    // Hooks of the repository run at the top of each.
+    // Hooks of the repository run at the top of each working tree.
     project.write(".git/config", "[core]\n hooksPath = hooks\n");
     let found = project.changed(|| project.write("tree/hooks/post-checkout", "x"));
     assert_eq!(found, ["New tree/hooks/post-checkout"]);
@@ -98,7 +98,7 @@ fn linked_working_trees_are_ordinary() {
         fs::remove_file(project.at("tree/.git")).unwrap();
     });
     assert_eq!(removed, [""; 0]);
-    // One whose configuration is another repository's.
+    // A working tree whose configuration belongs to another repository.
     let found = project.changed(|| add("other", "../../../evil\n"));
     assert_eq!(found, ["Repository .git/worktrees/other", "New other/.git"]);
 }
@@ -122,7 +122,7 @@ fn words_of_commands_in_the_configuration_are_followed() {
         project.changed(|| project.write("two.inc", "[alias]\n")),
         ["Removed fsm.sh", "Changed two.inc"]
     );
-    // What a commit changes is no program.
+    // Files that a commit changes are not programs.
     let commit = || {
         project.write(".git/refs/heads/main", "1");
         project.write(".git/HEAD", "x");
