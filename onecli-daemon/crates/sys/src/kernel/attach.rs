@@ -1,4 +1,4 @@
-//! Loading the programs, and keeping them attached from one daemon to the next.
+//! Loads the programs, and leaves them attached from one daemon to the next.
 
 use std::{
     collections::BTreeSet,
@@ -29,10 +29,10 @@ use super::{
 /// The kernel programs, built by `cargo xtask ebpf` and checked by `cargo xtask ebpf --verify`.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../../onecli-ebpf/onecli-ebpf.o");
 
-/// What the kernel half is told at attach.
+/// The configuration of the kernel programs at attach.
 #[derive(Clone, Debug)]
 pub struct KernelConfig {
-    /// Cgroup below which every direct child is an agent's; relative to the root of cgroup2.
+    /// Cgroup whose direct children are the agents' cgroups; relative to the root of cgroup2.
     pub agents_root: PathBuf,
     /// Cgroup of the daemon, its helper and their listeners, outside the agents root; relative to the root of cgroup2.
     pub daemon_cgroup: PathBuf,
@@ -42,24 +42,24 @@ pub struct KernelConfig {
     pub transparent_port: u16,
     /// Port of the agents' resolver on each agent's own loopback address.
     pub dns_port: u16,
-    /// Ports besides these two that no managed process may bind, the explicit listeners' above all.
+    /// Other ports that no managed process may bind, above all the explicit listeners'.
     pub reserved_ports: Vec<u16>,
-    /// Whether the programs log their refusals, for debugging them. Off, the verifier drops the code.
+    /// Whether the programs log their refusals, for debugging. If not, the verifier drops the code.
     pub log: bool,
 }
 
-/// Which cgroup a program is attached to.
+/// The cgroup or hook to which a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// The agents root; its descendants inherit it.
     Agents,
     /// The root of cgroup2, for every process of the machine.
     Root,
-    /// This hook of the BPF LSM, for every process of the machine, where the kernel runs such programs.
+    /// This hook of the BPF LSM, for every process of the machine, if the kernel runs such programs.
     Security(&'static str),
 }
 
-/// One program: its name in the object, its `enum bpf_attach_type`, and where it belongs.
+/// One program: its name in the object, its `enum bpf_attach_type`, and the place where it is attached.
 pub(super) struct Hook {
     pub(super) program: &'static str,
     pub(super) attach_type: u32,
@@ -74,8 +74,8 @@ const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
 const CGROUP_INET_INGRESS: u32 = 0;
 const CGROUP_INET_EGRESS: u32 = 1;
 
-/// Every program of a cgroup, in the order of attachment: what refuses comes first, so that a start which fails halfway
-/// leaves the agents with less and never with more.
+/// Every program of a cgroup, in the order of attachment. Programs that refuse come first, so a start that fails
+/// halfway never gives agents more access.
 const HOOKS: [Hook; 17] = [
     hook("egress", CGROUP_INET_EGRESS, Place::Agents),
     hook("ingress", CGROUP_INET_INGRESS, Place::Agents),
@@ -99,7 +99,7 @@ const HOOKS: [Hook; 17] = [
 /// `BPF_LSM_MAC` of `enum bpf_attach_type`.
 const LSM_MAC: u32 = 27;
 
-/// The programs of the BPF LSM, which some kernels run and others do not: a layer more where they can be had.
+/// The programs of the BPF LSM: an additional layer on kernels that run them.
 const SECURITY_HOOKS: [Hook; 4] = [
     hook("refuse_send", LSM_MAC, Place::Security("socket_sendmsg")),
     hook("refuse_write", LSM_MAC, Place::Security("file_permission")),
@@ -107,15 +107,16 @@ const SECURITY_HOOKS: [Hook; 4] = [
     hook("refuse_family", LSM_MAC, Place::Security("socket_create")),
 ];
 
-/// Of those, the programs that this kernel needs.
+/// Returns those of them that this kernel needs.
 fn security_hooks() -> impl Iterator<Item = &'static Hook> {
-    /// Since when `sendfile` and `splice` come by `socket_sendmsg`. Before, they are seen where every write of the machine is.
+    /// The kernel from which `sendfile` and `splice` pass `socket_sendmsg`. Earlier ones need the hook that sees every
+    /// write of the machine.
     const SENDFILE_SEEN: (u32, u32) = (6, 5);
     let sees = report::parse_version(&report::release()).is_some_and(|version| version >= SENDFILE_SEEN);
     SECURITY_HOOKS.iter().filter(move |hook| !(sees && hook.program == "refuse_write"))
 }
 
-/// The programs of cgroups, and those of the BPF LSM where they were attached.
+/// Returns the programs of cgroups, and those of the BPF LSM if they were attached.
 pub(super) fn hooks(pins: &Pins) -> impl Iterator<Item = &'static Hook> {
     HOOKS.iter().chain(security_hooks().filter(|_| pins.are_secured()))
 }
@@ -123,12 +124,12 @@ pub(super) fn hooks(pins: &Pins) -> impl Iterator<Item = &'static Hook> {
 /// State of the links of all programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// One entry a program, in the order of attachment.
+    /// One entry per program, in the order of attachment.
     pub links: Vec<LinkHealth>,
 }
 
 impl Health {
-    /// Whether every program runs where it should. If not, nothing may be started in a managed cgroup.
+    /// Whether every program is attached where it belongs. If not, no command may be started in a managed cgroup.
     pub fn is_enforcing(&self) -> bool {
         self.links.iter().all(|link| link.state == LinkState::Attached)
     }
@@ -139,7 +140,7 @@ impl Health {
 pub struct LinkHealth {
     /// Name of the program.
     pub program: &'static str,
-    /// Id of what runs there; 0 where nothing does.
+    /// Id of the attached program; 0 if there is none.
     pub id: u32,
     /// Its state.
     pub state: LinkState,
@@ -148,27 +149,27 @@ pub struct LinkHealth {
 /// Whether a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
-    /// To the right cgroup.
+    /// Attached to the right cgroup.
     Attached,
     /// There is no pinned link: the daemon was never started, or was detached.
     NotPinned,
-    /// The cgroup it was attached to has been removed. A re-created one is not enforced until the next attach.
+    /// The cgroup that it was attached to has been removed. A re-created one is not enforced until the next attach.
     Defunct,
-    /// To another cgroup than the configured one, or to one removed that sockets still hold.
+    /// Attached to another cgroup than the configured one, or to a removed one that sockets still hold.
     OtherCgroup {
         /// Id of that cgroup.
         id: u64,
     },
 }
 
-/// Loads the programs and attaches them, or puts them in the place of those a former daemon attached.
+/// Loads the programs and attaches them, or replaces those that an earlier daemon attached.
 ///
 /// Returns the programs' log if it is on.
 pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelError> {
     attach_object(OBJECT, config)
 }
 
-/// The same with an object of the caller's.
+/// Loads and attaches `object`.
 pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Option<KernelLog>, KernelError> {
     let cgroups = Cgroup2::find()?;
     cgroups.ensure(&config.agents_root)?;
@@ -198,7 +199,7 @@ pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Opti
     config.log.then(|| KernelLog::new(&mut ebpf)).transpose()
 }
 
-/// Asks the kernel whether every program is attached where `config` says.
+/// Checks with the kernel whether every program is attached as `config` requires.
 pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
     let cgroups = Cgroup2::find()?;
     let pins = Pins::below(&config.bpffs_dir);
@@ -216,19 +217,21 @@ pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
     Ok(Health { links: links.collect::<Result<_, _>>()? })
 }
 
-/// Removes every pin below `bpffs_dir`, which detaches the programs and ends enforcement. Nothing to do is no error.
+/// Removes every pin below `bpffs_dir`, which detaches the programs and ends enforcement. It is no error if there are
+/// none.
 pub fn detach(bpffs_dir: &Path) -> Result<(), KernelError> {
     Pins::below(bpffs_dir).remove()
 }
 
-/// Keeps a second daemon from attaching at the same time; released when dropped.
+/// Prevents a second daemon from attaching at the same time. Released when dropped.
 fn lock(agents_root: &Path) -> Result<Flock<File>, KernelError> {
     let failed = || KernelError::cgroup("lock cgroup", agents_root);
     let directory = File::open(agents_root).map_err(failed())?;
     Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| failed()(errno.into()))
 }
 
-/// The tag that the kernel gives each of our programs: a digest of its instructions. Loads them, and attaches nothing.
+/// Returns the tag that the kernel computes for each of the programs: a digest of its instructions. Loads the programs,
+/// and attaches none.
 pub(super) fn tags(
     config: &KernelConfig,
     cgroups: &Cgroup2,
@@ -254,8 +257,8 @@ fn find<'e>(ebpf: &'e mut Ebpf, hook: &Hook) -> Result<&'e mut Program, KernelEr
     ebpf.program_mut(hook.program).ok_or(KernelError::Incomplete { kind: "program", name: hook.program })
 }
 
-/// Creates the maps that are not pinned yet, opens those that are, and relocates the programs. Without `pins` all maps are
-/// new, and gone with the programs.
+/// Creates the missing pinned maps, opens the existing ones, and relocates the programs. Without `pins` all maps are
+/// new, and are removed with the programs.
 fn load(
     object: &[u8],
     config: &KernelConfig,
@@ -282,8 +285,8 @@ fn load(
         .override_global(names::RESOLVER_PORT, &resolver_port, true)
         .override_global(names::RESERVED_PORTS, &reserved_ports, true)
         .override_global(aya_log::LEVEL, &log_level, true);
-    // Each by name: bpffs takes no name with a dot, such as the `.rodata` of the globals above. Those belong to one load
-    // and are swapped with the programs.
+    // Pinned by name: bpffs accepts no name with a dot, such as the `.rodata` of the globals above. Those belong to one
+    // load and are swapped with the programs.
     for (map, pins) in names::PINNED_MAPS.into_iter().zip(std::iter::repeat(pins)) {
         if let Some(pins) = pins {
             loader.map_pin_path(map, pins.map(map));
@@ -292,7 +295,7 @@ fn load(
     loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })
 }
 
-/// Every port of ours, once, as the programs hold them.
+/// Returns every port of the daemon once, in the form that the programs use.
 fn reserved_ports(config: &KernelConfig) -> Result<[u16; names::RESERVED_PORTS_COUNT], KernelError> {
     let ours = [config.transparent_port, config.dns_port];
     let distinct: BTreeSet<u16> = ours.into_iter().chain(config.reserved_ports.iter().copied()).collect();
@@ -325,7 +328,7 @@ fn verify(program: &mut Program, hook: &Hook, security: Option<&Security>) -> Re
     })
 }
 
-/// Makes `program` the one that runs at `hook`, without a moment in which none does.
+/// Makes `program` the one that runs at `hook`, without a gap.
 fn enforce(
     program: &mut Program,
     hook: &Hook,
@@ -336,14 +339,14 @@ fn enforce(
     let pin = pins.link(hook.program);
     let found = open_link(hook, pins)?;
     let Some(directory) = directory_of(hook, config, cgroups)? else {
-        // Links of this kind cannot be updated. The former one goes with its pin, when the new one is there.
+        // Links of this kind cannot be updated. The earlier one is removed with its pin, once the new one is attached.
         return attach_new(program, hook, None, &pin);
     };
     let target = Target::Cgroup(id_of_directory(&directory)?);
     if let Some((link, info)) = found {
         match state(info, target) {
             LinkState::Attached => return replace(&link, program, hook, pin),
-            // Agents may be running there: moving the programs away would set them free.
+            // Agents may be running there: moving the programs away would release them from enforcement.
             LinkState::OtherCgroup { id } if cgroups.contains(id)? => {
                 return Err(KernelError::ForeignLink {
                     program: hook.program,
@@ -357,7 +360,7 @@ fn enforce(
     attach_new(program, hook, Some(&directory), &pin)
 }
 
-/// Swaps the program of a living link.
+/// Replaces the program of an attached link.
 fn replace(link: &impl AsFd, program: &Program, hook: &Hook, pin: PathBuf) -> Result<(), KernelError> {
     let failed = |source| KernelError::Program {
         action: "attach",
@@ -384,7 +387,7 @@ fn replace(link: &impl AsFd, program: &Program, hook: &Hook, pin: PathBuf) -> Re
     Ok(())
 }
 
-/// Attaches by a new link and pins it, in the place of another if there is one, which is detached only then.
+/// Attaches with a new link and pins it. An earlier link is replaced, and detached only then.
 fn attach_new(
     program: &mut Program,
     hook: &Hook,
@@ -400,7 +403,7 @@ fn attach_new(
                (`bpftool cgroup tree` shows it)",
         source,
     })?;
-    // A name that is no program's: what a start that failed here left is in nobody's way.
+    // Not the name of a program, so a leftover of a failed start blocks nothing.
     let new = pin.with_file_name(format!("{}-new", hook.program));
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -408,14 +411,14 @@ fn attach_new(
         }
         _ => {}
     }
-    // Dropping the pinned link closes its descriptor; the pin keeps it attached.
+    // Dropping the pinned link closes its descriptor. The pin retains the attachment.
     link.pin(&new).map_err(|error| KernelError::bpffs("pin a link at", &new)(io::Error::other(error)))?;
     fs::rename(&new, pin).map_err(KernelError::bpffs("replace", pin))
 }
 
-/// Attaches a program and gives its link to the caller.
+/// Attaches a program, and returns its link.
 ///
-/// Links are always of the multi-attach kind; with the other two modes the kernel answers EINVAL.
+/// Links are always of the multi-attach kind. With the other two modes the kernel returns EINVAL.
 fn link_program(
     program: &mut Program,
     hook: &Hook,
@@ -444,7 +447,7 @@ fn link_program(
     }
 }
 
-/// The link pinned for a program, if there is one; an error if what is pinned is something else.
+/// Returns the link pinned for a program, if there is one; an error if the pin is another object.
 pub(super) fn open_link(hook: &Hook, pins: &Pins) -> Result<Option<(OwnedFd, LinkInfo)>, KernelError> {
     let pin = pins.link(hook.program);
     let link = match link::open(&pin) {
@@ -482,7 +485,7 @@ fn state(info: LinkInfo, wanted: Target) -> LinkState {
     }
 }
 
-/// The directory of the cgroup that a program belongs to; `None` where it belongs to none.
+/// Returns the directory of the cgroup to which a program is attached; `None` if it is attached to none.
 fn directory_of(
     hook: &Hook,
     config: &KernelConfig,

@@ -1,4 +1,4 @@
-//! The bpf file system, where maps and links are kept while no process holds them.
+//! The bpf file system, in which maps and links persist while no process holds them.
 
 use std::{
     fs, io,
@@ -15,27 +15,27 @@ use onecli_common::{ABI_VERSION, AgentEntry, Ident, Waiting, names};
 
 use super::{KernelError, link};
 
-/// Where the kernel wants bpffs mounted, and makes a directory for it.
+/// The mount point of bpffs, for which the kernel makes a directory.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
 
-/// For the owner alone, which is [`NOBODY`].
+/// Access for the owner only, which is the unused user id below.
 const PRIVATE: u32 = 0o700;
 
 /// A user id that no process has; systemd lists it among those never to be assigned (UIDS-GIDS.md).
 ///
-/// Root's directories are open to uid 0 without any capability, which is what the serving process is. This one opens to
-/// `CAP_DAC_OVERRIDE` alone: nobody else removes a pin, or finds one to open.
+/// Directories of root are open to uid 0 without any capability, which is how the serving process runs. This directory
+/// opens only to `CAP_DAC_OVERRIDE`: no other process can remove a pin, or open one.
 const NOBODY: u32 = u32::MAX - 2;
 
-/// Directory of the links' pins below a version's.
+/// Directory of the links' pins in a version's directory.
 const LINKS: &str = "links";
-/// Directory whose presence says that programs of the BPF LSM were attached with the others.
+/// Directory whose presence means that programs of the BPF LSM were attached with the others.
 const SECURED: &str = "secured";
 
 /// The pins of this ABI version.
 ///
-/// Maps and links are apart, so that no program can be named like a map; the version keeps a daemon of another one from
-/// reusing maps whose layout it does not know.
+/// Maps and links are separate, so that no program has the name of a map. The version prevents a daemon of another one
+/// from reusing maps with a different layout.
 #[derive(Clone, Debug)]
 pub(super) struct Pins {
     base: PathBuf,
@@ -48,22 +48,22 @@ impl Pins {
         Self { base: base.to_owned(), version: base.join(format!("v{ABI_VERSION}")) }
     }
 
-    /// Where a map is pinned.
+    /// The pin path of a map.
     pub(super) fn map(&self, name: &str) -> PathBuf {
         self.version.join("maps").join(name)
     }
 
-    /// Where the link of a program is pinned.
+    /// The pin path of the link of a program.
     pub(super) fn link(&self, program: &str) -> PathBuf {
         self.version.join(LINKS).join(program)
     }
 
-    /// Whether programs of the BPF LSM belong to these.
+    /// Whether programs of the BPF LSM belong to these pins.
     pub(super) fn are_secured(&self) -> bool {
         self.version.join(SECURED).exists()
     }
 
-    /// Notes whether they do.
+    /// Records whether they do.
     pub(super) fn set_secured(&self, secured: bool) -> Result<(), KernelError> {
         let mark = self.version.join(SECURED);
         let (done, needless) = if secured {
@@ -77,7 +77,7 @@ impl Pins {
         }
     }
 
-    /// Refuses pinned maps whose values have another size: aya and the kernel reuse them unseen.
+    /// Refuses pinned maps whose values have another size, because aya and the kernel reuse them unchecked.
     pub(super) fn check_shapes(&self) -> Result<(), KernelError> {
         let shapes = [
             (names::SOCKETS, size_of::<Ident>()),
@@ -103,7 +103,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Makes the directories, accessible to nobody without privilege, and mounts bpffs if it is not.
+    /// Makes the directories, closed to processes without privilege, and mounts bpffs if it is not mounted.
     pub(super) fn create(&self) -> Result<(), KernelError> {
         mount_if_missing(&self.base)?;
         for directory in [&self.base, &self.version, &self.version.join("maps"), &self.version.join(LINKS)] {
@@ -114,7 +114,7 @@ impl Pins {
                 _ => {}
             }
         }
-        // The umask took nothing away, but a former version or a person may have opened it.
+        // The umask did not matter, but an earlier version or an administrator may have opened it.
         let found = fs::metadata(&self.base).map_err(KernelError::bpffs("examine", &self.base))?;
         if found.mode() & 0o7777 != PRIVATE {
             fs::set_permissions(&self.base, fs::Permissions::from_mode(PRIVATE))
@@ -124,23 +124,25 @@ impl Pins {
             return Ok(());
         }
         match chown(&self.base, Some(NOBODY), None) {
-            // A helper that is a service has no CAP_CHOWN. Its daemon is not uid 0: what is root's is closed to it.
+            // A helper that runs as a service has no CAP_CHOWN. Its daemon is not uid 0, so directories of root are
+            // closed to it.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && found.uid() == 0 => Ok(()),
             done => done.map_err(KernelError::bpffs("restrict", &self.base)),
         }
     }
 
-    /// Removes what daemons of other ABI versions pinned; called when this version enforces.
+    /// Removes the pins of daemons of other ABI versions. Called once this version enforces.
     pub(super) fn remove_other_versions(&self) -> Result<(), KernelError> {
         for path in self.other_versions()? {
-            // At once: both versions' programs in a row would take the redirected destination for the one asked for.
+            // Detached at once: with both versions' programs in sequence, the second would record the redirected
+            // destination as the requested one.
             detach_all(&path.join(LINKS));
             fs::remove_dir_all(&path).map_err(KernelError::bpffs("remove", path))?;
         }
         Ok(())
     }
 
-    /// What daemons of other ABI versions pinned.
+    /// Returns the pins of daemons of other ABI versions.
     pub(super) fn other_versions(&self) -> Result<Vec<PathBuf>, KernelError> {
         let list = || KernelError::bpffs("list", &self.base);
         let mut others = Vec::new();
@@ -153,25 +155,25 @@ impl Pins {
         Ok(others)
     }
 
-    /// The directory of this version's pins.
+    /// Returns the directory of this version's pins.
     pub(super) fn version(&self) -> String {
         self.version.display().to_string()
     }
 
-    /// Whether the directory is on a bpf file system, or will be when it is made.
+    /// Whether the directory is on a bpf file system, or will be once it is made.
     pub(super) fn is_on_bpffs(&self) -> Result<bool, KernelError> {
         let existing = self.base.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-        // The daemon mounts it where the kernel has the directory for it.
+        // The daemon mounts it if the kernel has the directory for it.
         let is_mountable = Path::new(MOUNT_POINT).is_dir() && self.base.starts_with(MOUNT_POINT);
         Ok(is_bpffs(existing)? || (is_mountable && !self.base.exists()))
     }
 
-    /// Whether there is certainly nothing: the directory, or one above it, does not exist.
+    /// Whether there are certainly no pins: the directory, or one above it, does not exist.
     pub(super) fn are_absent(&self) -> bool {
         self.base.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     }
 
-    /// Removes everything. Links go first: a link without its maps would still run.
+    /// Removes all pins. Links go first: a link without its maps would still run.
     pub(super) fn remove(&self) -> Result<(), KernelError> {
         if !self.base.exists() {
             return Ok(());
@@ -188,7 +190,8 @@ impl Pins {
     }
 }
 
-/// Detaches every link pinned in a directory. What cannot be detached so goes with its pin, a moment later.
+/// Detaches every link pinned in a directory. A link that cannot be detached this way ends with its pin, a moment
+/// later.
 fn detach_all(links: &Path) {
     let Ok(entries) = fs::read_dir(links) else { return };
     for entry in entries.flatten() {
@@ -196,7 +199,7 @@ fn detach_all(links: &Path) {
     }
 }
 
-/// Mounts bpffs at its usual place when `directory` is to be there and is not on one.
+/// Mounts bpffs at its usual path if `directory` is below that and not on a bpf file system.
 fn mount_if_missing(directory: &Path) -> Result<(), KernelError> {
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     if is_bpffs(existing)? {

@@ -1,12 +1,12 @@
-//! Where the running kernel keeps a field, by its own description (BTF, Documentation/bpf/btf.rst of the kernel). aya reads
-//! it to load programs, and gives nobody else access to it.
+//! Offsets of fields in structures of the running kernel, from the kernel's own description (BTF,
+//! Documentation/bpf/btf.rst of the kernel). aya reads the description to load programs, and does not expose it.
 
 use std::{fs, io};
 
 /// The description of the kernel itself. Linux 5.4, with `CONFIG_DEBUG_INFO_BTF`.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u32 = 0xeb9f;
-/// Bytes of `struct btf_type` before what its kind adds.
+/// Bytes of `struct btf_type` before the part that depends on its kind.
 const TYPE: usize = 12;
 /// Bytes of `struct btf_member`.
 const MEMBER: usize = 12;
@@ -24,15 +24,15 @@ impl Kernel {
         Ok(Self { bytes: fs::read(VMLINUX)? })
     }
 
-    /// Bits from the beginning of `structure` to its own member `field`; `None` where the kernel has no such thing.
+    /// Returns the offset in bits of the member `field` in `structure`; `None` if the kernel has no such member.
     pub(super) fn bit_offset(&self, structure: &str, field: &str) -> Option<u32> {
         offset(&self.bytes, structure, field)
     }
 }
 
-/// The same in any description of this machine's byte order.
+/// Returns the offset from any description in this machine's byte order.
 pub(super) fn offset(bytes: &[u8], structure: &str, field: &str) -> Option<u32> {
-    // Magic, version and flags; then lengths and places, relative to the header's end.
+    // Magic, version and flags; then lengths and offsets, relative to the end of the header.
     if word(bytes, 0)? & 0xffff != MAGIC {
         return None;
     }
@@ -64,7 +64,7 @@ pub(super) fn offset(bytes: &[u8], structure: &str, field: &str) -> Option<u32> 
     None
 }
 
-/// Bytes that a type of this kind has behind its head: once, and for each of its entries.
+/// Bytes of a type of this kind behind its head: once, and for each of its entries.
 const fn extra(kind: u32) -> Option<(usize, usize)> {
     Some(match kind {
         // INT, VAR, DECL_TAG.
@@ -85,7 +85,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// 32 bits fit.
+/// Converts; 32 bits fit.
 const fn index(word: u32) -> usize {
     word as usize
 }

@@ -1,4 +1,4 @@
-//! The cgroup2 hierarchy: where it is, and the cgroups OneCLI keeps in it.
+//! The cgroup2 hierarchy: its mount point, and OneCLI's cgroups in it.
 
 use std::{
     ffi::OsString,
@@ -29,7 +29,7 @@ pub struct Cgroup2 {
 pub struct AgentCgroup {
     /// Path below the root of the hierarchy.
     pub path: PathBuf,
-    /// Cgroup id, as the kernel half reports it. A cgroup that is removed and re-created has another one.
+    /// Cgroup id, as the kernel programs report it. A cgroup that is removed and re-created has another one.
     pub id: u64,
 }
 
@@ -39,40 +39,39 @@ impl Cgroup2 {
         let path = Path::new("/proc/self/mountinfo");
         let mounts = fs::read(path).map_err(KernelError::cgroup("read", path))?;
         let mount = mount_point(&mounts).ok_or(KernelError::NoCgroup2)?;
-        // Every cgroup but the hierarchy's root has this file: its presence means a cgroup namespace or a bind mount,
-        // where the levels by which the programs tell agents apart would be counted from the wrong place.
+        // Every cgroup except the hierarchy's root has this file. If it is present, this is a cgroup namespace or a
+        // bind mount, and the levels by which the programs identify agents would be counted from the wrong directory.
         if mount.join("cgroup.type").exists() {
             return Err(KernelError::PartialHierarchy { mount });
         }
         Ok(Self { mount })
     }
 
-    /// The file system path of a cgroup.
+    /// Returns the file system path of a cgroup.
     pub fn path(&self, cgroup: &Path) -> Result<PathBuf, KernelError> {
         level(cgroup)?;
         Ok(self.mount.join(cgroup))
     }
 
-    /// Creates a cgroup and its parents if they are missing. They stay until somebody removes them.
+    /// Creates a cgroup and its parents if they are missing. They persist until they are removed.
     pub fn ensure(&self, cgroup: &Path) -> Result<(), KernelError> {
         let path = self.path(cgroup)?;
         fs::create_dir_all(&path).map_err(KernelError::cgroup("create cgroup", path))
     }
 
-    /// The cgroup's id, as the kernel half reports it.
+    /// Returns the cgroup's id, as the kernel programs report it.
     ///
-    /// The inode number of its directory: kernfs uses the id for it where inode numbers are 64 bits wide.
+    /// It is the inode number of its directory: kernfs uses the id if inode numbers are 64 bits wide.
     pub fn id_of(&self, cgroup: &Path) -> Result<u64, KernelError> {
         id_of_directory(&self.path(cgroup)?)
     }
 
-    /// Whether there is such a cgroup.
+    /// Whether the cgroup exists.
     pub fn exists(&self, cgroup: &Path) -> bool {
         self.mount.join(cgroup).exists()
     }
 
-    /// Do processes live in the cgroup, or nested below it (`populated` of `cgroup.events`)? Not in one that does not
-    /// exist.
+    /// Whether processes are in the cgroup or below it (`populated` of `cgroup.events`). False if it does not exist.
     pub fn is_populated(&self, cgroup: &Path) -> Result<bool, KernelError> {
         let events = self.path(cgroup)?.join("cgroup.events");
         match fs::read_to_string(&events) {
@@ -88,15 +87,15 @@ impl Cgroup2 {
         }
     }
 
-    /// Kills every process in the cgroup and below it, forks in flight included (`cgroup.kill`, Linux 5.14). They may
+    /// Kills every process in the cgroup and below it, including running forks (`cgroup.kill`, Linux 5.14). They may
     /// take a moment to leave.
     pub fn kill(&self, cgroup: &Path) -> Result<(), KernelError> {
         let kill = self.path(cgroup)?.join("cgroup.kill");
         fs::write(&kill, "1").map_err(KernelError::cgroup("kill the processes with", kill))
     }
 
-    /// Creates a cgroup below one that exists; one that is there is left as it is. By mkdirat(2), which the helper's filter
-    /// has in its list.
+    /// Creates a cgroup below an existing one. It is no error if it exists. Uses mkdirat(2), which the helper's filter
+    /// allows.
     pub fn make(&self, cgroup: &Path) -> Result<(), KernelError> {
         let path = self.path(cgroup)?;
         match mkdirat(AT_FDCWD, &path, Mode::from_bits_truncate(0o755)) {
@@ -105,25 +104,26 @@ impl Cgroup2 {
         }
     }
 
-    /// Removes a cgroup and what is nested in it, deepest first; one that does not exist is removed. No process may live in
-    /// it.
+    /// Removes a cgroup and those nested in it, deepest first. It is no error if it does not exist. It must contain no
+    /// process.
     pub fn remove(&self, cgroup: &Path) -> Result<(), KernelError> {
         let path = self.path(cgroup)?;
         remove_tree(&path).map_err(KernelError::cgroup("(end the processes in it first) remove cgroup", path))
     }
 
-    /// The directory of the hierarchy's root.
+    /// Returns the directory of the hierarchy's root.
     pub(super) fn root(&self) -> &Path {
         &self.mount
     }
 
-    /// Moves the whole calling process into a cgroup. Sockets it has already stay with the cgroup they were created in.
+    /// Moves the whole calling process into a cgroup. Its existing sockets stay with the cgroup in which they were
+    /// created.
     pub fn move_self_into(&self, cgroup: &Path) -> Result<(), KernelError> {
         let procs = self.path(cgroup)?.join("cgroup.procs");
         fs::write(&procs, "0").map_err(KernelError::cgroup("move this process with", procs))
     }
 
-    /// The direct children of the agents root, in no order.
+    /// Returns the direct children of the agents root, in no order.
     pub fn agents(&self, agents_root: &Path) -> Result<Vec<AgentCgroup>, KernelError> {
         let directory = self.path(agents_root)?;
         let failed = || KernelError::cgroup("list cgroup", directory.clone());
@@ -136,7 +136,7 @@ impl Cgroup2 {
                         .push(AgentCgroup { path: agents_root.join(entry.file_name()), id: metadata.ino() });
                 }
                 Ok(_) => {}
-                // Removed while we were looking.
+                // Removed during the listing.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(failed()(error)),
             }
@@ -144,15 +144,16 @@ impl Cgroup2 {
         Ok(agents)
     }
 
-    /// The path of an agent's cgroup by its id; `None` when there is none (any more).
+    /// Returns the path of an agent's cgroup by its id; `None` if there is none, or no longer.
     ///
-    /// Looks at the direct children of the agents root only: what an agent nests below is its own, and unbounded.
+    /// Searches only the direct children of the agents root: cgroups that an agent nests below are its own, and
+    /// unbounded.
     pub fn path_of_id(&self, agents_root: &Path, id: u64) -> Result<Option<PathBuf>, KernelError> {
         let agents = self.agents(agents_root)?;
         Ok(agents.into_iter().find(|agent| agent.id == id).map(|agent| agent.path))
     }
 
-    /// Whether any cgroup of the hierarchy has this id: a walk over all of them.
+    /// Whether any cgroup of the hierarchy has this id. Walks over all of them.
     pub(super) fn contains(&self, id: u64) -> Result<bool, KernelError> {
         let mut pending = vec![self.mount.clone()];
         while let Some(directory) = pending.pop() {
@@ -218,11 +219,11 @@ pub(super) fn level(cgroup: &Path) -> Result<u32, KernelError> {
     Ok(level)
 }
 
-/// The name of an agent's cgroup below the agents root, with systemd and without.
+/// Returns the name of an agent's cgroup below the agents root, with systemd and without.
 ///
-/// systemd nests a slice below the one its name extends by a dash: `onecli-agents-NAME.slice` is in
-/// `onecli-agents.slice`. So a dash in NAME is escaped as `systemd-escape` does it, and so is every byte that a unit
-/// name cannot have (systemd.unit(5)).
+/// systemd nests a slice below the one whose name it extends by a dash: `onecli-agents-NAME.slice` is in
+/// `onecli-agents.slice`. So a dash in NAME is escaped as `systemd-escape` does it, and so is every byte that is
+/// invalid in a unit name (systemd.unit(5)).
 ///
 /// ```
 /// # use std::path::Path;
@@ -254,7 +255,7 @@ pub fn agent_directory(agents_root: &Path, agent: &str) -> Result<String, Kernel
     Ok(name)
 }
 
-/// The first mount point of type cgroup2 in a mountinfo file (`proc_pid_mountinfo(5)`).
+/// Returns the first mount point of type cgroup2 in a mountinfo file (`proc_pid_mountinfo(5)`).
 pub(super) fn mount_point(mountinfo: &[u8]) -> Option<PathBuf> {
     mountinfo.split(|&byte| byte == b'\n').find_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');

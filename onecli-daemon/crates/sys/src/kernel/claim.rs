@@ -1,4 +1,4 @@
-//! One daemon at a time for one kernel part.
+//! A lock that allows one daemon at a time for the same agents.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,22 @@ use std::path::{Path, PathBuf};
 use super::{Cgroup2, KernelError, bpffs::Pins};
 use crate::sole::Sole;
 
-/// The kernel part is this process's: nobody else attaches to the same agents root or uses the same pins. Free again
-/// when this is dropped or the process ends, however it ends.
+/// Exclusive use of the kernel programs: no other process attaches to the same agents root or uses the same pins.
+/// Released when this is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct Claim {
     _agents_root: Sole,
     _pins: Sole,
 }
 
-/// Claims the agents root, a path below cgroup2, and the directory of pins. Both are made where they are missing.
+/// Claims the agents root, a path below cgroup2, and the directory of pins. Both are made if they are missing.
 ///
 /// # Errors
-/// [`KernelError::Claimed`] where another process has one of them; otherwise what [`super::Redirect::attach`] would
-/// fail with.
+/// [`KernelError::Claimed`] if another process holds one of them; otherwise the errors of [`super::Redirect::attach`].
 pub fn claim(agents_root: &Path, bpffs_dir: &Path) -> Result<Claim, KernelError> {
     let cgroups = Cgroup2::find()?;
     cgroups.ensure(agents_root)?;
-    // A file in the cgroup: its directory is locked by each attach, for a moment.
+    // A file in the cgroup, because each attach briefly locks its directory.
     let of_cgroup = cgroups.path(agents_root)?.join("cgroup.procs");
     let file = File::open(&of_cgroup).map_err(KernelError::cgroup("open", &of_cgroup))?;
     let agents_root = take(file, of_cgroup)?;

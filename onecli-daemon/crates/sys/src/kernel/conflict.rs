@@ -1,7 +1,8 @@
-//! Programs that others attached to our cgroups the old way, exclusively (`BPF_PROG_ATTACH` without `BPF_F_ALLOW_MULTI`).
+//! Programs that others attached exclusively to the same cgroups (`BPF_PROG_ATTACH` without `BPF_F_ALLOW_MULTI`).
 //!
-//! The nearest cgroup with a program decides, from ours upwards: the kernel refuses our links with EPERM below one that
-//! is exclusive. Below ours such a program does not displace ours, which allow others beside them; it only runs first.
+//! The nearest cgroup with a program decides, from the agents root upwards: below an exclusive one the kernel refuses
+//! OneCLI's links with EPERM. An exclusive program below the agents root does not displace OneCLI's, which allow others
+//! beside them; it only runs first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,13 +21,13 @@ use super::{
 };
 
 const NAME: &str = "other programs";
-/// Cgroups looked at below the agents root.
+/// Cgroups below the agents root that are examined.
 const MAX_BELOW: usize = 512;
 
 /// Attach types by cgroup.
 type Found = BTreeMap<PathBuf, BTreeSet<u32>>;
 
-/// Looks for them. `attached`: our programs run already, so what is in the way is so at the next start only.
+/// Searches for them. `attached`: OneCLI's programs already run, so a conflict matters only at the next start.
 pub(super) fn report(config: &KernelConfig, cgroups: &Cgroup2, attached: bool) -> Vec<Check> {
     let (mut in_the_way, mut below) = (Found::new(), Found::new());
     for hook in hooks(&Pins::below(&config.bpffs_dir)) {
@@ -77,12 +78,12 @@ fn look(
         let path = cgroups.root().join(cgroup);
         match sharing(&path, hook)? {
             Sharing::Nothing => continue,
-            // Ours, or beside ours. What is above is asked all the same.
+            // OneCLI's, or beside OneCLI's. The cgroups above are checked too.
             Sharing::Shared if distance == 0 => continue,
             Sharing::Exclusive => {
                 in_the_way.entry(path).or_default().insert(hook.attach_type);
             }
-            // Descendants may have their own in its place; the same cgroup may not.
+            // Descendants may replace it with their own; the same cgroup may not.
             Sharing::Overridable if distance == 0 => {
                 in_the_way.entry(path).or_default().insert(hook.attach_type);
             }
@@ -100,7 +101,7 @@ fn look(
     Ok(())
 }
 
-/// What is attached to one cgroup. One that does not exist has nothing.
+/// Returns the attachments of one cgroup. A cgroup that does not exist has none.
 fn sharing(path: &Path, hook: &Hook) -> Result<Sharing, (PathBuf, io::Error)> {
     match File::open(path).and_then(|cgroup| link::attached(&cgroup, hook.attach_type)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Sharing::Nothing),
@@ -108,7 +109,7 @@ fn sharing(path: &Path, hook: &Hook) -> Result<Sharing, (PathBuf, io::Error)> {
     }
 }
 
-/// Cgroups below one, nearest first.
+/// Returns the cgroups below one, nearest first.
 fn descendants(cgroup: &Path) -> Vec<PathBuf> {
     let mut found = vec![cgroup.to_owned()];
     let mut next = 0;

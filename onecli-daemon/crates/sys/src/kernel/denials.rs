@@ -1,4 +1,4 @@
-//! What the kernel half reports: refusals, and its log.
+//! Reports of the kernel programs: refusals, and their log.
 #![allow(
     unsafe_code,
     reason = "events are read from the ring buffer's memory, and its descriptor is registered"
@@ -19,30 +19,30 @@ use super::{
     redirect::{address, comm, halves},
 };
 
-/// One operation of a managed process that the kernel half refused with `EPERM`, or a packet that it dropped.
+/// One operation of a managed process that the kernel programs refused with `EPERM`, or a packet that they dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// When: time of `CLOCK_MONOTONIC`.
+    /// The time, of `CLOCK_MONOTONIC`.
     pub at: Duration,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// Which operation.
+    /// The operation.
     pub hook: Hook,
-    /// The address asked for, or the peer's; `None` when a socket was refused, or one that has no IPv4 peer.
+    /// The requested address, or the peer's; `None` if a socket was refused, or has no IPv4 peer.
     pub destination: Option<SocketAddr>,
     /// Protocol of the socket (`IPPROTO_*`).
     pub protocol: u16,
     /// Type of the socket (`SOCK_*`).
     pub socket_type: u8,
-    /// Cgroup id of the agent the process runs in; 0 when it is in none.
+    /// Cgroup id of the agent that the process runs in; 0 if it is in none.
     pub agent_cgroup_id: u64,
     /// Cgroup id of the process.
     pub current_cgroup_id: u64,
-    /// Who did it; `None` for a packet, which may leave in anybody's time.
+    /// The process; `None` for a packet, which may leave in the context of any process.
     pub task: Option<Task>,
 }
 
-/// The process that was refused something.
+/// The process whose operation was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     /// User id, in the initial user namespace.
@@ -53,7 +53,8 @@ pub struct Task {
     pub comm: String,
 }
 
-/// Reader of the refusals. There is one buffer, and so one reader; what does not fit is counted as `deny_events_lost`.
+/// Reader of the refusals. There is one buffer, and so one reader. Events that do not fit are counted as
+/// `deny_events_lost`.
 pub struct Denials {
     ring: AsyncFd<RingBuf<MapData>>,
 }
@@ -61,17 +62,17 @@ pub struct Denials {
 impl Denials {
     pub(super) fn new(map: MapData) -> Result<Self, KernelError> {
         let ring = Map::RingBuf(map).try_into().map_err(KernelError::map("use", names::DENY))?;
-        // SAFETY: the ring owns its map's descriptor, returns the same one always, and closes it when it is dropped, which
-        // `AsyncFd` does after deregistering.
+        // SAFETY: the ring owns its map's descriptor, always returns the same one, and closes it when it is dropped,
+        // which `AsyncFd` does after deregistering.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(|error| KernelError::Events(error.into()))?;
         Ok(Self { ring })
     }
 
-    /// Waits for the next refusal. Safe to cancel: an event is taken from the buffer only when it is returned.
+    /// Waits for the next refusal. Safe to cancel: an event leaves the buffer only when it is returned.
     pub async fn next(&mut self) -> Result<Denial, KernelError> {
         loop {
             let mut ready = self.ring.readable_mut().await.map_err(KernelError::Events)?;
-            // Ready stays set while there are events: the next call finds them without waiting.
+            // The socket stays ready while there are events: the next call finds them without waiting.
             if let Some(event) = ready.get_inner_mut().next() {
                 return denial(&event);
             }
@@ -80,7 +81,7 @@ impl Denials {
     }
 }
 
-/// Reader of the programs' log (aya-log), which goes to the `log` facade.
+/// Reader of the programs' log (aya-log), which is passed to the `log` facade.
 pub struct KernelLog {
     logger: EbpfLogger<&'static dyn log::Log>,
 }
@@ -92,12 +93,12 @@ impl KernelLog {
         Ok(Self { logger })
     }
 
-    /// Passes on what was logged since the last call.
+    /// Passes on the entries since the last call.
     pub fn flush(&mut self) {
         self.logger.flush();
     }
 
-    /// Passes on the log as it comes. Call it inside a tokio runtime.
+    /// Passes on entries as they arrive. Call it inside a tokio runtime.
     pub async fn forward(self) -> Result<(), KernelError> {
         // SAFETY: as for the ring above: the logger owns one descriptor, for as long as it is registered.
         let mut logger =
@@ -110,14 +111,14 @@ impl KernelLog {
     }
 }
 
-/// Reads an event.
+/// Decodes an event.
 fn denial(event: &[u8]) -> Result<Denial, KernelError> {
     let corrupt = |what| KernelError::Corrupt { map: names::DENY, what };
     if event.len() != size_of::<Deny>() {
         return Err(corrupt("an event of another size"));
     }
     // SAFETY: the length is that of `Deny`, which is plain integers: any bytes are a valid value. The read is unaligned
-    // because a byte slice promises no alignment.
+    // because a byte slice guarantees no alignment.
     let deny: Deny = unsafe { event.as_ptr().cast::<Deny>().read_unaligned() };
     let reason = Reason::ALL.into_iter().find(|&reason| reason as u8 == deny.reason);
     let hook = Hook::ALL.into_iter().find(|&hook| hook as u8 == deny.hook);
@@ -128,7 +129,8 @@ fn denial(event: &[u8]) -> Result<Denial, KernelError> {
         at: Duration::from_nanos(deny.ktime),
         reason: reason.ok_or_else(|| corrupt("an unknown reason"))?,
         hook,
-        // All zeroes stand for none; an unspecified address that was asked for is not: IPv4 is in mapped form, IPv6 has a port.
+        // All zeroes mean no destination. A requested unspecified address differs: IPv4 is in mapped form, IPv6 has a
+        // port.
         destination: (deny.addr != [0; 16] || deny.port != 0).then(|| address(deny.addr, deny.port)),
         protocol: deny.protocol,
         socket_type: deny.sock_type,

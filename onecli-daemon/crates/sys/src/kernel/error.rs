@@ -1,4 +1,4 @@
-//! Failures of the kernel half, each with what a person needs to repair it.
+//! Errors of the kernel programs' user-space side, each with a way to repair it.
 
 use std::{error::Error, io, path::PathBuf};
 
@@ -6,7 +6,7 @@ use super::NetnsError;
 use crate::sole::SoleError;
 use aya::{EbpfError, maps::MapError};
 
-/// What went wrong between the daemon and the kernel.
+/// Errors between the daemon and the kernel.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
@@ -30,7 +30,7 @@ pub enum KernelError {
         /// The path as configured.
         path: PathBuf,
     },
-    /// A name no cgroup can have.
+    /// An agent name that gives no valid cgroup name.
     #[error("agent name {name:?} gives no cgroup name of 1 to 255 bytes: choose a shorter one")]
     AgentName {
         /// The agent's name.
@@ -39,7 +39,7 @@ pub enum KernelError {
     /// A file operation on the cgroup tree failed.
     #[error("cannot {action} {path}: is this root, and does the cgroup exist?")]
     Cgroup {
-        /// What was tried, as a verb phrase.
+        /// The failed action, as a verb phrase.
         action: &'static str,
         /// The cgroup or the file in it.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum KernelError {
     /// A file operation on the pin directory failed.
     #[error("cannot {action} {path}: is this root? A bpf file system allows no dot in a name (EPERM)")]
     Bpffs {
-        /// What was tried, as a verb phrase.
+        /// The failed action, as a verb phrase.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -63,7 +63,7 @@ pub enum KernelError {
     Claimed {
         /// A file of the agents root, or the pin directory.
         path: PathBuf,
-        /// Who has it.
+        /// The process that holds it.
         source: SoleError,
     },
     /// The pin directory is on another file system.
@@ -77,7 +77,7 @@ pub enum KernelError {
     /// More ports than the programs have room for.
     #[error("the daemon listens on more than {most} explicit ports: give some of them the same number")]
     TooManyPorts {
-        /// How many there may be.
+        /// The largest possible number.
         most: usize,
     },
     /// The object or its maps were refused.
@@ -89,7 +89,7 @@ pub enum KernelError {
         /// aya's reason.
         source: Box<EbpfError>,
     },
-    /// The embedded object lacks something: it was not built from these sources.
+    /// The embedded object lacks a part: it was not built from these sources.
     #[error("the embedded object has no {kind} `{name}`: rebuild it with `cargo xtask ebpf`")]
     Incomplete {
         /// `program` or `map`.
@@ -104,7 +104,7 @@ pub enum KernelError {
         action: &'static str,
         /// Name of the program.
         program: &'static str,
-        /// What to do about it.
+        /// The next step.
         hint: &'static str,
         /// aya's reason; for `load` it holds the verifier's log.
         source: Box<dyn Error + Send + Sync>,
@@ -116,12 +116,12 @@ pub enum KernelError {
         program: &'static str,
         /// The bpf command.
         call: &'static str,
-        /// Where the link is pinned.
+        /// The pin path of the link.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
-    /// A pinned link is not what its name says. The kernel does not check this when a program is replaced.
+    /// A pinned link does not match its name. The kernel does not check this when a program is replaced.
     #[error(
         "{path} is not the link of program `{program}` ({found}): somebody else pinned it; \
          remove the directory with `onecli-daemon --detach` and start again"
@@ -129,18 +129,18 @@ pub enum KernelError {
     ForeignLink {
         /// Name of the program.
         program: &'static str,
-        /// Where the link is pinned.
+        /// The pin path of the link.
         path: PathBuf,
-        /// What was found instead.
+        /// A description of the object that was found.
         found: String,
     },
-    /// A pinned map has another shape than this version's.
+    /// A pinned map has a different layout than this version's.
     #[error(
         "the pinned map {path} is of another build (value of {found} bytes, {wanted} wanted): \
          run `onecli-daemon --detach` and start again"
     )]
     ForeignMap {
-        /// Where the map is pinned.
+        /// The pin path of the map.
         path: PathBuf,
         /// Size of its values, bytes.
         found: u32,
@@ -150,20 +150,20 @@ pub enum KernelError {
     /// An operation on a map failed.
     #[error("cannot {action} map {map}")]
     Map {
-        /// What was tried, as a verb.
+        /// The failed action, as a verb.
         action: &'static str,
         /// Name of the map.
         map: &'static str,
         /// aya's reason.
         source: Box<MapError>,
     },
-    /// The network namespace of the calling process.
+    /// The network namespace of the calling process is unknown.
     #[error("the kernel does not tell which network namespace this process is in")]
     Home(#[source] Box<NetnsError>),
-    /// An accepted connection could not be asked for its SYN or its namespace.
+    /// The SYN or the namespace of an accepted connection could not be read.
     #[error("an accepted connection cannot be asked where it comes from: it is refused")]
     Accepted(#[source] io::Error),
-    /// A listener could not be told to keep SYNs.
+    /// A listener could not be set to save SYNs.
     #[error("a listener cannot be told to keep SYNs (TCP_SAVE_SYN)")]
     Listener(#[source] io::Error),
     /// The ring buffer could not be waited on.
@@ -175,28 +175,28 @@ pub enum KernelError {
         /// aya-log's reason.
         source: Box<aya_log::Error>,
     },
-    /// A record the kernel programs cannot have written.
+    /// A record that the kernel programs cannot have written.
     #[error("the kernel's record in map {map} makes no sense ({what}): the connection is refused")]
     Corrupt {
         /// Name of the map.
         map: &'static str,
-        /// What is wrong with it.
+        /// The fault in the record.
         what: &'static str,
     },
-    /// The helper handed over fewer maps than this version has.
+    /// The helper passed fewer maps than this version has.
     #[error(
         "the helper handed over {found} maps, and not {name}; are both programs of the same version? restart both"
     )]
     MissingMap {
         /// Name of the map.
         name: &'static str,
-        /// How many came.
+        /// Number of maps that were passed.
         found: usize,
     },
 }
 
 impl KernelError {
-    /// Does another daemon serve the same agents?
+    /// Whether another daemon serves the same agents.
     pub fn is_claimed(&self) -> bool {
         matches!(self, Self::Claimed { source: SoleError::Held { .. }, .. })
     }

@@ -1,4 +1,4 @@
-//! Pinned links and other attachments of cgroup programs: what aya has no call for.
+//! bpf(2) calls on pinned links and other attachments of cgroup programs, which aya does not offer.
 #![allow(unsafe_code, reason = "bpf(2) has no safe binding for these commands")]
 
 use std::{
@@ -18,26 +18,26 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
-/// `BPF_LINK_TYPE_TRACING`, of which those of the BPF LSM are some.
+/// `BPF_LINK_TYPE_TRACING`, which includes links of the BPF LSM.
 const LINK_TYPE_TRACING: u32 = 2;
 /// `BPF_LINK_TYPE_CGROUP`.
 const LINK_TYPE_CGROUP: u32 = 3;
 
-/// What a link attaches its program to.
+/// The object to which a link attaches its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// The cgroup with this id; 0 once it is gone, which leaves the link defunct.
+    /// The cgroup with this id; 0 once it is removed, which leaves the link defunct.
     Cgroup(u64),
     /// A function of the kernel, for the whole machine.
     Kernel,
 }
 
-/// What the kernel says of a link.
+/// The kernel's information about a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkInfo {
     /// Id of the attached program.
     pub(super) program_id: u32,
-    /// To what.
+    /// The object that it is attached to.
     pub(super) target: Target,
     /// `enum bpf_attach_type`.
     pub(super) attach_type: u32,
@@ -56,14 +56,14 @@ pub(super) fn open(pin: &Path) -> io::Result<OwnedFd> {
     let mut attr = Attr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     // SAFETY: `attr` is what the command reads, and `path` lives until after the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
-    // SAFETY: a descriptor the kernel has just made, owned by nobody else.
+    // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Asks the kernel about a link; an error of kind `InvalidInput` when it is neither of a cgroup nor of a function of the
-/// kernel's.
+/// Queries a link. Returns an error of kind `InvalidInput` if its target is neither a cgroup nor a function of the
+/// kernel.
 pub(super) fn info(link: &impl AsFd) -> io::Result<LinkInfo> {
-    /// `struct bpf_link_info` with as much of its variants as both have.
+    /// `struct bpf_link_info`, with the part of its variants that both link types need.
     #[repr(C)]
     #[derive(Default)]
     struct Info {
@@ -71,7 +71,7 @@ pub(super) fn info(link: &impl AsFd) -> io::Result<LinkInfo> {
         id: u32,
         prog_id: u32,
         hole: u32,
-        /// `cgroup`: the cgroup's id, and the attach type; `tracing`: the attach type, and what it is attached to.
+        /// `cgroup`: the cgroup's id, and the attach type. `tracing`: the attach type, and the type of the target.
         variant: [u32; 4],
     }
     /// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
@@ -106,9 +106,9 @@ pub(super) fn info(link: &impl AsFd) -> io::Result<LinkInfo> {
     Ok(LinkInfo { program_id: info.prog_id, target, attach_type })
 }
 
-/// Replaces the program of a link, atomically: at every moment the old or the new one runs. Kernel 5.7.
+/// Replaces the program of a link atomically: the old or the new one runs at every moment. Kernel 5.7.
 ///
-/// The kernel checks the program's type and not its attach type: a connect4 program would be run at connect6. The
+/// The kernel checks the program's type but not its attach type: it would run a connect4 program at connect6. The
 /// caller compares [`LinkInfo::attach_type`].
 pub(super) fn update(link: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
     /// The part of `union bpf_attr` that `BPF_LINK_UPDATE` reads.
@@ -130,7 +130,7 @@ pub(super) fn update(link: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends a link's effect before this returns. Removing its pin does so too, but some time later. Kernel 5.9.
+/// Ends a link's effect before it returns. Removing its pin also does so, but some time later. Kernel 5.9.
 pub(super) fn detach(link: &impl AsFd) -> io::Result<()> {
     let mut link_fd = link.as_fd().as_raw_fd().cast_unsigned();
     // SAFETY: the command reads one descriptor, which is open for the duration of the call.
@@ -138,33 +138,33 @@ pub(super) fn detach(link: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// What is attached at one hook of one cgroup, ancestors and descendants apart.
+/// The attachments at one hook of one cgroup, without ancestors and descendants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
     /// No program.
     Nothing,
     /// Programs that allow others beside them, as links always do.
     Shared,
-    /// One that a descendant's takes the place of (`BPF_F_ALLOW_OVERRIDE`).
+    /// A program that a descendant's replaces (`BPF_F_ALLOW_OVERRIDE`).
     Overridable,
-    /// One that wants to be alone.
+    /// A program that excludes others.
     Exclusive,
 }
 
-/// Id and tag of every program in the kernel: the tag is a digest of its instructions, maps and globals left out. Those
-/// that cannot be looked at are left out.
+/// Returns id and tag of every program in the kernel. The tag is a digest of its instructions, without maps and
+/// globals. Programs that cannot be queried are left out.
 pub(super) fn program_tags() -> Vec<(u32, u64)> {
     aya::programs::loaded_programs().flatten().map(|program| (program.id(), program.tag())).collect()
 }
 
-/// Asks what is attached to a cgroup, by links or the old way. Kernel 4.15.
+/// Queries the attachments of a cgroup, by links or by `BPF_PROG_ATTACH`. Kernel 4.15.
 pub(super) fn attached(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Sharing> {
     /// `BPF_F_ALLOW_OVERRIDE`.
     const ALLOW_OVERRIDE: u32 = 1;
     /// `BPF_F_ALLOW_MULTI`.
     const ALLOW_MULTI: u32 = 2;
-    /// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes: all of it, since the kernel writes without asking
-    /// how much of it there is (`revision`, since 6.17).
+    /// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes. It is complete, because the kernel writes
+    /// without checking its size (`revision`, since 6.17).
     #[repr(C)]
     #[derive(Default)]
     struct Attr {
@@ -182,7 +182,7 @@ pub(super) fn attached(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Shari
     }
     let target_fd = cgroup.as_fd().as_raw_fd().cast_unsigned();
     let mut attr = Attr { target_fd, attach_type, ..Attr::default() };
-    // SAFETY: `attr` is what the command reads and writes; without room for ids it tells their number.
+    // SAFETY: `attr` is what the command reads and writes; without room for ids it returns their number.
     unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
     Ok(match attr.attach_flags {
         _ if attr.prog_cnt == 0 => Sharing::Nothing,
@@ -192,13 +192,13 @@ pub(super) fn attached(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Shari
     })
 }
 
-/// Calls bpf(2); fields of `union bpf_attr` beyond `T` count as zero.
+/// Calls bpf(2). Fields of `union bpf_attr` beyond `T` count as zero.
 ///
 /// # Safety
 ///
-/// `T` is `repr(C)` or an integer, has the layout `command` reads, and its pointers are valid for it.
+/// `T` is `repr(C)` or an integer, has the layout that `command` reads, and its pointers are valid for it.
 unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
-    // SAFETY: by the caller's promise, and `attr` is as large as said.
+    // SAFETY: by the caller's guarantee, and `attr` has the given size.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), mem::size_of::<T>()) };
     libc::c_int::try_from(result).ok().filter(|&result| result >= 0).ok_or_else(io::Error::last_os_error)

@@ -1,16 +1,17 @@
-//! The kernel half's user space: cgroups, loading and attaching the programs, and reading what they tell.
+//! The user-space side of the kernel programs: cgroups, loading and attaching, and reading the records of the programs.
 //!
-//! The only module that names `aya`. What each step needs:
+//! This is the only module that uses `aya`. The requirements of each step:
 //!
 //! | step | needs |
 //! |---|---|
-//! | [`Cgroup2::ensure`], [`Cgroup2::move_self_into`] | write access to the cgroup tree (root, or a delegated subtree) |
-//! | [`Redirect::attach`] | `CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`; `CAP_SYS_ADMIN` if bpffs is to be mounted |
-//! | [`Redirect::open`], [`open_maps`], [`check`], [`report()`], [`detach`] | `CAP_DAC_OVERRIDE`: the pin directory belongs to no user; [`check`] only reads |
+//! | [`Cgroup2::ensure`], [`Cgroup2::move_self_into`] | write access to the cgroup tree (root, or delegated) |
+//! | [`Redirect::attach`] | `CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`; `CAP_SYS_ADMIN` to mount bpffs |
+//! | [`Redirect::open`], [`open_maps`], [`report()`], [`detach`] | `CAP_DAC_OVERRIDE`: no user owns the pin directory |
+//! | [`check`] | `CAP_DAC_OVERRIDE`; it only reads |
 //! | [`Namespaces`] | `CAP_SYS_ADMIN`, `CAP_SYS_PTRACE`; `CAP_NET_BIND_SERVICE` for a port below 1024 |
-//! | [`Redirect::adopt`], and everything on a [`Redirect`] once open | nothing, from Linux 5.19; before that `CAP_BPF` |
+//! | [`Redirect::adopt`], and methods of an open [`Redirect`] | nothing, from Linux 5.19; before that `CAP_BPF` |
 //!
-//! A [`Redirect`] holds map descriptors only. Whoever holds a link or program descriptor could detach enforcement, so
+//! A [`Redirect`] holds only map descriptors. A process with a link or program descriptor could detach enforcement, so
 //! none outlives the call that used it.
 
 mod attach;

@@ -1,4 +1,4 @@
-//! Network namespaces of managed processes: finding them, and opening sockets inside.
+//! Finds the network namespaces of managed processes, and opens sockets inside them.
 #![allow(unsafe_code, reason = "getsockopt(SO_NETNS_COOKIE) has no safe binding")]
 
 use std::{
@@ -17,12 +17,12 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Cgroup2, KernelError};
 
-/// Cgroups looked through for one agent, its own and those nested in it.
+/// Cgroups that are examined for one agent, its own and those nested in it.
 const MAX_CGROUPS: usize = 256;
-/// Processes looked at for one agent.
+/// Processes that are examined for one agent.
 const MAX_PROCESSES: usize = 4096;
 
-/// Asks of a socket's namespace: `SO_NETNS_COOKIE` of asm-generic/socket.h. Kernel 5.14.
+/// Option that returns the namespace of a socket: `SO_NETNS_COOKIE` of asm-generic/socket.h. Kernel 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// A network namespace cannot be used.
@@ -31,11 +31,11 @@ pub enum NetnsError {
     /// A file of `/proc` or the cgroup hierarchy.
     #[error("cannot {action} {path}")]
     File {
-        /// What was tried, as a verb.
+        /// The failed action, as a verb.
         action: &'static str,
-        /// On what.
+        /// The path it failed on.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
     /// The process has ended, or moved, since it was listed.
@@ -48,20 +48,20 @@ pub enum NetnsError {
         action: &'static str,
         /// Its inode number.
         inode: u64,
-        /// What setns(2) said.
+        /// The error of setns(2).
         source: io::Error,
     },
     /// A socket, inside.
     #[error("cannot {action} inside network namespace {inode}")]
     Socket {
-        /// What was tried, as a verb with its object.
+        /// The failed action, as a verb with its object.
         action: String,
         /// Its inode number.
         inode: u64,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// The kernel says that the thread is elsewhere.
+    /// According to the kernel, the thread did not enter the namespace.
     #[error("network namespace {inode} has the cookie of the daemon's own")]
     NotEntered {
         /// Its inode number.
@@ -75,22 +75,22 @@ pub enum NetnsError {
 /// The namespaces of one cgroup's processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// By inode number, each with one of its processes. The daemon's own is not among them.
+    /// A process of each namespace, by inode number. The daemon's own namespace is left out.
     pub others: BTreeMap<u64, i32>,
-    /// There are more cgroups or processes than are looked at.
+    /// There are more cgroups or processes than were examined.
     pub cut: bool,
 }
 
-/// The network namespaces of a host, as a process sees it that stays in one and visits others.
+/// The network namespaces of a host, for a process that stays in one and visits others.
 ///
-/// Of a process with threads in several namespaces only the first thread's counts.
+/// For a process with threads in several namespaces, only the first thread's namespace counts.
 #[derive(Debug)]
 pub struct Namespaces {
     home: Netns,
     cookie: u64,
 }
 
-/// An open namespace. It lives for as long as this does.
+/// An open namespace. It exists at least as long as this value.
 #[derive(Debug)]
 struct Netns {
     file: File,
@@ -98,7 +98,7 @@ struct Netns {
 }
 
 impl Namespaces {
-    /// Takes the calling thread's namespace as its own.
+    /// Records the calling thread's namespace as home.
     ///
     /// # Errors
     /// [`NetnsError::File`], [`NetnsError::Socket`]: the kernel is older than 5.14.
@@ -108,12 +108,12 @@ impl Namespaces {
         Ok(Namespaces { home, cookie })
     }
 
-    /// The cookie of that namespace.
+    /// Returns the cookie of the home namespace.
     pub(super) fn home(&self) -> u64 {
         self.cookie
     }
 
-    /// The namespaces of the processes in a cgroup and below. A cgroup that is gone has none.
+    /// Returns the namespaces of the processes in a cgroup and below. A removed cgroup has none.
     ///
     /// # Errors
     /// [`NetnsError::File`], [`NetnsError::Kernel`].
@@ -121,7 +121,7 @@ impl Namespaces {
         let (members, cut) = walk(cgroups, cgroup)?;
         let mut found = Found { cut, ..Found::default() };
         for pid in members {
-            // Not to be read is to have ended, or to be a zombie.
+            // Unreadable: the process has ended, or is a zombie.
             if let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net"))
                 && namespace.ino() != self.home.inode
             {
@@ -131,11 +131,11 @@ impl Namespaces {
         Ok(found)
     }
 
-    /// Runs `work` inside the namespace of a process of the cgroup, with the namespace's cookie; the calling thread then
-    /// returns to its own.
+    /// Runs `work` inside the namespace of a process of the cgroup, with the namespace's cookie. The calling thread
+    /// then returns to its own namespace.
     ///
     /// # Errors
-    /// [`NetnsError`]. After [`is_lost`](NetnsError::is_lost) the thread is good for nothing but to end.
+    /// [`NetnsError`]. If [`is_lost`](NetnsError::is_lost), the thread must end.
     pub fn visit<T>(
         &self,
         process: i32,
@@ -144,7 +144,7 @@ impl Namespaces {
         work: impl FnOnce(u64) -> Result<T, NetnsError>,
     ) -> Result<T, NetnsError> {
         let other = Netns::open(Path::new(&format!("/proc/{process}/ns/net")))?;
-        // After it was opened: whoever has this process id by now is a member too, or nothing is done.
+        // Checked after opening: the process that now has this id must be a member too, or the visit fails.
         if other.inode != inode || !is_member(process, cgroup) {
             return Err(NetnsError::Moved(process));
         }
@@ -158,7 +158,7 @@ impl Namespaces {
 }
 
 impl NetnsError {
-    /// Is the thread in a namespace that is not its own?
+    /// Whether the thread is in a namespace other than its own.
     pub fn is_lost(&self) -> bool {
         matches!(self, NetnsError::Enter { action: "return to", .. })
     }
@@ -180,7 +180,7 @@ impl Netns {
         })
     }
 
-    /// The cookie of the namespace that the calling thread is in.
+    /// Returns the cookie of the calling thread's namespace.
     fn cookie(&self) -> Result<u64, NetnsError> {
         let ask = || {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
@@ -194,7 +194,7 @@ impl Netns {
     }
 }
 
-/// The cookie of a socket's network namespace: unique since boot.
+/// Returns the cookie of a socket's network namespace, unique since boot.
 pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(mem::size_of_val(&cookie)).unwrap_or(0);
@@ -211,12 +211,12 @@ pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The processes in a cgroup and below, as many as are looked at. A cgroup that is gone has none.
+/// Returns the processes in a cgroup and below, up to the limits. A removed cgroup has none.
 pub(super) fn members(cgroups: &Cgroup2, cgroup: &Path) -> Result<Vec<i32>, NetnsError> {
     walk(cgroups, cgroup).map(|(members, _)| members)
 }
 
-/// The same, and whether there are more.
+/// Returns the processes, and whether there are more.
 fn walk(cgroups: &Cgroup2, cgroup: &Path) -> Result<(Vec<i32>, bool), NetnsError> {
     let (mut members, mut seen) = (Vec::new(), HashSet::new());
     let mut pending = vec![cgroups.path(cgroup)?];
@@ -242,7 +242,7 @@ fn walk(cgroups: &Cgroup2, cgroup: &Path) -> Result<(Vec<i32>, bool), NetnsError
     Ok((members, cut))
 }
 
-/// Is the process in this cgroup, or below it? (cgroups(7): the line of cgroup2 in `/proc/PID/cgroup`.)
+/// Whether the process is in this cgroup, or below it (cgroups(7): the line of cgroup2 in `/proc/PID/cgroup`).
 fn is_member(process: i32, cgroup: &Path) -> bool {
     let own = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
     own.lines().filter_map(|line| line.strip_prefix("0::/")).any(|path| Path::new(path).starts_with(cgroup))
@@ -267,7 +267,8 @@ fn directories(cgroup: &Path) -> Result<Vec<PathBuf>, NetnsError> {
     Ok(nested.map(|entry| entry.path()).collect())
 }
 
-/// A cgroup that was removed while it was looked at; a threaded one lists no processes (`EOPNOTSUPP`), its parent does.
+/// Whether the cgroup was removed during the walk, or is a threaded one, whose parent lists the processes
+/// (`EOPNOTSUPP`).
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP))
 }

@@ -10,27 +10,28 @@ use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
-/// Cgroups that are looked at. An agent may nest as many as it likes.
+/// Cgroups that are examined. An agent may nest any number.
 const MAX_CGROUPS: usize = 1024;
-/// Processes that are looked at. Further ones are only counted.
+/// Processes that are examined. Further ones are only counted.
 const MAX_LOOKED_AT: usize = 1024;
 
-/// The field of `/proc/PID/stat` that has the start, counted from the state behind the name (`proc_pid_stat(5)`: field 22).
+/// The field of `/proc/PID/stat` with the start time, counted from the state behind the name (`proc_pid_stat(5)`: field
+/// 22).
 const START_FIELD: usize = 22 - 3;
 
-/// What runs in a cgroup.
+/// The processes of a cgroup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Processes {
-    /// How many there are.
+    /// Number of processes.
     pub count: usize,
     /// Their users.
     pub uids: BTreeSet<u32>,
-    /// When the oldest of them was started.
+    /// Start time of the oldest one.
     pub since: Option<Timestamp>,
 }
 
-/// Looks at the processes in the cgroup's `directory` and below. One that ends meanwhile is left out; a cgroup that is gone
-/// has none.
+/// Examines the processes in the cgroup's `directory` and below. A process that ends meanwhile is left out; a removed
+/// cgroup has none.
 pub fn processes(directory: &Path, now: Timestamp) -> Processes {
     let mut found = Processes::default();
     let mut oldest = None;
@@ -49,7 +50,7 @@ pub fn processes(directory: &Path, now: Timestamp) -> Processes {
     found
 }
 
-/// Processes as `cgroup.procs` lists them (cgroups(7)), by number.
+/// Returns the processes that `cgroup.procs` lists (cgroups(7)), by number.
 fn pids(directory: &Path) -> Vec<u32> {
     let mut pending = vec![directory.to_owned()];
     let mut all = Vec::new();
@@ -63,7 +64,8 @@ fn pids(directory: &Path) -> Vec<u32> {
     all
 }
 
-/// Clock ticks from the host's start to the process's. The name before it may hold anything, also `)`.
+/// Returns the clock ticks from the host's start to the process's. The name before the field may contain any character,
+/// also `)`.
 fn start_ticks(stat: &str) -> Option<u64> {
     let behind_name = &stat[stat.rfind(')')? + 1..];
     behind_name.split_ascii_whitespace().nth(START_FIELD)?.parse().ok()

@@ -1,4 +1,4 @@
-//! What the serving process does with the kernel half: look flows up, keep the agents' entries, read counters.
+//! The serving process's use of the kernel programs' maps: look flows up, maintain the agents' entries, read counters.
 
 use std::{
     collections::BTreeMap,
@@ -28,10 +28,10 @@ use super::{
     syn::{self, Syn},
 };
 
-/// Makes an entry and changes none: bpf(2).
+/// Creates an entry, and changes no existing one: bpf(2).
 const BPF_NOEXIST: u64 = 1;
 
-/// Handles of the pinned maps. Holds no link and no program, so whoever takes over this process cannot detach them.
+/// Handles of the pinned maps. It holds no link and no program, so an attacker in this process cannot detach them.
 pub struct Redirect {
     announced: Mutex<HashMap<MapData, TupleKey, Ident>>,
     listeners: Mutex<SkStorage<MapData, u32>>,
@@ -44,12 +44,12 @@ pub struct Redirect {
     unidentified: AtomicU64,
 }
 
-/// What it is made of, in the order in which the maps are handed over.
+/// The maps that it consists of, in the order in which they are passed.
 const MAPS: [&str; 6] =
     [names::TUP, names::LISTENERS, names::AGENTS, names::TAKEN, names::STATS, names::DENY];
 
 impl Redirect {
-    /// Loads and attaches the programs, or replaces those a former daemon left attached, and opens the maps.
+    /// Loads and attaches the programs, or replaces those that an earlier daemon attached, and opens the maps.
     ///
     /// Enforcement outlives this value and this process, until [`detach`](super::detach).
     pub fn attach(config: &KernelConfig) -> Result<Self, KernelError> {
@@ -65,7 +65,7 @@ impl Redirect {
         Self::of(|name| MapData::from_pin(pins.map(name)).map_err(KernelError::map("open pinned", name)))
     }
 
-    /// Takes over what another process got from [`open_maps`].
+    /// Adopts the maps that another process opened with [`open_maps`].
     pub fn adopt(maps: Vec<OwnedFd>) -> Result<Self, KernelError> {
         let found = maps.len();
         let mut named: BTreeMap<&str, OwnedFd> = MAPS.into_iter().zip(maps).collect();
@@ -92,10 +92,10 @@ impl Redirect {
         })
     }
 
-    /// Takes the kernel's record of an accepted connection, some microseconds, and once: a second call finds none. `None`
-    /// when it was not made by a managed process.
+    /// Takes the kernel's record of an accepted connection, in some microseconds. A second call finds none. Returns
+    /// `None` if the client is not a managed process.
     ///
-    /// A record is of one SYN, by its sequence number too: see [`TupleKey`].
+    /// A record belongs to one SYN, identified also by its sequence number: see [`TupleKey`].
     pub fn flow(&self, accepted: &impl AsFd) -> Result<Option<Flow>, KernelError> {
         let flow = self.announcement(accepted)?.as_ref().map(flow).transpose()?;
         let counter = if flow.is_some() { &self.identified } else { &self.unidentified };
@@ -113,14 +113,15 @@ impl Redirect {
             Err(MapError::KeyNotFound) => return Ok(None),
             Err(error) => return Err(KernelError::map("read", names::TUP)(error)),
         };
-        // The daemon's clock is an argument elsewhere; this one is the kernel's, whose times these are.
+        // The daemon's clock is an argument elsewhere. The record's time comes from the kernel's clock, so this reads
+        // the same one.
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::MAX, Duration::from);
         let age = now.saturating_sub(Duration::from_nanos(ident.ktime));
         if age > Duration::from_nanos(names::TUP_LIFE) {
             return Ok(None);
         }
         match announced.remove(&key) {
-            // The kernel made room in the meantime.
+            // The kernel has evicted the entry meanwhile.
             Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {}
             removed => removed.map_err(KernelError::map("write", names::TUP))?,
         }
@@ -129,21 +130,21 @@ impl Redirect {
         Ok(Some(ident))
     }
 
-    /// One connection of an agent waits no more: so many more may.
+    /// Counts one connection of an agent as accepted, so that one more may wait.
     fn make_room(&self, agent_cgid: u64) -> Result<(), KernelError> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let number = match taken.get(&agent_cgid, 0) {
             Ok(number) => number,
-            // Removed in the meantime.
+            // Removed meanwhile.
             Err(MapError::KeyNotFound) => return Ok(()),
             Err(error) => return Err(KernelError::map("read", names::TAKEN)(error)),
         };
         taken.insert(agent_cgid, number.wrapping_add(1), 0).map_err(KernelError::map("write", names::TAKEN))
     }
 
-    /// Marks a bound or listening TCP socket, or the UDP socket of a resolver, as the daemon's: managed processes are redirected to
-    /// no other. The mark goes with the socket, so whoever is handed it by the service manager inherits it too.
-    /// The kernel keeps the SYNs of its connections, for [`flow`](Self::flow).
+    /// Marks a bound or listening TCP socket, or the UDP socket of a resolver, as the daemon's. Managed processes are
+    /// redirected to no other. The mark belongs to the socket, so a process that receives the socket from the service
+    /// manager inherits it. The kernel saves the SYNs of its connections, for [`flow`](Self::flow).
     pub fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
         if SockRef::from(listener).r#type().map_err(KernelError::Listener)? == Type::STREAM {
             syn::keep(listener).map_err(KernelError::Listener)?;
@@ -154,9 +155,9 @@ impl Redirect {
             .map_err(KernelError::map("write", names::LISTENERS))
     }
 
-    /// Tells the kernel of an agent by its cgroup id, or changes what it was told.
+    /// Adds an agent to the kernel's map by its cgroup id, or changes its entry.
     pub fn set_agent(&self, cgroup_id: u64, entry: AgentEntry) -> Result<(), KernelError> {
-        // A panic elsewhere leaves the handle as it was: it holds a descriptor and no state.
+        // A panic elsewhere leaves the handle intact: it holds a descriptor and no state.
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         agents.insert(cgroup_id, entry, 0).map_err(KernelError::map("write", names::AGENTS))?;
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,15 +167,15 @@ impl Redirect {
         }
     }
 
-    /// Makes the kernel forget an agent, whose connections are then redirected still and its DNS refused. An id it does
-    /// not know is no error.
+    /// Removes an agent from the kernel's map. Its connections are still redirected, and its DNS is refused. It is no
+    /// error if the id is unknown.
     pub fn remove_agent(&self, cgroup_id: u64) -> Result<(), KernelError> {
         forget(&self.agents, names::AGENTS, cgroup_id)?;
         forget(&self.taken, names::TAKEN, cgroup_id)
     }
 
-    /// The kernel's counters by name, summed over the CPUs; each counts since the maps were first pinned, and
-    /// those of accepted connections since this was opened.
+    /// Returns the kernel's counters by name, summed over the CPUs. Each counts since the maps were first pinned. Those
+    /// of accepted connections count since this was opened.
     pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, KernelError> {
         let mut stats = Vec::with_capacity(Stat::COUNT + 2);
         for stat in Stat::ALL {
@@ -185,26 +186,27 @@ impl Redirect {
         Ok(stats)
     }
 
-    /// One counter, summed over the CPUs.
+    /// Returns one counter, summed over the CPUs.
     pub(super) fn stat(&self, stat: Stat) -> Result<u64, KernelError> {
         let values = self.stats.get(&(stat as u32), 0).map_err(KernelError::map("read", names::STATS))?;
         Ok(values.iter().sum())
     }
 
-    /// The refusals, for the one task that reads them; `None` when it has been taken. Call it inside a tokio runtime.
+    /// Returns the refusals, for the one task that reads them; `None` if they were taken already. Call it inside a
+    /// tokio runtime.
     pub fn take_denials(&self) -> Result<Option<Denials>, KernelError> {
         let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
         denials.take().map(Denials::new).transpose()
     }
 
-    /// The programs' log, for the one task that reads it; `None` when it is off, was taken, or belongs to another process
-    /// that attached them.
+    /// Returns the programs' log, for the one task that reads it. `None` if it is off, was taken, or belongs to another
+    /// process that attached the programs.
     pub fn take_log(&self) -> Option<KernelLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// Opens the pinned maps that a [`Redirect`] is made of, for a process that may not: see [`Redirect::adopt`].
+/// Opens the pinned maps of a [`Redirect`], for a process that cannot open them: see [`Redirect::adopt`].
 pub fn open_maps(bpffs_dir: &Path) -> Result<Vec<OwnedFd>, KernelError> {
     let pins = Pins::below(bpffs_dir);
     let open = |name: &&'static str| {
@@ -214,7 +216,7 @@ pub fn open_maps(bpffs_dir: &Path) -> Result<Vec<OwnedFd>, KernelError> {
     MAPS.iter().map(open).collect()
 }
 
-/// Removes what may be there no more.
+/// Removes an entry that may be gone already.
 fn forget<V: aya::Pod>(
     map: &Mutex<HashMap<MapData, u64, V>>,
     name: &'static str,
@@ -226,7 +228,7 @@ fn forget<V: aya::Pod>(
     }
 }
 
-/// Where the record of a connection is that began with `syn`.
+/// Returns the key of the record for a connection that began with `syn`.
 fn key(syn: &Syn, netns: u64) -> TupleKey {
     TupleKey {
         netns,
@@ -239,7 +241,7 @@ fn key(syn: &Syn, netns: u64) -> TupleKey {
     }
 }
 
-/// Reads a record, and refuses one that no kernel program of ours wrote.
+/// Decodes a record, and rejects one that OneCLI's programs cannot have written.
 fn flow(ident: &Ident) -> Result<Flow, KernelError> {
     let corrupt = |what| KernelError::Corrupt { map: names::TUP, what };
     if ident.flags & IdentFlags::REDIRECTED == 0 {
@@ -263,20 +265,20 @@ fn flow(ident: &Ident) -> Result<Flow, KernelError> {
     })
 }
 
-/// An address and port as the kernel half writes them, both in network byte order; IPv4 where it is mapped.
+/// Converts an address and port as the programs write them, both in network byte order; IPv4 if it is mapped.
 pub(super) fn address(addr: [u8; 16], port: u16) -> SocketAddr {
     let addr = IpAddr::V6(Ipv6Addr::from(addr)).to_canonical();
     SocketAddr::new(addr, u16::from_be(port))
 }
 
-/// The upper and the lower 32 bits.
+/// Returns the upper and the lower 32 bits.
 #[expect(clippy::cast_possible_truncation, reason = "each half is 32 bits")]
 pub(super) const fn halves(packed: u64) -> (u32, u32) {
     ((packed >> 32) as u32, packed as u32)
 }
 
-/// A task's name as the process chose it. It may hold anything: whoever shows or writes it down escapes it first
-/// (`audit::Text`).
+/// Returns a task's name as the process chose it. It may contain any text: callers escape it before they show or store
+/// it (`audit::Text`).
 pub(super) fn comm(raw: &[u8; COMM_LEN]) -> String {
     let name = raw.split(|&byte| byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()

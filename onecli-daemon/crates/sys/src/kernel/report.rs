@@ -1,4 +1,4 @@
-//! What `onecli doctor` tells of the kernel half, each with what to do about it.
+//! The checks of the kernel side in `onecli doctor`, each with a fix.
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
@@ -12,9 +12,9 @@ use super::{
     conflict, link, netns, security,
 };
 
-/// Looks at all that transparent mode depends on. Changes nothing; what cannot be looked at is told too.
+/// Checks everything that transparent mode depends on, and changes nothing. A check that cannot run is reported too.
 ///
-/// As root it tells everything; without `CAP_SYS_ADMIN` it says so and leaves out what needs it.
+/// Root sees all checks. Without `CAP_SYS_ADMIN` the report says that, and omits the checks that need it.
 pub fn report(config: &KernelConfig) -> Vec<Check> {
     let mut checks = vec![kernel(), btf()];
     let cgroups = match Cgroup2::find() {
@@ -49,7 +49,7 @@ pub fn report(config: &KernelConfig) -> Vec<Check> {
     checks
 }
 
-/// What needs which kernel, oldest first. The floor is the last one that is not optional.
+/// Features and the kernel that each needs, oldest first.
 const FEATURES: [((u32, u32), &str); 6] = [
     ((5, 7), "programs stay attached without a daemon (links)"),
     ((5, 12), "sockets remember where they were born"),
@@ -58,21 +58,21 @@ const FEATURES: [((u32, u32), &str); 6] = [
     ((5, 19), "the serving process reads the kernel's records without a capability"),
     ((6, 1), "the first long-term release with all of these"),
 ];
-/// The oldest kernel that has all the programs need.
+/// The oldest kernel that has everything the programs need.
 const OLDEST: (u32, u32) = (5, 15);
-/// The oldest that lacks nothing, as a long-term release.
+/// The oldest long-term release that lacks nothing.
 const RECOMMENDED: (u32, u32) = (6, 1);
 
 fn kernel() -> Check {
     judge(&release())
 }
 
-/// The running kernel's, as uname(2) tells it.
+/// Returns the running kernel's release, from uname(2).
 pub(super) fn release() -> String {
     nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Judges a kernel by its release, as uname(2) tells it.
+/// Judges a kernel by its release, as uname(2) returns it.
 pub(super) fn judge(release: &str) -> Check {
     let Some(version) = parse_version(release) else {
         return Check::warn(
@@ -99,7 +99,7 @@ pub(super) fn judge(release: &str) -> Check {
     }
 }
 
-/// Major and minor version of a release such as `6.1.0-18-amd64`.
+/// Returns major and minor version of a release such as `6.1.0-18-amd64`.
 pub(super) fn parse_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -118,7 +118,7 @@ fn btf() -> Check {
     }
 }
 
-/// Those of the process that asks. The daemon started in the same place gets the same.
+/// Checks the capabilities of the calling process. A daemon started in the same place gets the same ones.
 fn capabilities() -> Check {
     let needed = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
     let missing: Vec<String> = needed
@@ -136,7 +136,7 @@ fn capabilities() -> Check {
     )
 }
 
-/// The layer that only some kernels have.
+/// Checks the layer that only some kernels have.
 fn security_modules(config: &KernelConfig) -> Check {
     if Pins::below(&config.bpffs_dir).are_secured() {
         return Check::ok("bpf lsm", "agents are refused what they send over connections made outside");
@@ -158,13 +158,14 @@ fn security_modules(config: &KernelConfig) -> Check {
     )
 }
 
-/// What lets a process send what no program here sees, or turn it aside behind them.
+/// Capabilities with which a process can send data past the programs, or redirect packets behind them.
 const POWERS: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (21, "CAP_SYS_ADMIN")];
 
-/// Managed processes that no program holds: with these capabilities, in a network namespace that leads somewhere.
+/// Reports managed processes that the programs cannot hold: those with these capabilities, in a network namespace with
+/// a way out.
 fn powers(config: &KernelConfig, cgroups: &Cgroup2) -> Check {
     const NAME: &str = "agents' capabilities";
-    /// Processes named.
+    /// Processes that are named.
     const SHOWN: usize = 5;
     let found = match netns::members(cgroups, &config.agents_root) {
         Ok(members) => members,
@@ -193,7 +194,7 @@ fn powers(config: &KernelConfig, cgroups: &Cgroup2) -> Check {
     )
 }
 
-/// Which of [`POWERS`] `/proc/PID/status` (proc(5)) has in force.
+/// Returns which of [`POWERS`] are effective according to `/proc/PID/status` (proc(5)).
 pub(super) fn held(status: &str) -> Option<String> {
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
@@ -202,7 +203,7 @@ pub(super) fn held(status: &str) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// Does `/proc/PID/net/dev` list any device but the loopback?
+/// Whether `/proc/PID/net/dev` lists a device other than the loopback.
 pub(super) fn leads_out(devices: &str) -> bool {
     devices.lines().skip(2).filter_map(|line| line.split_once(':')).any(|(name, _)| name.trim() != "lo")
 }
@@ -233,7 +234,7 @@ fn agents_root(config: &KernelConfig, cgroups: &Cgroup2) -> Check {
     }
 }
 
-/// What other versions left behind.
+/// Checks for pins of other versions.
 fn pins(config: &KernelConfig) -> Check {
     let pins = Pins::below(&config.bpffs_dir);
     match pins.other_versions() {
@@ -265,7 +266,7 @@ fn programs(config: &KernelConfig, cgroups: &Cgroup2) -> Vec<Check> {
             return vec![Check::fail("programs", text(&error), fix)];
         }
     };
-    // Without these programs loaded there is nothing to compare.
+    // Without these programs loaded, there is nothing to compare.
     let ours = tags(config, cgroups).unwrap_or_default();
     let running = link::program_tags();
     health.links.into_iter().map(|found| program(&found, &ours, &running)).collect()
@@ -307,7 +308,7 @@ fn program(found: &LinkHealth, ours: &[(&'static str, u64)], running: &[(u32, u6
     }
 }
 
-/// An error with the system's own words.
+/// Formats an error with the system's own message.
 fn text(error: &KernelError) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
@@ -315,15 +316,15 @@ fn text(error: &KernelError) -> String {
     }
 }
 
-/// Whether something keeps this host's clock right, as the kernel was told (adjtimex(2)). Certificates, tokens and the audit
-/// log go by it.
+/// Checks whether the kernel reports this host's clock as synchronised (adjtimex(2)). Certificates, tokens and the
+/// audit log depend on it.
 #[expect(unsafe_code, reason = "a system call that no crate of ours has")]
 pub fn clock() -> Check {
     const NAME: &str = "clock";
     let fix = "have it set from the network ('timedatectl set-ntp true', or chrony): certificates and tokens end by it";
     // SAFETY: integers and padding, for which zeroes are values.
     let mut told: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: writes into the structure alone; without modes it changes nothing, which needs no privilege.
+    // SAFETY: writes only into the structure. Without modes it changes nothing, which needs no privilege.
     if unsafe { libc::adjtimex(&raw mut told) } < 0 {
         return Check::warn(NAME, format!("cannot be asked: {}", io::Error::last_os_error()), fix);
     }
@@ -333,8 +334,8 @@ pub fn clock() -> Check {
     Check::ok(NAME, format!("kept right, within {} ms", told.maxerror / 1000))
 }
 
-/// Ports of ours that anybody may get: those that the kernel hands out by itself, and those that are taken while no
-/// daemon is there (`serving` or perhaps so: not looked at). In the network namespace of the caller.
+/// Checks for ports of the daemon that another process may get: those that the kernel assigns automatically, and those
+/// in use while no daemon runs (skipped if `serving`, or if that is unknown). In the network namespace of the caller.
 pub fn ports(ours: &[u16], serving: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
@@ -388,7 +389,7 @@ pub(super) fn lists(list: &str, port: u16) -> bool {
     })
 }
 
-/// Port and uid of each listener in a table of `/proc/net/tcp` (`proc_net(5)`).
+/// Returns port and uid of each listener in a table of `/proc/net/tcp` (`proc_net(5)`).
 pub(super) fn listeners(table: &str) -> Vec<(u16, u32)> {
     /// `TCP_LISTEN`.
     const LISTEN: &str = "0A";

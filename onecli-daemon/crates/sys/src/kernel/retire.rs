@@ -1,4 +1,4 @@
-//! Removing the programs for good, without setting an agent free.
+//! Removes the programs for good, without releasing a running agent from enforcement.
 
 use std::{
     collections::BTreeSet,
@@ -14,35 +14,35 @@ use super::{
     link::Target,
 };
 
-/// Directories below an agents root's mount that are looked at for a cgroup id. A host has some hundred.
+/// Directories below the root of cgroup2 that are searched for a cgroup id. A host has some hundred.
 const MAX_CGROUPS: usize = 100_000;
 
-/// What became of the programs.
+/// The result of removing the programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retired {
-    /// Directories of the cgroups whose agents the programs held.
+    /// Directories of the cgroups that the agents' programs were attached to.
     pub cgroups: Vec<PathBuf>,
-    /// Why the programs are still attached; `None` where they are not.
+    /// The reason why the programs are still attached; `None` if they are not.
     pub kept: Option<Kept>,
 }
 
-/// Why programs stay attached.
+/// Reasons why programs stay attached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Kept {
-    /// Processes live there. Without the programs they would reach the network directly.
+    /// Processes run there. Without the programs they would reach the network directly.
     #[error("agents are still running in {}", .0.display())]
     Populated(PathBuf),
-    /// A link says which cgroup it holds, and no directory has that id.
+    /// A link names a cgroup, and no directory has that id.
     #[error("the kernel programs hold cgroup {0}, and no directory of cgroup2 has that id")]
     Unknown(u64),
 }
 
-/// Detaches the programs that are pinned below `bpffs_dir`, unless a process lives in a cgroup that they hold. The links
-/// themselves say which cgroups those are, so a configuration that changed since makes no difference. In doubt the programs
-/// stay.
+/// Detaches the programs that are pinned below `bpffs_dir`, unless a process is in a cgroup that they are attached to.
+/// The links name those cgroups, so a later change of the configuration makes no difference. In doubt the programs stay
+/// attached.
 ///
 /// # Errors
-/// [`KernelError`]; the programs are attached then, or nothing says that they are not.
+/// [`KernelError`]; the programs are then attached, or their state is unknown.
 pub fn retire(bpffs_dir: &Path) -> Result<Retired, KernelError> {
     let pins = Pins::below(bpffs_dir);
     if pins.are_absent() {
@@ -66,7 +66,8 @@ pub fn retire(bpffs_dir: &Path) -> Result<Retired, KernelError> {
     Ok(Retired { cgroups: found, kept: None })
 }
 
-/// Ids of the cgroups that the agents' programs are attached to. A link whose cgroup is gone holds nobody.
+/// Returns the ids of the cgroups that the agents' programs are attached to. A link whose cgroup is removed is left
+/// out.
 fn held(pins: &Pins) -> Result<BTreeSet<u64>, KernelError> {
     let mut ids = BTreeSet::new();
     for hook in attach::hooks(pins).filter(|hook| hook.place == Place::Agents) {
@@ -79,7 +80,7 @@ fn held(pins: &Pins) -> Result<BTreeSet<u64>, KernelError> {
     Ok(ids)
 }
 
-/// The directory whose inode number is the cgroup's id, wherever in the hierarchy it is.
+/// Returns the directory whose inode number is the cgroup's id, anywhere in the hierarchy.
 fn with_id(root: &Path, id: u64) -> Option<PathBuf> {
     let mut directories = vec![root.to_owned()];
     for _ in 0..MAX_CGROUPS {

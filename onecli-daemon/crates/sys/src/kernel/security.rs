@@ -1,4 +1,4 @@
-//! The BPF LSM: whether this kernel runs its programs, and attaching them.
+//! The BPF LSM: detects whether this kernel runs its programs, and attaches them.
 #![allow(unsafe_code, reason = "lsm_list_modules(2) has no safe binding")]
 
 use std::{error::Error, fs, io, sync::OnceLock};
@@ -10,17 +10,18 @@ use aya::{
 
 use super::btf::Kernel;
 
-/// The list of active security modules, where securityfs is mounted, which systemd does.
+/// The list of active security modules, if securityfs is mounted, which systemd does.
 const LIST: &str = "/sys/kernel/security/lsm";
 /// `LSM_ID_BPF` of linux/lsm.h.
 const LSM_ID_BPF: u64 = 109;
 /// `lsm_list_modules(2)`: the same number on every architecture. Linux 6.8.
 const LSM_LIST_MODULES: libc::c_long = 461;
 
-/// Whether programs of the BPF LSM run. They can be attached to a kernel that never calls them: its list of security modules,
-/// which the boot parameter `lsm=` sets, has to name `bpf`. Where neither the list nor the system call is there: no.
+/// Whether programs of the BPF LSM run. They can be attached to a kernel that never calls them: `bpf` must be in its
+/// list of security modules, which the boot parameter `lsm=` sets. False if neither the list nor the system call is
+/// available.
 ///
-/// Asked once: it does not change while the kernel runs, and the helper's filter has no such call.
+/// Determined once: it does not change while the kernel runs, and the helper's filter does not allow the call.
 pub(super) fn is_active() -> bool {
     static ACTIVE: OnceLock<bool> = OnceLock::new();
     *ACTIVE.get_or_init(|| match fs::read_to_string(LIST) {
@@ -29,9 +30,9 @@ pub(super) fn is_active() -> bool {
     })
 }
 
-/// Ids of the active security modules.
+/// Returns ids of the active security modules.
 fn listed() -> io::Result<Vec<u64>> {
-    /// More than there are.
+    /// More than exist.
     const ROOM: usize = 64;
     let mut modules = vec![0_u64; ROOM];
     let mut bytes = u32::try_from(size_of_val(modules.as_slice())).map_err(io::Error::other)?;
@@ -41,15 +42,15 @@ fn listed() -> io::Result<Vec<u64>> {
     Ok(modules)
 }
 
-/// What loading such programs needs to know of the kernel: read at an attach, and forgotten after it.
+/// The kernel's type information that loading such programs requires. Read at attach, and dropped afterwards.
 pub(super) struct Security {
     types: Btf,
     marks: (u32, u32),
 }
 
 impl Security {
-    /// `None` where the kernel runs no such program, or does not tell which sockets are its own: then nobody knows whom a
-    /// refusal would hit.
+    /// Returns `None` if the kernel runs no such program, or does not show which sockets are its own: a refusal could
+    /// then hit the kernel's sockets.
     pub(super) fn of_kernel() -> Option<Self> {
         if !is_active() {
             return None;
@@ -59,7 +60,7 @@ impl Security {
         Some(Self { types: Btf::from_sys_fs().ok()?, marks })
     }
 
-    /// Where `struct sock` has `sk_kern_sock` and `sk_allocation`, bits.
+    /// Returns the offsets of `sk_kern_sock` and `sk_allocation` in `struct sock`, bits.
     pub(super) fn marks(&self) -> (u32, u32) {
         self.marks
     }
@@ -70,7 +71,7 @@ impl Security {
     }
 }
 
-/// Attaches a program, and gives its link to the caller.
+/// Attaches a program, and returns its link.
 pub(super) fn link_program(program: &mut Lsm) -> Result<FdLink, Box<dyn Error + Send + Sync>> {
     let id = program.attach()?;
     Ok(program.take_link(id)?.into())

@@ -1,5 +1,5 @@
-//! The SYN of an accepted connection, which the kernel keeps for the listener that asked for it (`TCP_SAVE_SYN` of
-//! tcp(7), Linux 4.2; RFC 9293 for the header).
+//! The SYN of an accepted connection, which the kernel saves for a listener with `TCP_SAVE_SYN` (tcp(7), Linux 4.2; RFC
+//! 9293 for the header).
 #![allow(unsafe_code, reason = "getsockopt(TCP_SAVED_SYN) has no safe binding")]
 
 use std::{
@@ -13,10 +13,10 @@ use onecli_common::mapped;
 const TCP_SAVE_SYN: libc::c_int = 27;
 const TCP_SAVED_SYN: libc::c_int = 28;
 
-/// The longest IPv4 or IPv6 header that a local SYN has, and the longest TCP header.
+/// The longest IPv4 or IPv6 header of a local SYN, and the longest TCP header.
 const LONGEST: usize = 60 + 60;
 
-/// Who began a connection, as the packet had it.
+/// The client and server of a connection, as in the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Syn {
     /// Network byte order, IPv4 mapped.
@@ -29,11 +29,11 @@ pub(super) struct Syn {
     pub(super) to_port: u16,
     /// The initial sequence number.
     pub(super) seq: u32,
-    /// What the kernel drew for the packet: [`TupleKey::drawn`](onecli_common::TupleKey::drawn).
+    /// The random number that the kernel drew for the packet: [`TupleKey::drawn`](onecli_common::TupleKey::drawn).
     pub(super) drawn: u32,
 }
 
-/// Has the kernel keep the SYN of each connection to a TCP listener, listening by now or not.
+/// Makes the kernel save the SYN of each connection to a TCP listener, which need not listen yet.
 pub(super) fn keep(listener: &impl AsFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     let length = libc::socklen_t::try_from(mem::size_of_val(&on)).unwrap_or(0);
@@ -50,8 +50,8 @@ pub(super) fn keep(listener: &impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Takes the SYN of an accepted connection, once. `None` where there is none: it was taken, the listener did not ask, or
-/// the handshake was one of SYN cookies, for which the kernel keeps nothing.
+/// Takes the SYN of an accepted connection, once. Returns `None` if it was taken already, the listener did not request
+/// it, or the handshake used SYN cookies, for which the kernel saves nothing.
 pub(super) fn take(accepted: &impl AsFd) -> io::Result<Option<Syn>> {
     let mut headers = [0_u8; LONGEST];
     let mut length = libc::socklen_t::try_from(headers.len()).unwrap_or(0);
@@ -72,7 +72,7 @@ pub(super) fn take(accepted: &impl AsFd) -> io::Result<Option<Syn>> {
     Ok(parse(&headers[..length]))
 }
 
-/// Reads an IP header without extensions, and the TCP header behind it.
+/// Parses an IP header without extensions, and the TCP header behind it.
 pub(super) fn parse(headers: &[u8]) -> Option<Syn> {
     const FLOW_LABEL: u32 = 0xf_ffff;
     let (from, to, length, drawn) = match headers.first()? >> 4 {

@@ -1,7 +1,7 @@
-//! Against the running kernel: real cgroups, programs and connections.
+//! Tests against the running kernel: real cgroups, programs and connections.
 //!
-//! As root with BPF these tests fail when anything is broken; otherwise they say that they were not run. Each has a
-//! network namespace, cgroups and pins of its own, gone when it ends, however it ends.
+//! As root with BPF these tests fail if anything is broken. Otherwise they report that they were not run. Each has its
+//! own network namespace, cgroups and pins, which are removed when it ends, however it ends.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

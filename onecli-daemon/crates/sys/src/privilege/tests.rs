@@ -1,4 +1,4 @@
-//! What the daemon gives up.
+//! Tests of the daemon's dropped privileges.
 
 use super::*;
 

@@ -25,7 +25,7 @@ fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
     let id = fixture.id_of(&agent);
     let entry = AgentEntry { index: 7, flags: 0, dns_addr: [127, 0, 0, 9] };
     fixture.redirect.set_agent(id, entry).unwrap();
-    // The child connects to a listener that it must never reach, all the while.
+    // Meanwhile the child connects to a listener that it must never reach.
     let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
     let client = Client::start(&fixture, &agent, &["repeat", "127.0.0.1:7777"]);
     let first = accept(fixture.listener4.as_ref().unwrap()).unwrap();
@@ -45,7 +45,7 @@ fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
             }
         }
     }
-    // The new handles read what the old programs wrote.
+    // The new handles read records that the old programs wrote.
     assert!(fixture.redirect.flow(&first).unwrap().is_some());
     assert!(check(&fixture.config).unwrap().is_enforcing());
     fixture.listener4 = Some(transparent);
@@ -57,7 +57,8 @@ fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
     assert!(elsewhere.accept().is_err(), "a connection was not redirected");
 }
 
-/// An upgrade over an ABI version: new maps, new links, and the old ones go last. Nothing is let through in between.
+/// An upgrade over an ABI version: new maps and new links, and the old ones go last. No connection passes unfiltered in
+/// between.
 #[test]
 fn a_former_versions_pins_are_taken_over_without_a_gap() {
     let Some(mut fixture) = Fixture::new("kernel::a_former_versions_pins_are_taken_over_without_a_gap")
@@ -77,7 +78,7 @@ fn a_former_versions_pins_are_taken_over_without_a_gap() {
             }
         });
         for _ in 0..5 {
-            // The same programs and maps, as a former version would have left them.
+            // The same programs and maps, as a former version leaves them.
             let former = fixture.config.bpffs_dir.join("v1");
             std::fs::rename(fixture.pins(), &former).unwrap();
             fixture.redirect = Redirect::attach(&fixture.config).expect("attach over the former version");
@@ -93,7 +94,7 @@ fn a_former_versions_pins_are_taken_over_without_a_gap() {
     assert!(connections > 100, "{findings:?}");
     elsewhere.set_nonblocking(true).unwrap();
     assert!(elsewhere.accept().is_err(), "a connection was not redirected");
-    // One set of programs is left: the destination is recorded as it was asked for.
+    // One set of programs is left: the recorded destination is the requested one.
     fixture.listener4 = Some(transparent);
     while fixture.listener4.as_ref().is_some_and(|listener| listener.accept().is_ok()) {}
     let client = Client::start(&fixture, &agent, &["connect", "192.0.2.7:80"]);
@@ -102,10 +103,11 @@ fn a_former_versions_pins_are_taken_over_without_a_gap() {
     assert_eq!(flow.unwrap().original_destination.to_string(), "192.0.2.7:80");
 }
 
-/// Another build of the programs, as an upgrade brings: a constant in the packet filter is one less.
+/// Returns another build of the programs, as an upgrade brings: a constant in the packet filter is one less.
 fn another_build() -> Vec<u8> {
     let mut object = OBJECT.to_vec();
-    // `MOMENT` of egress, or the number below it, as the immediate of a comparison or of a move to a register (RFC 9669).
+    // `MOMENT` of egress, or the number below it, as the immediate of a comparison or of a move to a register (RFC
+    // 9669).
     for instruction in object.as_chunks_mut::<8>().0 {
         let [code, _, _, _, immediate @ ..] = *instruction;
         let value = u32::from_le_bytes(immediate);
@@ -117,7 +119,7 @@ fn another_build() -> Vec<u8> {
     object
 }
 
-/// An upgrade by link update, again and again, while clients connect in several processes all the time.
+/// Repeated upgrades by link update, while clients in several processes connect all the time.
 #[test]
 fn another_build_takes_over_without_a_gap() {
     let Some(mut fixture) = Fixture::new("kernel::another_build_takes_over_without_a_gap") else {
@@ -164,7 +166,7 @@ fn another_build_takes_over_without_a_gap() {
     assert_eq!(lost, 0, "connections without an identity");
 }
 
-/// The guard of one daemon is no matter of another's agents, and goes with its daemon.
+/// The guard of one daemon does not affect another's agents, and is removed with its daemon.
 #[test]
 fn two_daemons_guard_their_own_agents() {
     let Some(mut fixture) = Fixture::new("kernel::two_daemons_guard_their_own_agents") else {
@@ -182,7 +184,8 @@ fn two_daemons_guard_their_own_agents() {
     let ours = fixture.agent("a.slice");
     let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
     let other = Redirect::attach(&second).unwrap();
-    // Its own listeners it would open in its own cgroup; the port is the same, so only one of the two has one here.
+    // The second daemon would open listeners in its own cgroup. The port is the same, so only one of the two has a
+    // listener here.
     fixture.redirect = Redirect::attach(&fixture.config).unwrap();
     let client = Client::start(&fixture, &ours, &["connect", "192.0.2.7:80"]);
     assert!(fixture.accept4().1.is_some());
@@ -195,7 +198,7 @@ fn two_daemons_guard_their_own_agents() {
     assert_eq!(Client::run(&fixture, &home, &moved).errno(), libc::EPERM);
     detach(&second.bpffs_dir).unwrap();
     drop(other);
-    // The kernel detaches a link a moment after its last reference is gone.
+    // The kernel detaches a link a moment after its last reference is closed.
     let gone = (0..50).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(20));
         Client::run(&fixture, &home, &moved).errno() == 0
@@ -207,7 +210,7 @@ fn two_daemons_guard_their_own_agents() {
     drop(elsewhere);
 }
 
-/// Removing a cgroup makes its links defunct; a re-created one is enforced only after the next attach.
+/// Removing a cgroup makes its links defunct. A re-created one is enforced only after the next attach.
 #[test]
 fn a_recreated_cgroup_is_noticed_and_attached_again() {
     let Some(mut fixture) = Fixture::new("kernel::a_recreated_cgroup_is_noticed_and_attached_again") else {
@@ -248,7 +251,7 @@ fn detach_ends_enforcement_and_leaves_nothing() {
     client.finish();
 }
 
-/// The package's removal. Whatever the configuration says by then, an agent that runs is not set free.
+/// Removal of the package: a running agent stays under enforcement, whatever the configuration is by then.
 #[test]
 fn retiring_leaves_the_programs_attached_while_an_agent_runs() {
     let Some(fixture) = Fixture::new("kernel::retiring_leaves_the_programs_attached_while_an_agent_runs")
@@ -274,7 +277,7 @@ fn retiring_leaves_the_programs_attached_while_an_agent_runs() {
     assert_eq!(retire(&fixture.config.bpffs_dir).unwrap(), Retired { cgroups: Vec::new(), kept: None });
 }
 
-/// Agents may run below a root that the configuration no longer names: they are not set free.
+/// Agents may run below a root that the configuration no longer names. They stay under enforcement.
 #[test]
 fn another_agents_root_is_refused_while_the_old_one_exists() {
     let Some(fixture) = Fixture::new("kernel::another_agents_root_is_refused_while_the_old_one_exists")
@@ -288,7 +291,7 @@ fn another_agents_root_is_refused_while_the_old_one_exists() {
     assert!(check(&fixture.config).unwrap().is_enforcing());
 }
 
-/// The kernel would run a connect4 program at connect6 without a word.
+/// The kernel would run a connect4 program at connect6 without an error.
 #[test]
 fn a_link_of_another_attach_type_is_refused() {
     let Some(fixture) = Fixture::new("kernel::a_link_of_another_attach_type_is_refused") else {
@@ -304,14 +307,14 @@ fn a_link_of_another_attach_type_is_refused() {
     assert_eq!(found, "attach type 11 and not 10");
 }
 
-/// The serving process has no capability: looking flows up, agents' entries and counters need none (Linux 5.19).
+/// The serving process has no capability. Looking up flows, agents' entries and counters needs none (Linux 5.19).
 #[test]
 fn an_open_redirect_needs_no_capability() {
     let Some(fixture) = Fixture::new("kernel::an_open_redirect_needs_no_capability") else { return };
     let agent = fixture.agent("a.slice");
     let id = fixture.id_of(&agent);
     let client = Client::start(&fixture, &agent, &["connect", "192.0.2.7:80"]);
-    // Capabilities are a thread's own; this one gets them back below, for the cleanup.
+    // Capabilities belong to a thread; this one restores them below, for the cleanup.
     let all = caps::read(None, CapSet::Effective).unwrap();
     caps::clear(None, CapSet::Effective).unwrap();
     let (_stream, flow) = fixture.accept4();
@@ -331,11 +334,11 @@ fn an_open_redirect_needs_no_capability() {
     removed.unwrap();
     assert!(stats.unwrap().contains(&("connections_identified", 1)));
     assert!(denials.unwrap());
-    // bpf(2) would open the pins for uid 0 even so: they are below a directory that belongs to nobody.
+    // bpf(2) would otherwise open the pins for uid 0: they are below a directory with an unused owner.
     assert!(matches!(reopened, Err(KernelError::Map { .. })), "{reopened:?}");
 }
 
-/// The log costs 1 µs and more: off, its code must not be in the kernel at all.
+/// The log costs 1 µs and more. If it is off, the kernel must not contain its code.
 #[test]
 fn the_verifier_drops_the_log_unless_it_is_on() {
     let Some(mut fixture) = Fixture::new("kernel::the_verifier_drops_the_log_unless_it_is_on") else {
@@ -377,7 +380,7 @@ fn pins_are_roots_alone() {
     }
 }
 
-/// Pins of another ABI version go when this one enforces; a map of another shape is refused.
+/// Pins of another ABI version are removed when this one enforces. A map with another layout is refused.
 #[test]
 fn other_versions_pins_are_removed_and_foreign_maps_refused() {
     let Some(fixture) = Fixture::new("kernel::other_versions_pins_are_removed_and_foreign_maps_refused")

@@ -1,4 +1,4 @@
-//! What runs inside the managed cgroups: this test binary again, as a child that joins a cgroup and does one thing.
+//! The processes inside the managed cgroups: this test binary again, as a child that joins a cgroup and does one thing.
 #![allow(unsafe_code, reason = "socket types and options that no library offers")]
 
 use std::{
@@ -22,7 +22,7 @@ use super::{
 
 const CGROUP: &str = "ONECLI_TEST_CGROUP";
 const WORK: &str = "ONECLI_TEST_WORK";
-/// Marks the child's findings among what the test harness prints.
+/// Marks the child's findings in the output of the test harness.
 const MARK: &str = "@@ ";
 const READY: &str = "@@ ready=";
 
@@ -48,14 +48,14 @@ impl Client {
         Self { child, output }
     }
 
-    /// Starts a process and waits until it says that it is `ready`.
+    /// Starts a process and waits until it reports that it is `ready`.
     pub(super) fn start_ready(fixture: &Fixture, cgroup: &Path, work: &[&str]) -> Self {
         let mut client = Self::start(fixture, cgroup, work);
         client.until_ready();
         client
     }
 
-    /// Waits until the process says once (more) that it is `ready`.
+    /// Waits until the process reports `ready` once (more).
     pub(super) fn until_ready(&mut self) {
         let output = self.output.as_mut().expect("stdout");
         let mut line = String::new();
@@ -65,7 +65,7 @@ impl Client {
         }
     }
 
-    /// Lets a process that [`wait`]s go on.
+    /// Lets a process that [`wait`]s continue.
     pub(super) fn go_on(&mut self) {
         self.child.stdin.as_mut().expect("stdin").write_all(b"\n").expect("tell the child");
     }
@@ -75,14 +75,14 @@ impl Client {
         Self::start(fixture, cgroup, work).finish()
     }
 
-    /// Waits for the end; the findings.
+    /// Waits for the end, and returns the findings.
     pub(super) fn finish(mut self) -> Findings {
         drop(self.child.stdin.take());
         let output = self.output.take().expect("stdout");
         let mut findings = HashMap::new();
         for line in output.lines() {
             let line = line.expect("a line");
-            // The harness prints the test's name without a newline before the first.
+            // The harness prints the test's name without a newline before the first finding.
             if let Some((_, finding)) = line.split_once(MARK) {
                 let (key, value) = finding.split_once('=').expect("key=value");
                 findings.insert(key.to_owned(), value.to_owned());
@@ -96,13 +96,13 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // Already gone, when the test went well.
+        // Already ended, if the test went well.
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
 }
 
-/// What a child reported.
+/// The findings that a child reported.
 #[derive(Debug)]
 pub(super) struct Findings(HashMap<String, String>);
 
@@ -111,13 +111,13 @@ impl Findings {
         self.0.get(key).unwrap_or_else(|| panic!("no {key} in {self:?}"))
     }
 
-    /// The error of an operation; 0 when it succeeded.
+    /// Returns the error of an operation; 0 if it succeeded.
     pub(super) fn errno(&self) -> i32 {
         self.get("errno").parse().expect("a number")
     }
 }
 
-/// Not a test: what [`Client`] starts. Does nothing in an ordinary run.
+/// Not a test: the process that [`Client`] starts. Does nothing in an ordinary run.
 #[test]
 fn child_main() {
     let (Some(cgroup), Ok(work)) = (env::var_os(CGROUP), env::var(WORK)) else {
@@ -173,7 +173,7 @@ fn child_main() {
     report("errno", errno);
 }
 
-/// Tells the parent.
+/// Reports a finding to the parent.
 pub(super) fn report(key: &str, value: impl std::fmt::Display) {
     let mut out = io::stdout();
     writeln!(out, "{MARK}{key}={value}").expect("stdout");
@@ -183,7 +183,7 @@ fn parse(address: &str) -> SocketAddr {
     address.parse().expect("an address")
 }
 
-/// Connects, says hello, reads the answer to its end.
+/// Connects, sends `hello`, and reads the answer to its end.
 fn connect(address: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(parse(address))?;
     report("peer", stream.peer_addr()?);
@@ -204,7 +204,7 @@ fn connect_from(address: &str, cgroup: &str) -> io::Result<()> {
     socket.connect(&address.into())
 }
 
-/// The same with a datagram.
+/// Creates a socket here, moves to another cgroup, and sends a datagram from there.
 fn udp_send_from(address: &str, cgroup: &str) -> io::Result<()> {
     let address = parse(address);
     let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
@@ -218,7 +218,7 @@ fn udp_send(address: &str) -> io::Result<()> {
     UdpSocket::bind(bind)?.send_to(b"x", address).map(drop)
 }
 
-/// Sends so many datagrams; the last one's error is the result.
+/// Sends `number` datagrams. The last one's error is the result.
 fn udp_flood(address: &str, number: &str) -> io::Result<()> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     let mut last = Ok(());
@@ -234,7 +234,7 @@ fn udp_connect(address: &str) -> io::Result<()> {
     UdpSocket::bind(bind)?.connect(address)
 }
 
-/// Asks a server on an unconnected socket; reports from whom the answer came.
+/// Queries a server on an unconnected socket; reports the sender of the answer.
 fn dns(address: &str, bind: &str) -> io::Result<()> {
     let socket = UdpSocket::bind(bind)?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -246,7 +246,7 @@ fn dns(address: &str, bind: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks a server on a connected socket; reports its peer, and from whom the answer came.
+/// Queries a server on a connected socket; reports its peer, and the sender of the answer.
 fn dns_connected(address: &str, bind: &str) -> io::Result<()> {
     let socket = UdpSocket::bind(bind)?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -257,7 +257,7 @@ fn dns_connected(address: &str, bind: &str) -> io::Result<()> {
     let (length, sender) = socket.recv_from(&mut answer)?;
     report("sender", sender);
     report("answer", String::from_utf8_lossy(&answer[..length]));
-    // To another server on the same socket: the answer cannot come through, the peer stays.
+    // To another server on the same socket: the answer cannot arrive, and the peer stays the same.
     let elsewhere = SocketAddr::new("192.0.2.99".parse().expect("address"), 53);
     if bind.starts_with("0.") {
         socket.send_to(b"query", elsewhere)?;
@@ -266,7 +266,7 @@ fn dns_connected(address: &str, bind: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a connection with data in its SYN; reports whether the data went there.
+/// Opens a connection with data in its SYN; reports whether the data was sent there.
 fn fastopen(address: &str, by_connect: bool) -> io::Result<()> {
     let address = parse(address);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -312,7 +312,7 @@ fn syn_data(socket: &Socket) -> io::Result<bool> {
     // SAFETY: plain integers, for which zero is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = SIZE;
-    // SAFETY: `info` has the length said.
+    // SAFETY: `info` has the given length.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -325,7 +325,7 @@ fn syn_data(socket: &Socket) -> io::Result<bool> {
     if result == 0 { Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Connects, waits, moves to another cgroup if told to, and sends; reports the error of sending.
+/// Connects, waits, moves to another cgroup if one is given, and sends; reports the error of sending.
 fn connected(address: &str, cgroup: Option<&str>) -> io::Result<()> {
     let mut stream = TcpStream::connect(parse(address))?;
     wait();
@@ -333,12 +333,12 @@ fn connected(address: &str, cgroup: Option<&str>) -> io::Result<()> {
         fs::write(Path::new(cgroup).join("cgroup.procs"), "0").expect("move");
     }
     let sent = stream.write_all(b"secret");
-    // What is sent later, from a timer.
+    // Data that a timer sends later.
     std::thread::sleep(Duration::from_millis(700));
     sent
 }
 
-/// The same with datagrams.
+/// Connects a UDP socket, waits, and sends a datagram.
 fn udp_connected(address: &str) -> io::Result<()> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(parse(address))?;
@@ -346,20 +346,20 @@ fn udp_connected(address: &str) -> io::Result<()> {
     socket.send(b"secret").map(drop)
 }
 
-/// Says that this process is ready, and waits for [`Client::go_on`] or the end of the test.
+/// Reports that this process is ready, and waits for [`Client::go_on`] or the end of the test.
 pub(super) fn wait() {
     report("ready", 1);
     io::stdin().read_exact(&mut [0]).unwrap_or_default();
 }
 
-/// Binds a socket of a type.
+/// Binds a socket of the given type.
 fn bind(kind: &str, address: &str) -> io::Result<()> {
     let address = parse(address);
     let kind = if kind == "udp" { Type::DGRAM } else { Type::STREAM };
     Socket::new(Domain::for_address(address), kind, None)?.bind(&address.into())
 }
 
-/// Answers every connection with what it says, in capitals, until told to go on.
+/// Answers every connection with the received text in capitals, until [`Client::go_on`].
 fn serve(address: &str) {
     let listener = listen(parse(address));
     std::thread::spawn(move || {
@@ -370,11 +370,11 @@ fn serve(address: &str) {
     wait();
 }
 
-/// Answers a connection with what it says, in capitals.
+/// Answers a connection with the received text in capitals.
 pub(super) fn answer(mut stream: TcpStream) {
     let mut said = String::new();
     if stream.read_to_string(&mut said).is_ok() {
-        // A client that is gone has no use for an answer.
+        // A client that has closed needs no answer.
         let _gone = stream.write_all(said.to_uppercase().as_bytes());
     }
 }
@@ -387,7 +387,7 @@ fn shell(script: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a socket by numbers.
+/// Creates a socket from numbers.
 fn socket(family: &str, kind: &str, protocol: &str) -> io::Result<()> {
     let number = |word: &str| word.parse::<libc::c_int>().expect("a number");
     // SAFETY: takes no pointer.
@@ -395,12 +395,12 @@ fn socket(family: &str, kind: &str, protocol: &str) -> io::Result<()> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor of nobody else's.
+    // SAFETY: a new descriptor that nothing else owns.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
     Ok(())
 }
 
-/// Connects again and again until the parent closes our standard input; reports how often.
+/// Connects repeatedly until the parent closes standard input; reports the number of connections.
 fn repeat(address: &str) -> io::Result<()> {
     let address = parse(address);
     let ended = std::thread::spawn(|| io::stdin().read(&mut [0]));
@@ -413,7 +413,7 @@ fn repeat(address: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The same, whatever comes of it.
+/// Connects repeatedly and ignores errors.
 fn hammer(address: &str) {
     let address = parse(address);
     let ended = std::thread::spawn(|| io::stdin().read(&mut [0]));

@@ -1,4 +1,4 @@
-//! What the programs cost, as medians of `connect()`; printed, and held to generous bounds only.
+//! The cost of the programs, as medians of `connect()`. Printed, and checked only against generous bounds.
 
 use std::{
     env, fs, io,
@@ -36,7 +36,7 @@ fn connect_costs_little_more_with_all_programs() {
     let direct = format!("127.0.0.1:{TRANSPARENT_PORT}");
     let (mut bare, mut redirected) = (vec![], vec![]);
     let (mut free, mut hooked, mut guarded) = (vec![], vec![], vec![]);
-    // In turns, so that what else this machine does falls on all alike.
+    // In turns, so that other load of this machine affects all alike.
     for _ in 0..rounds {
         redirected.push(median(&fixture, &listener, &agent, "192.0.2.7:443"));
         guarded.push(median(&fixture, &other, &outside, "127.0.0.1:7777"));
@@ -62,7 +62,7 @@ fn connect_costs_little_more_with_all_programs() {
     assert!(redirected / bare < 3.0 && guarded / free < 2.0, "costs more than anybody would bear");
 }
 
-/// Says that the work is done when it is dropped.
+/// Reports that the work is done when it is dropped.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -88,7 +88,7 @@ fn middle(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Takes connections and what the kernel says of them, as the daemon does, and drops them.
+/// Accepts connections and looks up their flows, as the daemon does, and drops them.
 fn sink(listener: &TcpListener, redirect: &Redirect, done: &AtomicBool) {
     listener.set_nonblocking(true).expect("O_NONBLOCK");
     while !done.load(Ordering::Relaxed) {
@@ -99,7 +99,7 @@ fn sink(listener: &TcpListener, redirect: &Redirect, done: &AtomicBool) {
     }
 }
 
-/// The child: connects again and again; reports the median of the call, nanoseconds.
+/// The child: connects repeatedly; reports the median duration of the call, nanoseconds.
 pub(super) fn time(address: &str, connections: &str) -> io::Result<()> {
     let address: SocketAddr = address.parse().expect("an address");
     let target = address.into();

@@ -1,4 +1,4 @@
-//! What is wrong is told, with what to do about it.
+//! Problems are reported, each with a fix.
 #![allow(unsafe_code, reason = "attaching a program the old way, which no library offers on this kernel")]
 
 use std::{
@@ -60,13 +60,13 @@ fn lists_of_ports_and_listeners_are_read() {
     assert_eq!(listeners(table), [(10256, 1000)]);
 }
 
-/// What is not as it should be. The BPF LSM is not counted: some kernels have it.
+/// Returns the failed checks. The BPF LSM is left out, because only some kernels have it.
 fn problems(fixture: &Fixture) -> Vec<Check> {
     let wrong = |check: &Check| check.status != CheckStatus::Ok && check.name != "bpf lsm";
     report(&fixture.config).into_iter().filter(wrong).collect()
 }
 
-/// The one check of this name.
+/// Returns the only check of this name.
 fn named(fixture: &Fixture, name: &str) -> Check {
     let mut all = report(&fixture.config).into_iter().filter(|check| check.name == name);
     let check = all.next().unwrap_or_else(|| panic!("no {name}"));
@@ -75,13 +75,13 @@ fn named(fixture: &Fixture, name: &str) -> Check {
     check
 }
 
-/// Root in an agent's cgroup can send past every program: told while it runs.
+/// Root in an agent's cgroup can send past every program. This is reported while it runs.
 #[test]
 fn who_can_send_past_the_programs_is_told() {
     let Some(fixture) = Fixture::new("kernel::who_can_send_past_the_programs_is_told") else {
         return;
     };
-    // A device that leads somewhere.
+    // A device with a way out.
     let _neighbour = Neighbour::new();
     let check = || named(&fixture, "agents' capabilities");
     assert_eq!(check().status, CheckStatus::Ok);
@@ -119,12 +119,12 @@ fn every_part_is_reported() {
         assert!(all.iter().any(|check| check.name == name), "{name}: {all:?}");
     }
     let programs = all.iter().filter(|check| check.name.starts_with("program ")).count();
-    // Before Linux 6.5 one more of the BPF LSM is needed.
+    // Before Linux 6.5 one more program of the BPF LSM is needed.
     let expected = if named(&fixture, "bpf lsm").status == CheckStatus::Ok { 20..=21 } else { 17..=17 };
     assert!(expected.contains(&programs), "{programs}");
     assert_eq!(problems(&fixture), [], "nothing is wrong");
 
-    // The agents root is removed and made again by somebody else.
+    // Another process removes the agents root and makes it again.
     let root = fixture.tree().path(&fixture.config.agents_root).unwrap();
     remove_tree(&root).unwrap();
     assert_eq!(named(&fixture, "agents root").status, CheckStatus::Fail);
@@ -150,7 +150,7 @@ fn every_part_is_reported() {
     assert!(pins.detail.contains(former.to_str().unwrap()), "{pins:?}");
     std::fs::remove_dir(&former).unwrap();
 
-    // A program of another build at one of our links.
+    // A program of another build at one of OneCLI's links.
     let [from, to] =
         ["getpeername4", "connect4"].map(|name| link::open(&fixture.pins().join("links").join(name)));
     let id = link::info(&from.unwrap()).unwrap().program_id;
@@ -178,7 +178,7 @@ fn exclusive_attachments_are_told() {
     };
     let root = fixture.tree().path(&fixture.config.agents_root).unwrap();
     let agent = fixture.tree().path(&fixture.agent("a.slice")).unwrap();
-    // In an agent's cgroup it runs before ours, and ours run all the same.
+    // In an agent's cgroup it runs before OneCLI's programs, which still run.
     attach_exclusively(&fixture, &File::open(&agent).unwrap(), 0).unwrap();
     let found = named(&fixture, "other programs");
     assert_eq!(found.status, CheckStatus::Warn);
@@ -186,7 +186,7 @@ fn exclusive_attachments_are_told() {
     remove_tree(&agent).unwrap();
     assert_eq!(problems(&fixture), []);
 
-    // Somebody takes the cgroup above for a program of theirs alone.
+    // Another program is attached exclusively to the cgroup above.
     let above = root.parent().unwrap();
     attach_exclusively(&fixture, &File::open(above).unwrap(), 0).unwrap();
     let found = problems(&fixture);
@@ -204,7 +204,7 @@ fn exclusive_attachments_are_told() {
     assert!(is("other programs") && is("program egress"), "{found:?}");
 }
 
-/// One that descendants may override is not in the way of ours.
+/// A program that descendants may override does not block OneCLI's.
 #[test]
 fn overridable_attachments_above_are_no_conflict() {
     const OVERRIDE: u32 = 1;
@@ -219,7 +219,7 @@ fn overridable_attachments_above_are_no_conflict() {
     assert_eq!(problems(&fixture), []);
 }
 
-/// Ports that others may get, and that one has got.
+/// Ports that other processes may get, and one that another process has.
 #[test]
 fn ports_of_ours_are_looked_at() {
     let Some(mut fixture) = Fixture::new("kernel::ports_of_ours_are_looked_at") else {
@@ -240,7 +240,7 @@ fn ports_of_ours_are_looked_at() {
     assert_eq!(statuses(true), [("ports".to_owned(), CheckStatus::Ok)]);
 }
 
-/// Attaches our egress program by `BPF_PROG_ATTACH` without `BPF_F_ALLOW_MULTI`.
+/// Attaches OneCLI's egress program by `BPF_PROG_ATTACH` without `BPF_F_ALLOW_MULTI`.
 fn attach_exclusively(fixture: &Fixture, cgroup: &File, flags: u32) -> io::Result<()> {
     const BPF_PROG_ATTACH: libc::c_int = 8;
     const EGRESS: u32 = 1;

@@ -1,4 +1,4 @@
-//! What leaves a managed socket, counted where it would arrive.
+//! Packets that leave a managed socket, counted where they would arrive.
 
 use std::{
     io::{ErrorKind, Read as _},
@@ -25,7 +25,7 @@ fn talks(address: SocketAddr) -> bool {
     stream.read(&mut [0]).is_ok()
 }
 
-/// Inbound connections carry data out as well as outbound ones: an agent's listeners answer the agent alone.
+/// Inbound connections carry data out as well as outbound ones: an agent's listeners answer only the agent.
 #[test]
 fn inbound_connections_are_not_answered() {
     let Some(fixture) = Fixture::new("kernel::inbound_connections_are_not_answered") else {
@@ -34,7 +34,7 @@ fn inbound_connections_are_not_answered() {
     let agent = fixture.agent("a.slice");
     let neighbour = Neighbour::new();
     let here = SocketAddr::from((HERE, 7100));
-    // An ordinary server is reached, from here and there: the way is open.
+    // An ordinary server is reached, from here and there: the network works.
     let server = Client::start_ready(&fixture, &fixture.unmanaged(), &["serve", "0.0.0.0:7100"]);
     assert!(neighbour.run(move || talks(here)) && talks(here));
     server.finish();
@@ -50,7 +50,7 @@ fn inbound_connections_are_not_answered() {
     }
     assert_eq!(neighbour.received(), before, "packets of a managed process arrived");
     assert!(fixture.redirect.stat(Stat::PacketsDropped).unwrap() > 0);
-    // The agent itself reaches it all the while.
+    // The agent itself still reaches it.
     for address in ["127.0.0.1:7100", "[::1]:7100"] {
         assert_eq!(Client::run(&fixture, &agent, &["connect", address]).get("answer"), "HELLO");
     }
@@ -58,7 +58,7 @@ fn inbound_connections_are_not_answered() {
     server6.finish();
 }
 
-/// What was connected before the programs were attached.
+/// Connections that were made before the programs were attached.
 #[test]
 fn connections_from_before_the_attach_carry_nothing() {
     let Some(mut fixture) = Fixture::new("kernel::connections_from_before_the_attach_carry_nothing") else {
@@ -92,7 +92,7 @@ fn connections_from_before_the_attach_carry_nothing() {
     }
     assert_eq!(neighbour.received(), before, "packets of a managed process arrived");
     assert!(fixture.redirect.stat(Stat::PacketsDropped).unwrap() >= 3);
-    // And the daemon hears of it: whose, and where they were going.
+    // The daemon is informed of the agent and the destination.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let told = runtime.block_on(async {
         let mut denials = fixture.redirect.take_denials().unwrap().expect("the only reader");

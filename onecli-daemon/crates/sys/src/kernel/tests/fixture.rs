@@ -28,16 +28,16 @@ use crate::kernel::detach;
 pub(super) const TRANSPARENT_PORT: u16 = 10256;
 /// Port of the agents' resolver in the test's network namespace.
 pub(super) const DNS_PORT: u16 = 5353;
-/// Port of the explicit listener, were there one.
+/// Port of the explicit listener, which the tests do not open.
 pub(super) const EXPLICIT_PORT: u16 = 10255;
-/// How long anything local may take.
+/// Time limit for any local operation.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The test process moves between cgroups as a whole, so tests of one process take turns.
 static TURN: Mutex<()> = Mutex::new(());
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-/// Whether these tests can run here. They do not pass by default: without root or BPF they name themselves as not run.
+/// Whether these tests can run here. They do not pass by default: without root or BPF they are reported as not run.
 pub(super) fn possible(test: &str) -> bool {
     let missing = if !nix::unistd::geteuid().is_root() {
         "root"
@@ -52,7 +52,7 @@ pub(super) fn possible(test: &str) -> bool {
     false
 }
 
-/// Everything a test of the redirect needs.
+/// Everything that a test of the redirect needs.
 pub(super) struct Fixture {
     pub(super) redirect: Redirect,
     pub(super) config: KernelConfig,
@@ -65,19 +65,19 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    /// Sets everything up for the test of this name; `None` when it cannot run here.
+    /// Sets everything up for the test of this name. Returns `None` if it cannot run here.
     pub(super) fn new(test: &str) -> Option<Self> {
         if !possible(test) {
             return None;
         }
-        // A test that failed leaves nothing that the next could trip over.
+        // A failed test leaves nothing that could affect the next one.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         enter_namespace();
         let cgroups = Cgroups::new();
         let config = KernelConfig {
             agents_root: cgroups.base.join("agents.slice"),
             daemon_cgroup: cgroups.base.join("daemon.slice"),
-            // A bpf file system has no names with a dot.
+            // A bpf file system allows no names with a dot.
             bpffs_dir: Path::new("/sys/fs/bpf").join(cgroups.base.with_extension("")),
             transparent_port: TRANSPARENT_PORT,
             dns_port: DNS_PORT,
@@ -106,7 +106,7 @@ impl Fixture {
         );
     }
 
-    /// Takes the programs of the BPF LSM away: what is left is what every kernel has.
+    /// Removes the programs of the BPF LSM. The remaining programs are those of every kernel.
     pub(super) fn without_security_module(&self) {
         for program in ["refuse_send", "refuse_receipt", "refuse_family"] {
             match fs::remove_file(self.pins().join("links").join(program)) {
@@ -121,14 +121,14 @@ impl Fixture {
         self.config.bpffs_dir.join(format!("v{}", onecli_common::ABI_VERSION))
     }
 
-    /// Creates a cgroup below the agents root; its path below the mount.
+    /// Creates a cgroup below the agents root, and returns its path below the mount.
     pub(super) fn agent(&self, name: &str) -> PathBuf {
         let path = self.config.agents_root.join(name);
         self.cgroups.tree.ensure(&path).expect("create an agent's cgroup");
         path
     }
 
-    /// A cgroup beside the agents root.
+    /// Creates a cgroup beside the agents root.
     pub(super) fn unmanaged(&self) -> PathBuf {
         let path = self.cgroups.base.join("unmanaged");
         self.cgroups.tree.ensure(&path).expect("create a cgroup");
@@ -143,12 +143,12 @@ impl Fixture {
         &self.cgroups.tree
     }
 
-    /// The next connection of the IPv4 listener and its flow.
+    /// Returns the next connection of the IPv4 listener and its flow.
     pub(super) fn accept4(&self) -> (TcpStream, Option<Flow>) {
         self.accepted(self.listener4.as_ref().expect("listener"))
     }
 
-    /// The next connection of the IPv6 listener and its flow.
+    /// Returns the next connection of the IPv6 listener and its flow.
     pub(super) fn accept6(&self) -> (TcpStream, Option<Flow>) {
         self.accepted(self.listener6.as_ref().expect("listener"))
     }
@@ -159,7 +159,7 @@ impl Fixture {
         (stream, flow)
     }
 
-    /// Entries of each map that has keys of its own.
+    /// Returns the number of entries of each map whose entries do not belong to sockets.
     pub(super) fn entries(&self) -> [(&'static str, usize); 2] {
         let path = self.pins().join("maps/AGENTS");
         let data = aya::maps::MapData::from_pin(path).expect("open AGENTS");
@@ -168,12 +168,12 @@ impl Fixture {
         [("TUP", self.announced()), ("AGENTS", map.keys().count())]
     }
 
-    /// Entries of TUP: connections announced and not accepted.
+    /// Returns the number of entries of TUP: connections announced and not accepted.
     pub(super) fn announced(&self) -> usize {
         self.announcements().len()
     }
 
-    /// The keys of these.
+    /// Returns the keys of TUP.
     pub(super) fn announcements(&self) -> Vec<TupleKey> {
         let path = self.pins().join("maps/TUP");
         let data = aya::maps::MapData::from_pin(path).expect("open TUP");
@@ -195,7 +195,7 @@ pub(super) fn listen(address: SocketAddr) -> TcpListener {
     socket.into()
 }
 
-/// The next connection, or an error when none comes in time.
+/// Returns the next connection, or an error if none arrives in time.
 pub(super) fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     listener.set_nonblocking(true)?;
     let deadline = Instant::now() + PATIENCE;
@@ -217,7 +217,7 @@ pub(super) fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     }
 }
 
-/// Gives this thread, and the threads and processes it starts, a network of its own with TCP Fast Open for everybody.
+/// Gives this thread, and the threads and processes that it starts, a new network namespace with TCP Fast Open for all.
 fn enter_namespace() {
     unshare(CloneFlags::CLONE_NEWNET).expect("unshare the network namespace");
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
@@ -237,7 +237,7 @@ impl Drop for Pinned {
     }
 }
 
-/// The test's cgroups, and the one this process came from.
+/// The test's cgroups, and the one that this process came from.
 struct Cgroups {
     tree: Cgroup2,
     base: PathBuf,
@@ -269,7 +269,7 @@ impl Drop for Cgroups {
     }
 }
 
-/// Removes a cgroup and those below it, deepest first. Processes that are just ending keep it busy for a moment.
+/// Removes a cgroup and those below it, deepest first. Processes that are ending keep it busy for a moment.
 pub(super) fn remove_tree(cgroup: &Path) -> io::Result<()> {
     for entry in fs::read_dir(cgroup)? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! A redirected connection carries its destination and who made it.
+//! A redirected connection carries its destination and the identity of its process.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use super::{
     fixture::{Fixture, accept, listen},
 };
 
-/// Connects from agent `a` to `asked`; the flow must say `original`, and the child see `asked` as its peer.
+/// Connects from agent `a` to `asked`. The flow must contain `original`, and the child see `asked` as its peer.
 fn check(fixture: &Fixture, work: &str, asked: &str, original: &str, over_v6: bool) {
     let agent = fixture.agent("a.slice");
     let client = Client::start(fixture, &agent, &[work, asked]);
@@ -42,7 +42,7 @@ fn ipv4_ipv6_mapped_and_fast_open() {
     }
 }
 
-/// DNS over TCP is a connection like any other.
+/// DNS over TCP is redirected like any other connection.
 #[test]
 fn tcp_port_53_is_redirected() {
     let Some(fixture) = Fixture::new("kernel::tcp_port_53_is_redirected") else {
@@ -77,7 +77,7 @@ fn an_unmanaged_process_is_left_alone() {
     let client = Client::start(&fixture, &cgroup, &["connect", "127.0.0.1:7777"]);
     answer(accept(&elsewhere).expect("it reaches its destination"));
     assert_eq!(client.finish().get("answer"), "HELLO");
-    // And on the transparent port it is nobody.
+    // On the transparent port it has no identity.
     let client = Client::start(&fixture, &cgroup, &["connect", "127.0.0.1:10256"]);
     let (stream, flow) = fixture.accept4();
     answer(stream);

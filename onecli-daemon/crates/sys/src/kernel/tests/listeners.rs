@@ -1,4 +1,4 @@
-//! Redirects go to the daemon's listeners only, and an agent reaches its own.
+//! Redirects go only to the daemon's listeners, and an agent reaches its own listeners.
 
 use std::{
     io::ErrorKind,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::kernel::{Hook, KernelError, Reason, Redirect};
 
-/// Whoever takes the transparent port while the daemon is dead gets no connection of a managed process.
+/// A process that takes the transparent port while the daemon is down gets no connection of a managed process.
 #[test]
 fn a_squatter_on_the_transparent_port_gets_nothing() {
     let Some(mut fixture) = Fixture::new("kernel::a_squatter_on_the_transparent_port_gets_nothing") else {
@@ -51,7 +51,7 @@ fn a_squatter_on_the_transparent_port_gets_nothing() {
         }
     }
     assert_eq!(fixture.redirect.stat(Stat::ForeignListener).unwrap(), refused);
-    // The daemon comes back.
+    // The daemon restarts.
     fixture.listen();
     let client = Client::start(&fixture, &agent, &["connect", asked[0]]);
     let (stream, flow) = fixture.accept4();
@@ -101,7 +101,7 @@ fn a_retransmitted_syn_does_not_reach_a_squatter() {
     assert_eq!(client.finish().get("answer"), "HELLO");
 }
 
-/// A stamp goes with its socket and not with the port.
+/// A stamp belongs to its socket and not to the port.
 #[test]
 fn a_closed_listeners_stamp_is_not_inherited_by_the_port() {
     let Some(mut fixture) = Fixture::new("kernel::a_closed_listeners_stamp_is_not_inherited_by_the_port")
@@ -122,7 +122,7 @@ fn a_closed_listeners_stamp_is_not_inherited_by_the_port() {
     assert_eq!(findings.errno(), libc::EPERM, "a new socket");
 }
 
-/// An agent's own servers are reached directly, over every spelling of the loopback, and by nobody else's agent.
+/// An agent's own servers are reached directly, over every spelling of the loopback, and by no other agent.
 #[test]
 fn own_listeners_are_reached_directly() {
     let Some(fixture) = Fixture::new("kernel::own_listeners_are_reached_directly") else {
@@ -146,7 +146,7 @@ fn own_listeners_are_reached_directly() {
                 assert_eq!(findings.get("answer"), "HELLO", "{work} {asked} at {at}");
             }
             assert_eq!(fixture.redirect.stat(Stat::Own).unwrap(), before + 3, "{asked} at {at}");
-            // The other agent comes to the daemon, with what it asked for.
+            // The other agent's connection goes to the daemon, with the requested address.
             let client = Client::start(&fixture, &other, &["connect", asked]);
             let v6 = asked.starts_with('[') && !asked.contains("ffff");
             let (stream, flow) = if v6 { fixture.accept6() } else { fixture.accept4() };
@@ -161,7 +161,7 @@ fn own_listeners_are_reached_directly() {
     }
 }
 
-/// A listener on the unspecified address is found under every address: only the loopback may count as own.
+/// A listener on the unspecified address is found under every address. Only the loopback may count as own.
 #[test]
 fn an_own_listener_opens_no_address_outside() {
     let Some(fixture) = Fixture::new("kernel::an_own_listener_opens_no_address_outside") else {
@@ -182,7 +182,7 @@ fn an_own_listener_opens_no_address_outside() {
     assert_eq!(fixture.redirect.stat(Stat::Own).unwrap(), 0);
 }
 
-/// `localhost` is two addresses; a server has one of them, and clients try the other first.
+/// `localhost` is two addresses. A server has one of them, and clients try the other first.
 #[test]
 fn slow_a_python_server_is_reached_as_localhost() {
     let Some(mut fixture) = Fixture::new("kernel::slow_a_python_server_is_reached_as_localhost") else {
@@ -196,7 +196,7 @@ fn slow_a_python_server_is_reached_as_localhost() {
         return;
     }
     let agent = fixture.agent("a.slice");
-    // With the daemon and without: it has no part in this.
+    // With and without the daemon, which has no part in this.
     for _ in 0..2 {
         for bind in ["127.0.0.1", "::1"] {
             let script = format!(
@@ -210,7 +210,7 @@ fn slow_a_python_server_is_reached_as_localhost() {
         }
         drop((fixture.listener4.take(), fixture.listener6.take()));
     }
-    // What is on the host is not the agent's.
+    // A server on the host does not belong to the agent.
     let host = listen("127.0.0.1:8000".parse().unwrap());
     fixture.listen();
     let client = Client::start(&fixture, &agent, &["connect", "127.0.0.1:8000"]);
@@ -222,7 +222,7 @@ fn slow_a_python_server_is_reached_as_localhost() {
     assert!(host.accept().is_err());
 }
 
-/// No managed process takes a port of the daemon's, whether the daemon has it or not.
+/// No managed process can bind a port of the daemon, whether the daemon uses it or not.
 #[test]
 fn the_daemons_ports_cannot_be_bound() {
     let Some(mut fixture) = Fixture::new("kernel::the_daemons_ports_cannot_be_bound") else {
@@ -252,7 +252,7 @@ fn the_daemons_ports_cannot_be_bound() {
             }
         }
     }
-    // The list is short, and the same port on many addresses is one.
+    // The list is short, and the same port on many addresses counts once.
     fixture.config.reserved_ports = vec![EXPLICIT_PORT; 100];
     Redirect::attach(&fixture.config).unwrap();
     fixture.config.reserved_ports = (20_000..20_015).collect();
@@ -260,7 +260,7 @@ fn the_daemons_ports_cannot_be_bound() {
     assert!(matches!(refused, Err(KernelError::TooManyPorts { most: 14 })), "{refused:?}");
 }
 
-/// In a network namespace where no listener of ours is yet, the SYN waits for one; a listener that is not ours gets nothing.
+/// In a network namespace without a listener of the daemon, the SYN waits for one. Another listener gets nothing.
 #[test]
 fn a_connection_waits_for_the_listener_of_its_namespace() {
     let Some(fixture) = Fixture::new("kernel::a_connection_waits_for_the_listener_of_its_namespace") else {

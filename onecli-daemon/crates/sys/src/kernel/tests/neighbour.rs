@@ -1,4 +1,4 @@
-//! Another machine, as far as the kernel is concerned: a network namespace at the other end of a veth pair.
+//! Another machine from the kernel's point of view: a network namespace at the other end of a veth pair.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ pub(super) const THERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A thread in a network namespace of its own, which ends with it.
+/// A thread in its own network namespace, which ends with it.
 pub(super) struct Neighbour {
     work: Option<mpsc::Sender<Work>>,
     thread: Option<JoinHandle<()>>,
@@ -51,7 +51,7 @@ impl Neighbour {
         neighbour
     }
 
-    /// Runs `work` over there and waits for it.
+    /// Runs `work` in the other namespace and waits for it.
     pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = mpsc::channel();
         let work = Box::new(move || tell.send(work()).expect("tell"));
@@ -59,7 +59,7 @@ impl Neighbour {
         told.recv().expect("the neighbour failed")
     }
 
-    /// TCP segments and UDP datagrams that have come over there.
+    /// Returns the number of TCP segments and UDP datagrams received there.
     pub(super) fn received(&self) -> (u64, u64) {
         self.run(|| {
             let snmp = fs::read_to_string("/proc/thread-self/net/snmp").expect("snmp");
@@ -79,7 +79,7 @@ impl Drop for Neighbour {
     fn drop(&mut self) {
         drop(self.work.take());
         if let Some(thread) = self.thread.take() {
-            // A panic over there has been seen by `run`.
+            // `run` has already reported a panic there.
             let _failed = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! Connections between an agent's own sockets end as they do without us, however they end.
+//! Connections between an agent's own sockets end as they do without OneCLI.
 
 use std::{
     fs,
@@ -29,12 +29,13 @@ fn own_connections_end_in_every_way_there_is() {
         assert_eq!(findings.get("hanging"), "0", "{address}");
     }
     assert_eq!(fixture.redirect.stat(Stat::Own).unwrap(), 4000);
-    // To sockets that were reset and gone, with the reset on its way; anything else would have been left hanging.
+    // To sockets that were reset and closed while the reset was on its way. Any other drop would have left a connection
+    // hanging.
     let dropped = fixture.redirect.stat(Stat::PacketsDropped).unwrap();
     assert!(dropped < 100, "{dropped} packets dropped");
 }
 
-/// The child: a server and clients, each connection another way.
+/// The child: a server and clients, which end each connection in another way.
 pub(super) fn talk(address: &str, connections: &str) {
     let address: SocketAddr = address.parse().expect("an address");
     let connections: u32 = connections.parse().expect("a number");
@@ -59,7 +60,7 @@ pub(super) fn talk(address: &str, connections: &str) {
     report("hanging", hanging(address.port()));
 }
 
-/// The `n`th accepted connection: answers all it is told; sometimes hangs up first, sometimes late.
+/// The `n`th accepted connection: echoes the received bytes. It sometimes closes first, sometimes late.
 fn serve(mut stream: TcpStream, n: u32) {
     let mut said = [0; 5];
     if stream.read_exact(&mut said).is_err() {
@@ -68,7 +69,7 @@ fn serve(mut stream: TcpStream, n: u32) {
     if n.is_multiple_of(3) {
         thread::sleep(Duration::from_millis(2));
     }
-    // Clients of some manners are gone by now.
+    // Some clients have closed by then.
     let _gone = stream.write_all(&said).and_then(|()| stream.shutdown(Shutdown::Write));
     let _gone = stream.read(&mut [0]);
 }
@@ -107,7 +108,7 @@ fn one(n: u32, address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Connections of a port that wait for the other end to acknowledge their end: `FIN_WAIT1`, `LAST_ACK`, `CLOSING`.
+/// Counts connections of a port that wait for the acknowledgement of their end: `FIN_WAIT1`, `LAST_ACK`, `CLOSING`.
 fn hanging(port: u16) -> usize {
     let waits = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);

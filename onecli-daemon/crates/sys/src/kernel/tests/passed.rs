@@ -21,7 +21,8 @@ use super::{
 };
 use crate::kernel::{Hook, Reason, bpffs::Pins};
 
-/// A process that is moved into a cgroup brings no way out: the guard's work, where no security module is before it.
+/// A process that is moved into a cgroup cannot use a socket that it brings along. The guard refuses it, without a
+/// security module in front.
 #[test]
 fn a_process_that_is_moved_in_cannot_connect() {
     let Some(fixture) = Fixture::new("kernel::a_process_that_is_moved_in_cannot_connect") else {
@@ -59,7 +60,7 @@ fn a_process_that_is_moved_in_cannot_connect() {
     }
 }
 
-/// A descriptor that comes over a Unix socket is no way out either.
+/// A descriptor received over a Unix socket cannot be used either.
 #[test]
 fn a_passed_socket_cannot_connect() {
     let Some(fixture) = Fixture::new("kernel::a_passed_socket_cannot_connect") else {
@@ -83,9 +84,9 @@ fn a_passed_socket_cannot_connect() {
     assert_eq!(fixture.redirect.stat(Stat::Denied).unwrap(), 1);
 }
 
-/// What a process sends over a connection that was made outside passes no cgroup hook, because those go by the socket's
-/// cgroup. The BPF LSM refuses it, where the kernel runs its programs; elsewhere the launcher closes the gap: agents are born in
-/// their cgroup with three descriptors and a private `/run`.
+/// Data that a process sends over a connection that was made outside passes no cgroup hook, because those run by the
+/// socket's cgroup. The BPF LSM refuses it, if the kernel runs its programs. Elsewhere the launcher closes the gap:
+/// agents start in their cgroup with three descriptors and a private `/run`.
 #[test]
 fn a_connection_made_outside_is_for_the_security_module() {
     let Some(fixture) = Fixture::new("kernel::a_connection_made_outside_is_for_the_security_module") else {
@@ -110,7 +111,7 @@ fn a_connection_made_outside_is_for_the_security_module() {
     }
 }
 
-/// The child: takes a socket from a Unix socket and connects it.
+/// The child: receives a socket over a Unix socket and connects it.
 pub(super) fn receive(path: &str, address: &str) -> io::Result<()> {
     let address: SocketAddr = address.parse().expect("an address");
     let stream = UnixStream::connect(path)?;
@@ -122,7 +123,7 @@ pub(super) fn receive(path: &str, address: &str) -> io::Result<()> {
         ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
         _ => None,
     });
-    // SAFETY: a descriptor the kernel has just made for us.
+    // SAFETY: a descriptor that the kernel has just made for this process.
     let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd.expect("a descriptor")) });
     socket.connect(&address.into())
 }

@@ -1,4 +1,4 @@
-//! What a managed process may not do fails with EPERM, and the daemon is told.
+//! Forbidden operations of a managed process fail with EPERM, and are reported to the daemon.
 
 use super::{
     child::{Client, Findings},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::kernel::{Denial, Hook, Reason};
 
-/// Runs `work` in agent `a` and returns its findings and the one refusal it must have caused.
+/// Runs `work` in agent `a` and returns its findings and the one refusal that it must have caused.
 fn refused(
     fixture: &Fixture,
     runtime: &tokio::runtime::Runtime,
@@ -44,7 +44,7 @@ fn udp_is_refused() {
         ("udp_connect", "127.0.0.1:443", Hook::Connect4, Reason::Udp),
         ("udp_connect", "[::1]:443", Hook::Connect6, Reason::Udp),
         ("udp_connect", "[::ffff:127.0.0.1]:443", Hook::Connect6, Reason::Udp),
-        // No entry in AGENTS: no resolver. And never one over IPv6.
+        // No entry in AGENTS: no resolver. Over IPv6 there is never one.
         ("udp_send", "127.0.0.1:53", Hook::Sendmsg4, Reason::NoResolver),
         ("udp_send", "[::1]:53", Hook::Sendmsg6, Reason::NoResolver),
         ("udp_connect", "[::1]:53", Hook::Connect6, Reason::NoResolver),
@@ -78,7 +78,7 @@ fn a_flood_hides_nobodys_refusals() {
     let lost = stat("deny_events_lost");
     assert_eq!(stat("operations_denied"), FLOOD + 1);
     assert!(lost > FLOOD / 2, "{lost} untold");
-    // Nobody read meanwhile: what was told is all there, and with what was not it is all.
+    // There was no reader meanwhile: reported and lost refusals add up to all.
     let mut denials = {
         let _context = runtime.enter();
         fixture.redirect.take_denials().unwrap().expect("the only reader")
@@ -115,7 +115,7 @@ fn only_tcp_and_udp_sockets() {
     assert_eq!(socket(libc::AF_UNIX, libc::SOCK_STREAM, 0), 0, "not the network's");
 }
 
-/// A socket belongs to the agent it was created in, and nobody else can use it.
+/// A socket belongs to the agent in which it was created, and no other process can use it.
 #[test]
 fn a_socket_does_not_change_hands() {
     let Some(fixture) = Fixture::new("kernel::a_socket_does_not_change_hands") else {
@@ -130,7 +130,7 @@ fn a_socket_does_not_change_hands() {
     }
 }
 
-/// In the agents root itself a process is no agent.
+/// A process in the agents root itself is not an agent.
 #[test]
 fn the_agents_root_is_no_agent() {
     let Some(fixture) = Fixture::new("kernel::the_agents_root_is_no_agent") else {

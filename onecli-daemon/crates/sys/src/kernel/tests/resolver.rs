@@ -1,4 +1,4 @@
-//! DNS goes to the agent's resolver, and looks as if it had not.
+//! DNS goes to the agent's resolver, and appears to come from the requested server.
 
 use std::{net::UdpSocket, thread};
 
@@ -53,14 +53,14 @@ fn dns_is_answered_by_the_agents_resolver() {
         });
         answering.unwrap();
     }
-    // Once the agent is removed its DNS is refused.
+    // Once the agent is removed, its DNS is refused.
     fixture.redirect.remove_agent(fixture.id_of(&agent)).unwrap();
     fixture.redirect.remove_agent(fixture.id_of(&agent)).unwrap();
     let findings = Client::run(&fixture, &agent, &["udp_send", "192.0.2.53:53"]);
     assert_eq!(findings.errno(), libc::EPERM);
 }
 
-/// The programs rewrite the peer of DNS answers only: other senders keep their address.
+/// The programs rewrite the peer of DNS answers only. Other senders keep their address.
 #[test]
 fn datagrams_of_others_keep_their_sender() {
     let Some(fixture) = Fixture::new("kernel::datagrams_of_others_keep_their_sender") else {

@@ -1,4 +1,4 @@
-//! Identities are not lost: many connections, of every kind that has ever lost one.
+//! No identity is lost: many connections, of every kind that has ever lost one.
 
 use std::{
     env, io,
@@ -24,16 +24,16 @@ const CONNECTIONS: u64 = 200_000;
 /// Connections made at the same time. Far below the listener's backlog: a full one drops connections, not identities.
 const CONCURRENCY: usize = 16;
 
-/// How the `n`th client behaves.
+/// The behaviour of the `n`th client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
-    /// Says which connection it is and waits for the daemon to close.
+    /// Sends its number and waits for the daemon to close.
     Talks,
     /// Closes at once, with a reset.
     Resets,
     /// Closes at once.
     Closes,
-    /// Says which connection it is in the SYN, and closes at once.
+    /// Sends its number in the SYN, and closes at once.
     FastOpens,
 }
 
@@ -46,7 +46,7 @@ const fn manner(n: u64) -> Manner {
     }
 }
 
-/// Where the `n`th connection goes: the address tells the connection's number.
+/// Returns the destination of the `n`th connection. The address encodes the connection's number.
 fn destination(n: u64) -> SocketAddr {
     let bits = u32::try_from(n).expect("a small number");
     if n % 8 < 6 {
@@ -58,7 +58,7 @@ fn destination(n: u64) -> SocketAddr {
     }
 }
 
-/// What the daemon saw.
+/// The daemon's observations.
 #[derive(Default)]
 struct Seen {
     accepted: AtomicU64,
@@ -87,9 +87,9 @@ fn no_identity_is_lost() {
         started.elapsed(),
         fixture.redirect.stats().unwrap()
     );
-    // Each connection reached the daemon, and each with its identity. A client of TCP Fast Open may be told otherwise
-    // once in 100,000 times: the daemon's side can be accepted, read and closed before the handshake is complete, and a
-    // reset that comes then reads as ECONNREFUSED (seen with and without the egress filter).
+    // Each connection reached the daemon, and each with its identity. A client of TCP Fast Open may report another
+    // result once in 100,000 times. The daemon's side can be accepted, read and closed before the handshake is
+    // complete. A reset that arrives then reads as ECONNREFUSED (seen with and without the egress filter).
     let failed: u64 = findings.get("failed").parse().unwrap();
     assert!(failed <= connections / 20_000, "{failed} failed");
     assert_eq!(connected + failed, connections);
@@ -113,13 +113,13 @@ fn storm(fixture: &Fixture, agent: &Path, connections: u64, seen: &Seen) -> Find
             scope.spawn(|| serve(listener, &fixture.redirect, id, seen, &done));
         }
         let findings = client.finish();
-        // What the child has done is in the queues by now; the servers end when these are empty.
+        // The child's connections are in the queues by now. The servers end when these are empty.
         done.store(true, Ordering::Relaxed);
         findings
     })
 }
 
-/// Maps are bounded, and what is in them goes with the connections: TCP of every manner, and DNS.
+/// Maps are bounded, and their entries are removed with the connections: TCP of every manner, and DNS.
 #[test]
 fn two_hundred_thousand_connections_leave_no_entries() {
     const QUERIES: u64 = 20_000;
@@ -137,12 +137,12 @@ fn two_hundred_thousand_connections_leave_no_entries() {
     assert_eq!(findings.errno(), 0);
     assert_eq!(fixture.redirect.stat(Stat::DnsRewritten).unwrap(), QUERIES);
     assert_eq!(fixture.redirect.stat(Stat::Born).unwrap(), CONNECTIONS);
-    // Those of sockets (SOCKETS, LISTENERS) are parts of the sockets, and gone with them.
+    // Entries of SOCKETS and LISTENERS are parts of the sockets, and are removed with them.
     assert_eq!(fixture.entries(), before);
     assert_eq!(before, [("TUP", 0), ("AGENTS", 1)]);
 }
 
-/// The child: one query on each of so many sockets.
+/// The child: one query on each of `number` sockets.
 pub(super) fn queries(address: &str, number: &str) -> io::Result<()> {
     for _ in 0..number.parse::<u64>().expect("a number") {
         UdpSocket::bind("0.0.0.0:0")?.send_to(b"query", address)?;
@@ -150,7 +150,7 @@ pub(super) fn queries(address: &str, number: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A SYN that nobody answers leaves its announcement. Whoever has the same tuple next is not taken for its sender.
+/// An unanswered SYN leaves its announcement. The next process with the same tuple is not identified as its sender.
 #[test]
 fn an_abandoned_syn_gives_its_identity_to_nobody() {
     let Some(mut fixture) = Fixture::new("kernel::an_abandoned_syn_gives_its_identity_to_nobody") else {
@@ -158,7 +158,7 @@ fn an_abandoned_syn_gives_its_identity_to_nobody() {
     };
     let agent = fixture.agent("a.slice");
     let address: SocketAddr = (Ipv4Addr::LOCALHOST, TRANSPARENT_PORT).into();
-    // A queue of one connection, which is taken: further SYNs are dropped.
+    // A queue of one connection, which is used: further SYNs are dropped.
     drop(fixture.listener4.take());
     let busy = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     busy.set_reuse_address(true).unwrap();
@@ -212,7 +212,7 @@ fn serve(listener: &TcpListener, redirect: &Redirect, agent: u64, seen: &Seen, d
     }
 }
 
-/// Compares a connection's flow with what the client says of itself.
+/// Compares a connection's flow with the number that the client sends.
 fn inspect(mut stream: &TcpStream, redirect: &Redirect, agent: u64, seen: &Seen) {
     seen.accepted.fetch_add(1, Ordering::Relaxed);
     let Some(flow) = redirect.flow(stream).expect("look the flow up") else {
@@ -222,12 +222,12 @@ fn inspect(mut stream: &TcpStream, redirect: &Redirect, agent: u64, seen: &Seen)
     let mut right = flow.agent_cgroup_id == agent;
     stream.set_nonblocking(false).expect("O_NONBLOCK");
     let mut number = [0; 8];
-    // Clients that reset or close say nothing; the others tell which connection this is.
+    // Clients that reset or close send nothing. The others send the number of this connection.
     if stream.read_exact(&mut number).is_ok() {
         right &= flow.original_destination == destination(u64::from_be_bytes(number));
     }
     seen.wrong.fetch_add(u64::from(!right), Ordering::Relaxed);
-    // No TIME_WAIT on either side: 100,000 of them are more than there are ports.
+    // No TIME_WAIT on either side: 100,000 of them are more than the number of ports.
     let socket = socket2::SockRef::from(stream);
     socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
 }
@@ -270,7 +270,7 @@ fn one(n: u64) -> io::Result<()> {
     let manner = manner(n);
     match manner {
         Manner::FastOpens => match send_fastopen(&socket, &n.to_be_bytes(), address) {
-            // Accepted, read and closed by the daemon before the call was over.
+            // The daemon accepted, read and closed the connection before the call returned.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
             result => result?,
         },
@@ -279,7 +279,7 @@ fn one(n: u64) -> io::Result<()> {
     match manner {
         Manner::Talks => {
             (&socket).write_all(&n.to_be_bytes())?;
-            // Ends by the daemon's reset.
+            // The daemon's reset ends it.
             let _reset = (&socket).read(&mut [0]);
         }
         Manner::Resets => socket.set_linger(Some(Duration::ZERO))?,

@@ -1,4 +1,4 @@
-//! What needs no kernel.
+//! Tests that need no kernel programs.
 
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,7 @@ fn task_names_are_taken_as_they_are() {
     };
     assert_eq!(raw(b"curl"), "curl");
     assert_eq!(raw("größe".as_bytes()), "größe");
-    // Escaped where it is written down, once: a backslash stays one here.
+    // Escaped once, when it is stored: a backslash remains single here.
     assert_eq!(raw(b"a\x1b[2Jb\n"), "a\x1b[2Jb\n");
     assert_eq!(raw(b"a\\b"), r"a\b");
     assert_eq!(raw(b"\xff\xfe!"), "\u{fffd}\u{fffd}!");

@@ -1,4 +1,4 @@
-//! What waits between SYN and accept: nobody else's identity, and no more of one agent than others can bear.
+//! Connections between SYN and accept: they give no other process an identity, and one agent's do not block others.
 #![allow(unsafe_code, reason = "TCP_REPAIR has no safe binding")]
 
 use std::{
@@ -22,7 +22,7 @@ use crate::kernel::{AgentEntry, syn};
 
 const FROM: &str = "127.0.0.1:4321";
 
-/// `linux/tcp.h`; the second value of `TCP_REPAIR` switches it off without a probe.
+/// `linux/tcp.h`. The second value of `TCP_REPAIR` switches it off without a probe.
 const TCP_REPAIR: libc::c_int = 19;
 const TCP_REPAIR_QUEUE: libc::c_int = 20;
 const TCP_QUEUE_SEQ: libc::c_int = 21;
@@ -31,7 +31,7 @@ const REPAIR_OFF: u32 = u32::MAX;
 
 fn set(socket: &Socket, option: libc::c_int, value: u32) {
     let length = libc::socklen_t::try_from(size_of_val(&value)).unwrap();
-    // SAFETY: the option's value is 4 bytes, of the length said.
+    // SAFETY: the option's value is 4 bytes, as the length states.
     let result = unsafe {
         let value = (&raw const value).cast();
         libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, value, length)
@@ -39,9 +39,10 @@ fn set(socket: &Socket, option: libc::c_int, value: u32) {
     assert_eq!(result, 0, "option {option}: {}", io::Error::last_os_error());
 }
 
-/// An announcement waits that nobody will come for. Somebody who is not managed makes the same 4-tuple with the same initial
-/// sequence number, which an unprivileged process can bring about too, with patience: the number begins where the
-/// socket's last connection ended, and what the kernel adds to the clock is the same in a namespace where one can listen.
+/// An announcement waits that no connection will use. An unmanaged process makes the same 4-tuple with the same initial
+/// sequence number. An unprivileged process can achieve that too, with patience: the number begins where the socket's
+/// last connection ended, and the kernel's addition to the clock is the same in a namespace in which the process can
+/// listen.
 #[test]
 fn a_sequence_number_that_was_guessed_gives_nobody_an_identity() {
     let Some(mut fixture) =
@@ -81,7 +82,7 @@ fn a_sequence_number_that_was_guessed_gives_nobody_an_identity() {
     let (accepted, socket) = forge();
     let syn = syn::take(&accepted).unwrap().expect("a saved SYN");
     drop((accepted, socket));
-    // The forgery is as good as can be, or it shows nothing.
+    // The forgery must match in these fields, or the test shows nothing.
     assert_eq!((syn.seq, u32::from(syn.from_port)), (waiting.isn, waiting.client_port));
     let mut forged = 0;
     for _ in 0..20 {
@@ -93,8 +94,8 @@ fn a_sequence_number_that_was_guessed_gives_nobody_an_identity() {
     assert_eq!(fixture.announced(), 1, "it is still there, and nobody's");
 }
 
-/// While nobody accepts, one agent's connections wait up to a bound, behind which another agent's are not far; those held
-/// back come by themselves.
+/// While the daemon accepts nothing, one agent's connections wait up to a limit, and another agent's wait not far
+/// behind. Connections that were held back are retried automatically.
 #[test]
 fn one_agents_connections_leave_room_for_anothers() {
     /// More than may wait.
@@ -137,7 +138,7 @@ fn start(fixture: &Fixture, cgroup: &Path, connections: u64) -> Client {
     Client::start(fixture, cgroup, &["pile", "192.0.2.7:443", &connections.to_string()])
 }
 
-/// The child: so many connections that are under way at once; says when, and holds them until it is told.
+/// The child: makes `connections` at once; reports when they wait, and holds them until [`Client::go_on`].
 pub(super) fn pile(address: &str, connections: &str) -> io::Result<()> {
     let address: SocketAddr = address.parse().expect("an address");
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
