@@ -27,7 +27,7 @@ pub const LISTENERS: &str = "LISTENERS";
 /// The value in [`LISTENERS`] that marks a listener of the daemon.
 pub const STAMP: u32 = 1;
 
-const _: () = assert!(crate::Stat::COUNT == 13, "the counters' map has another length: name it so");
+const _: () = assert!(crate::Stat::COUNT == 13, "rename the map: its length changed");
 
 /// Every pinned map. Pinned maps outlive the daemon, so enforcement and identities do too.
 pub const PINNED_MAPS: [&str; 9] = [SOCKETS, BORN, TUP, AGENTS, WAITING, TAKEN, STATS, DENY, LISTENERS];

@@ -124,7 +124,7 @@ fn report_names_git_first_and_counts_the_rest() {
     let err = out.err();
     let at = |text: &str| err.find(text).unwrap_or_else(|| panic!("{text}: {err}"));
     assert!(at("z/.git") < at(".git/sequencer") && at(".git/sequencer") < at(".envrc"), "{err}");
-    assert!(err.contains("environments of shells (100):") && err.contains("  and 90 more"), "{err}");
+    assert!(err.contains("shell environments (100):") && err.contains("  and 90 more"), "{err}");
     // The command that is named lists all.
     let command = format!("run in {}: find . -newerct @", project.path.display());
     let since = err[at(&command) + command.len()..].split_whitespace().next().unwrap();
@@ -135,7 +135,7 @@ fn report_names_git_first_and_counts_the_rest() {
 #[test]
 fn what_is_not_searched_is_said_at_the_start_and_at_the_end() {
     let Some(project) = Project::new() else { return };
-    let note = format!("{} holds more files than the launcher looks at", project.path.display());
+    let note = format!("{} holds more files than the launcher examines", project.path.display());
     let out = project.agent("true");
     assert!(!out.err().contains(&note), "{out:?}");
     let deep = project.at(&["d"; 70].join("/"));

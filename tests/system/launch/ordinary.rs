@@ -73,7 +73,7 @@ fn who_may_not_is_told_what_would_help() {
         run = run.arg(cli.program()).args(cli.arguments());
         run.outcome()
     };
-    refused(run(&[]), &["user 'lp' is not for agents", "usermod -a -G"]);
+    refused(run(&[]), &["user 'lp' is not in the group of users for agents", "usermod -a -G"]);
     // As themselves, cooperatively.
     assert_eq!(run(&["--scope"]).ok("--scope"), "bin\n");
     // Nobody starts an agent from inside one.

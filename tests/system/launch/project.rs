@@ -78,11 +78,11 @@ fn what_is_more_than_a_project_is_not_given() {
         assert!(outcome.err().contains(words), "{outcome:?}");
     };
     // Somebody else's: root's, another user's.
-    refused(Path::new("/etc"), "/etc is not yours");
+    refused(Path::new("/etc"), "/etc does not belong to you");
     let others = tempfile::tempdir().unwrap();
     fs::set_permissions(others.path(), fs::Permissions::from_mode(0o777)).unwrap();
     chown(others.path(), Some(Uid::from_raw(6)), None).unwrap();
-    refused(others.path(), "is not yours");
+    refused(others.path(), "does not belong to you");
     refused(&home.path().join("nowhere"), "No such file");
     // Their home itself, for standing in it: bin's is /bin, which is root's. So the agent's files stay root's.
     let out = stage.shell("pwd; touch /bin/onecli-test 2>/dev/null || echo read-only").cwd("/bin").outcome();

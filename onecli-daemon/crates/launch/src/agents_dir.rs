@@ -153,7 +153,7 @@ fn make(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     if owner.is_none()
         && let Some(found) = found.filter(|found| found.uid() != uid)
     {
-        let why = format!("{} belongs to uid {}: move it away", path.display(), found.uid());
+        let why = format!("{} belongs to uid {}: move or remove it", path.display(), found.uid());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
     }
     match DirBuilder::new().mode(0o700).create(path) {

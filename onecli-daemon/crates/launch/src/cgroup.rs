@@ -126,7 +126,7 @@ pub(super) fn freeze(directory: &Path, time: Duration) -> io::Result<()> {
     if poll_until(time, || has_event(directory, "frozen 1")) {
         return Ok(());
     }
-    Err(io::Error::new(io::ErrorKind::TimedOut, "one does not leave the kernel"))
+    Err(io::Error::new(io::ErrorKind::TimedOut, "a process is blocked in the kernel"))
 }
 
 /// Whether a freeze was requested.

@@ -103,7 +103,7 @@ fn ask(wire: &Wire, request: &Request, notice: &mut dyn FnMut(&str)) -> io::Resu
 }
 
 fn broken_off() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "it broke the connection off")
+    io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")
 }
 
 struct Session<'s> {

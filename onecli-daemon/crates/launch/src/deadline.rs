@@ -42,7 +42,7 @@ impl Deadline {
                 Err(nix::Error::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
                 Ok(_) if waiting[1].any().unwrap_or(true) => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "it did not arrive in time"));
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the data did not arrive in time"));
                 }
                 Ok(_) => return Ok(()),
             }

@@ -55,12 +55,12 @@ impl Question<'_> {
             Project::Plain => Verdict::Plain,
             _ if self.owner == self.agent => Verdict::Own,
             Project::Named { .. } if self.owner != self.giver => {
-                Verdict::Refuse(format!("{path} is not yours"))
+                Verdict::Refuse(format!("{path} does not belong to you"))
             }
             Project::Named { physical: true } => Verdict::HandOver,
             Project::Named { physical: false } => self.known(false),
             Project::Current { .. } if self.is_home() => Verdict::Refuse(format!(
-                "{path} is or holds a home directory: change to a project, or name this one with --dir {path}"
+                "{path} is or contains a home directory: change to a project, or use --dir {path}"
             )),
             Project::Current { .. } if self.owner != self.giver || self.owner == 0 => Verdict::Plain,
             Project::Current { linked } => self.known(linked),
@@ -79,8 +79,9 @@ impl Question<'_> {
         }
         if linked {
             return Verdict::Refuse(format!(
-                "the current directory is {path}: $PWD leads there through a symbolic link, out of every directory \
-                 that you confirmed for this agent. If the agent may use it, name it with --dir {path}"
+                "the current directory is {path}: $PWD reaches it through a symbolic link, and it is \
+                 outside every directory that you confirmed for this agent. If the agent may use it, name \
+                 it with --dir {path}"
             ));
         }
         Verdict::Ask
@@ -132,10 +133,10 @@ impl Giver {
 
     /// Checks a directory that is shared in addition to the project.
     pub(super) fn share(self, directory: &std::os::fd::OwnedFd, writable: bool) -> Result<Directory, String> {
-        let found =
-            fstat(directory).map_err(|errno| format!("cannot look at a shared directory: {errno}"))?;
+        let found = fstat(directory)
+            .map_err(|errno| format!("cannot read the status of a shared directory: {errno}"))?;
         let path = super::wire::physical_path(directory)
-            .ok_or("a shared directory is gone, or in another view of the files than the launcher's")?;
+            .ok_or("a shared directory was removed, or is not in the launcher's view of the files")?;
         super::permitted::check(directory, self.caller, writable).map_err(|error| {
             format!("you may not {} {}: {error}", if writable { "write" } else { "read" }, shown(&path))
         })?;

@@ -156,7 +156,7 @@ impl Guard {
         let opened = match tree.open(path, OFlag::O_PATH, Links::Refuse) {
             Ok(opened) => opened,
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(Placed::Done),
-            Err(Errno::ELOOP) => return Ok(Placed::Open("a symbolic link leads to it")),
+            Err(Errno::ELOOP) => return Ok(Placed::Open("its path contains a symbolic link")),
             Err(errno) => return Err(errno.into()),
         };
         let found = fstat(&opened)?;
@@ -164,7 +164,7 @@ impl Guard {
         match found.st_mode & libc::S_IFMT {
             kind if kind == expected => {}
             libc::S_IFLNK => return Ok(Placed::Open("it is a symbolic link")),
-            _ => return Ok(Placed::Open("it is another kind of file than git makes")),
+            _ => return Ok(Placed::Open("its type is not the one that git creates")),
         }
         let mount = open_tree(opened.as_fd())?;
         if self != Guard::Pin {

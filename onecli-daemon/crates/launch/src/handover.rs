@@ -47,7 +47,7 @@ impl Handover<'_> {
     /// The reason why nothing is started, as a sentence.
     pub(super) fn directories(&self) -> Result<Vec<Directory>, String> {
         if self.handed.shares.len() != self.request.shares.len() {
-            return Err("the request has another number of shared directories than it says".to_owned());
+            return Err("the request declares another number of shared directories than it has".to_owned());
         }
         let shares = self.handed.shares.iter().zip(&self.request.shares);
         let mut all: Vec<_> =
@@ -68,7 +68,7 @@ impl Handover<'_> {
             return Ok(None);
         }
         let kept = self.agents.make_agent(self.agent);
-        let failed = |error| format!("cannot read the directories that were confirmed: {error}");
+        let failed = |error| format!("cannot read the confirmed directories: {error}");
         let mut confirmed =
             kept.and_then(|kept| Confirmed::read(&kept, self.giver.caller.0)).map_err(failed)?;
         let verdict = Question {
@@ -96,7 +96,9 @@ impl Handover<'_> {
             Verdict::HandOver => {}
         }
         if is_new {
-            confirmed.add(&path).map_err(|error| format!("cannot remember {}: {error}", shown(&path)))?;
+            confirmed
+                .add(&path)
+                .map_err(|error| format!("cannot store the confirmation of {}: {error}", shown(&path)))?;
         }
         let notice = format!("the agent works in {}", shown(&path));
         self.wire.send(&Event::Notice(notice), &[]).map_err(|error| error.to_string())?;
@@ -135,7 +137,7 @@ impl Handover<'_> {
         let holds = others.into_iter().any(|place| place.starts_with(path));
         if in_services || in_hidden || holds {
             return Err(format!(
-                "{} is or holds what an agent must not see: share a part of it",
+                "{} is or contains files that an agent must not see: share a directory inside it",
                 shown(path)
             ));
         }

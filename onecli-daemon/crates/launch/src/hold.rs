@@ -56,8 +56,8 @@ impl Hold {
         agents.dedup();
         let failed = |error: io::Error| {
             format!(
-                "cannot stop the agent's other processes while the launcher looks through its directories ({error}): end them and \
-                 try again"
+                "cannot freeze the agent's other processes while the launcher searches its directories \
+                 ({error}): end them and try again"
             )
         };
         let locks =

@@ -60,7 +60,7 @@ impl Place {
         let path = shown(&self.path);
         match search.through(self.opened.as_fd()) {
             Ok(found) => self.lines(&found),
-            Err(error) => vec![format!("cannot look for set-user-ID files in {path}: {error}")],
+            Err(error) => vec![format!("cannot search {path} for set-user-ID files: {error}")],
         }
     }
 
@@ -72,7 +72,7 @@ impl Place {
             lines.push(format!("WARNING: {others} more such files in {path}"));
         }
         if let Some(why) = found.cut_off {
-            lines.push(format!("{path} has {why}: not all was searched for set-user-ID files"));
+            lines.push(format!("{path} has {why}: not all of it was searched for set-user-ID files"));
         }
         lines
     }
@@ -110,7 +110,7 @@ mod tests {
         let lines = place.lines(&found);
         assert_eq!(lines.len(), 12);
         assert_eq!(lines[10], "WARNING: 5 more such files in /p");
-        assert!(lines[11].contains("not all was searched"), "{lines:?}");
+        assert!(lines[11].contains("not all of it was searched"), "{lines:?}");
         assert!(place.lines(&Findings::default()).is_empty());
         let place = Place { path: "/p\u{1b}[2J\u{202e}".into(), ..place };
         for line in place.lines(&found) {

@@ -79,7 +79,7 @@ pub const OURS: u8 = 125;
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The caller is not root.
-    #[error("only root can start an agent for now: run it with sudo")]
+    #[error("only root can start an agent: run the command with sudo")]
     NotRoot,
     /// The user does not exist.
     #[error(
@@ -98,7 +98,7 @@ pub enum LaunchError {
         source: io::Error,
     },
     /// A name for `--keep-env` that is not a valid variable name.
-    #[error("'{0}' is no name of an environment variable")]
+    #[error("'{0}' is not a valid name for an environment variable")]
     EnvName(String),
     /// The directory is not in a cgroup2 file system.
     #[error("{} is not in a cgroup2 file system", .0.display())]
@@ -112,7 +112,7 @@ pub enum LaunchError {
         source: io::Error,
     },
     /// The kernel placed the process in another cgroup than requested.
-    #[error("asked to be in cgroup {expected}, but the kernel says {actual}")]
+    #[error("the command should be in cgroup {expected}, but the kernel reports {actual}")]
     WrongCgroup {
         /// The expected cgroup, below the mount.
         expected: String,
@@ -120,7 +120,7 @@ pub enum LaunchError {
         actual: String,
     },
     /// systemd did not move the process into the agent's slice.
-    #[error("systemd does not take the command into {slice}: {message}")]
+    #[error("systemd cannot move the command into {slice}: {message}")]
     Scope {
         /// The slice.
         slice: String,
@@ -246,7 +246,8 @@ impl Launch {
         confine::forbid_new_privileges()?;
         if !scope::restrict()? {
             notice(
-                "this kernel cannot scope abstract sockets and signals (Landlock, Linux 6.12): those of the host are within reach",
+                "this kernel cannot restrict abstract sockets and signals (needs Landlock of Linux 6.12): \
+                 the agent can reach those of the host",
             );
         }
         seccomp::install()?;

@@ -135,7 +135,7 @@ impl View {
 
     /// Opens the agent's own directories for the view: `/tmp`, `/var/tmp`, its home.
     fn own(&self, user: &LaunchUser) -> Result<Vec<Mapped<'static>>, LaunchError> {
-        const TAKING: &str = "taking the agent's own";
+        const TAKING: &str = "opening the agent's own";
         let mut own: Vec<(PathBuf, PathBuf)> = Vec::new();
         for (source, place) in self.tmp.iter().zip(TMP) {
             // One may be a link to the other.
@@ -173,7 +173,8 @@ fn make_run(user: &LaunchUser, bundle: &str, resolver: Option<(PathBuf, String)>
     directory(&run.join("user"), 0o755)?;
     let own = runtime_dir(user);
     directory(&own, 0o700)?;
-    chown(&own, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(failed("giving away", &own))?;
+    chown(&own, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+        .map_err(failed("changing the owner of", &own))?;
     match resolver {
         Some((path, text)) if path.starts_with(run) => {
             path.parent().map_or(Ok(()), directories)?;

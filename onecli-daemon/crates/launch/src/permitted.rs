@@ -39,7 +39,7 @@ pub(super) fn check(directory: &OwnedFd, (uid, gid): (u32, u32), writable: bool)
         ForkResult::Parent { child } => match end_of(child)? {
             WaitStatus::Exited(_, 0) => Ok(()),
             WaitStatus::Exited(_, code) => Err(io::Error::from_raw_os_error(code)),
-            _ => Err(io::Error::other("the check broke off")),
+            _ => Err(io::Error::other("the check was interrupted")),
         },
     }
 }

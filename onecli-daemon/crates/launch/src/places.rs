@@ -71,7 +71,7 @@ impl Places {
         let running = self.running_of(account);
         if waiting >= MAX_WAITING_PER_USER || running >= MAX_PER_USER || self.running() >= MAX {
             let message = format!(
-                "{running} commands of yours run or left processes, and {waiting} wait: end some first"
+                "{running} of your commands run or left processes, and {waiting} wait: end some first"
             );
             let _ = Wire::accepted(stream).send(&Event::Failed { code: OURS, message }, &[]);
             return;

@@ -186,7 +186,7 @@ fn user_namespace(uids: Exchange, gids: Exchange) -> io::Result<OwnedFd> {
             let namespace = read(&ready, &mut made).map_err(io::Error::from).and_then(|_| {
                 if made == [0] {
                     return Err(io::Error::other(
-                        "the kernel or its limit user.max_user_namespaces refuses one",
+                        "the kernel or its limit user.max_user_namespaces refuses it",
                     ));
                 }
                 fs::write(format!("/proc/{child}/uid_map"), uids.map())?;
@@ -212,7 +212,7 @@ pub(super) fn open_same(path: &Path, expected: &FileStat) -> io::Result<fs::File
     if (found.dev(), found.ino()) == (expected.st_dev, expected.st_ino) {
         Ok(opened)
     } else {
-        Err(io::Error::other("another directory is there for the launcher"))
+        Err(io::Error::other("the launcher finds another directory at this path"))
     }
 }
 

@@ -38,16 +38,17 @@ impl Protected {
         let at = shown(path);
         let found = Search::default()
             .through(directory.as_fd())
-            .map_err(|error| format!("cannot look for set-user-ID files in {at}: {error}"))?;
+            .map_err(|error| format!("cannot search {at} for set-user-ID files: {error}"))?;
         if let Some(why) = found.cut_off {
             return Err(format!(
-                "cannot look for set-user-ID files in {at}: it has {why}; remove some, or give the agent a part of it"
+                "cannot search {at} for set-user-ID files: it has {why}; remove some, or share a directory \
+                 inside it"
             ));
         }
         if found.more > 0 {
             return Err(format!(
-                "{at} has more than {MAX_FILES} files with a set-user-ID or set-group-ID bit, or capabilities, which an agent \
-                 must not change: give it another directory, or take the bits away: \
+                "{at} has more than {MAX_FILES} files with a set-user-ID or set-group-ID bit, or \
+                 capabilities, which an agent must not change: use another directory, or remove the bits: \
                  find {at} -type f -perm /6000 -exec chmod ug-s {{}} +"
             ));
         }
@@ -73,7 +74,8 @@ impl Protected {
             others => format!("and {others} more files have"),
         };
         Some(format!(
-            "\"{}\" {others} a set-user-ID or set-group-ID bit, or capabilities: the agent cannot change, rename or remove that",
+            "\"{}\" {others} a set-user-ID or set-group-ID bit, or capabilities: the agent cannot change, \
+             rename or remove such files",
             shown(&first)
         ))
     }
@@ -102,7 +104,7 @@ fn open(tree: &OwnedFd, file: &Found) -> io::Result<OwnedFd> {
     let opened = openat2(tree, &file.path, flags, Mode::empty(), resolve)?;
     let found = fstat(&opened)?;
     if (found.st_dev, found.st_ino) != file.id {
-        return Err(io::Error::other("it was replaced meanwhile: try again"));
+        return Err(io::Error::other("it was replaced during the search: try again"));
     }
     Ok(opened)
 }

@@ -291,8 +291,8 @@ pub(super) fn clean(runs: &Path) -> Vec<(u32, String)> {
 fn line(record: &Record) -> String {
     let places: Vec<String> = record.places.iter().map(|place| shown(Path::new(&place.path))).collect();
     format!(
-        "a command of agent '{}' in {} lost its launcher and was ended; what it changed was not reported: look before you run \
-         anything there",
+        "a command of agent '{}' in {} lost its launcher and was killed; its changes were not reported: \
+         check the files before you run anything there",
         record.agent,
         if places.is_empty() { "no directory".to_owned() } else { places.join(", ") }
     )

@@ -43,10 +43,10 @@ pub enum ServerError {
         source: io::Error,
     },
     /// A file of another type has this path, or a launcher answers there.
-    #[error("cannot listen on {}: another launcher answers there, or it is no socket", .0.display())]
+    #[error("cannot listen on {}: another launcher answers there, or it is not a socket", .0.display())]
     InUse(PathBuf),
     /// The launcher is not root.
-    #[error("the launcher starts commands as other users: it has to be root")]
+    #[error("the launcher must run as root, because it starts commands as other users")]
     NotRoot,
 }
 

@@ -74,11 +74,11 @@ fn enter(directory: &OwnedFd, name: &Component<'_>, own: &[u64]) -> io::Result<O
             }
         }
         Err(nix::Error::ENOENT) => Err(io::Error::other(format!(
-            "{} was moved away meanwhile: end what still runs as the agent, and try again",
+            "{} was moved away: end the agent's running processes, and try again",
             shown(Path::new(name))
         ))),
         Err(nix::Error::ELOOP | nix::Error::ENOTDIR) => Err(io::Error::other(format!(
-            "{} is no directory there, but a file or a symbolic link that the agent made; remove it",
+            "{} is not a directory, but a file or a symbolic link that the agent made: remove it",
             shown(Path::new(name))
         ))),
         opened => Ok(opened?),
@@ -89,7 +89,7 @@ fn enter(directory: &OwnedFd, name: &Component<'_>, own: &[u64]) -> io::Result<O
 fn mount_id(file: &OwnedFd) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
-    id.ok_or_else(|| io::Error::other("/proc does not name the mount of an open file"))
+    id.ok_or_else(|| io::Error::other("/proc does not report the mount of an open file"))
 }
 
 /// Covers the directory at `path`, if it exists, with one that no user can read. No symbolic link is followed.

@@ -28,9 +28,9 @@ impl Kind {
             Kind::Git => "git configuration, hooks, and files that they name",
             Kind::Repository => "git repositories",
             Kind::Interrupted => {
-                "interrupted git operations (git executes what is in there when you continue them)"
+                "interrupted git operations (git executes their files when you continue them)"
             }
-            Kind::Shell => "environments of shells",
+            Kind::Shell => "shell environments",
             Kind::Editor => "settings of editors, debuggers and assistants",
             Kind::Package => "package managers and their scripts",
         }

@@ -35,14 +35,14 @@ impl Snapshot {
         }
         if kinds.iter().any(|(_, of_kind)| of_kind.len() > MAX_REPORTED) {
             lines.push(format!(
-                "for all that changed since the start, run in {}: find . -newerct @{}",
+                "to list all changes since the start, run in {}: find . -newerct @{}",
                 shown(place),
                 since.second()
             ));
         }
         if self.is_cut || after.is_cut {
             lines.push(format!(
-                "{}, and its changes of files that other programs execute may not be listed",
+                "{}, and changes of files that other programs execute may be missing from this list",
                 cut(place)
             ));
         }
@@ -83,8 +83,8 @@ fn operation(path: &Path) -> &Path {
 /// Returns a message that a directory holds more than the launcher examines.
 pub(in super::super) fn cut(place: &Path) -> String {
     format!(
-        "{} holds more files than the launcher looks at ({MAX_ENTRIES} entries, {MAX_DEPTH} levels): git repositories beyond these are \
-         not protected from the agent",
+        "{} holds more files than the launcher examines ({MAX_ENTRIES} entries, {MAX_DEPTH} levels): git \
+         repositories beyond these are not protected from the agent",
         shown(place)
     )
 }

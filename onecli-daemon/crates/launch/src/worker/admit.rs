@@ -37,7 +37,7 @@ impl Authorisation {
         }
         let permission = ask(&request.subject(), caller)?;
         let is_same = (permission.agent, &permission.user) == (self.permission.agent, &self.permission.user);
-        is_same.then_some(permission).ok_or_else(|| "the agent was changed meanwhile: try again".to_owned())
+        is_same.then_some(permission).ok_or_else(|| "the agent was changed: try again".to_owned())
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) fn authorise(
     caller: &Caller,
     ask: Ask<'_>,
 ) -> Result<Option<(Subject, Permission)>, String> {
-    let unread = |error: io::Error| format!("the launcher cannot read whom to run: {error}");
+    let unread = |error: io::Error| format!("the launcher cannot read agent and user: {error}");
     let deadline = Deadline::after(REQUEST_TIME).map_err(unread)?;
     let Some(subject) = wire.receive_subject(&deadline).map_err(unread)? else { return Ok(None) };
     let named = named_user(subject.clone(), caller)?;
@@ -80,7 +80,7 @@ fn named_user(mut subject: Subject, caller: &Caller) -> Result<Subject, String> 
         let entry = User::from_uid(Uid::from_raw(caller.uid)).ok().flatten();
         subject.user = Some(entry.map_or_else(|| caller.uid.to_string(), |entry| entry.name));
         if caller.uid == 0 {
-            return Err("--scope runs as yourself, and an agent never runs as root".to_owned());
+            return Err("--scope runs as you, and an agent never runs as root: use another user".to_owned());
         }
     }
     Ok(subject)

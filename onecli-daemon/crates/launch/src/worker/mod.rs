@@ -106,7 +106,7 @@ pub fn serve(
         Ok(command) => {
             let summary = || if request.quiet { None } else { refused_since(&request.agent, begun) };
             if let Err(error) = watch(wire, command, &summary) {
-                refused(format!("the launcher lost its command: {error}"));
+                refused(format!("the launcher cannot watch the command: {error}"));
             }
         }
         Err((code, message)) => {

@@ -164,7 +164,7 @@ fn for_agents(mut user: LaunchUser, caller: &Caller, rules: &Rules) -> Result<La
     let is_own = user.uid.as_raw() == caller.uid;
     if caller.uid != 0 && !is_own && !group.is_some_and(|gid| user.groups.contains(&gid)) {
         return Err(format!(
-            "user '{0}' is not for agents; root can make it one: usermod -a -G {1} {0}",
+            "user '{0}' is not in the group of users for agents; add it as root: usermod -a -G {1} {0}",
             user.name, rules.users
         ));
     }

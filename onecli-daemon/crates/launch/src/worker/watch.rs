@@ -97,7 +97,7 @@ fn report_changes(client: Option<&Wire>, running: &mut Running) {
     let others = running.run.others().map_err(|error| error.to_string());
     let hold = others.and_then(|others| Hold::of(&running.run.record, &others));
     let unheld = hold.as_ref().err();
-    report(client, unheld.map(|error| format!("the list of changed files may have gaps: {error}")));
+    report(client, unheld.map(|error| format!("the list of changed files may be incomplete: {error}")));
     report(client, running.leftovers.report());
     let mut directories = std::mem::take(&mut running.directories);
     report(client, directories.iter().flat_map(Watched::end));

@@ -84,7 +84,7 @@ pub fn end_children(patience: Duration) -> io::Result<()> {
             }
         }
         if waited >= patience {
-            return Err(io::Error::other(format!("some are still there after {patience:?}")));
+            return Err(io::Error::other(format!("some processes still run after {patience:?}")));
         }
         std::thread::sleep(PAUSE);
         waited += PAUSE;

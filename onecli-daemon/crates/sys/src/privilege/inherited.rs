@@ -15,7 +15,7 @@ pub fn inherited_sockets() -> Vec<(String, OwnedFd)> {
     let passed: Vec<_> = match sd_notify::listen_fds_with_names() {
         Ok(passed) => passed.collect(),
         Err(error) => {
-            tracing::warn!(%error, "what the service manager says of its sockets cannot be understood");
+            tracing::warn!(%error, "cannot read which sockets the service manager passed");
             Vec::new()
         }
     };

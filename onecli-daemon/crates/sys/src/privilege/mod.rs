@@ -30,10 +30,10 @@ pub enum PrivilegeError {
         source: io::Error,
     },
     /// The process has several threads. Capabilities and filters belong to threads, so the others would retain theirs.
-    #[error("cannot give up privileges: the process has {0} threads already")]
+    #[error("cannot drop privileges: the process already has {0} threads")]
     Threads(usize),
     /// A capability set could not be changed.
-    #[error("cannot give up capabilities: {0}")]
+    #[error("cannot drop capabilities: {0}")]
     Capabilities(String),
     /// The helper could not be started.
     #[error("cannot start the helper process: {step}: {source}")]
