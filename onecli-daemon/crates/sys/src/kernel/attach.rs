@@ -191,8 +191,8 @@ pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Opti
     if let Some(Err(error)) = secured {
         tracing::warn!(
             error = &error as &(dyn Error + 'static),
-            "not all programs of the BPF LSM were attached: what agents send over connections made outside is for the launcher \
-             alone to prevent"
+            "not all programs of the BPF LSM were attached: only the launcher stops agents from sending \
+             over connections made outside"
         );
     }
     pins.remove_other_versions()?;
@@ -245,7 +245,7 @@ pub(super) fn tags(
         let info = program.info().map_err(|source| KernelError::Program {
             action: "examine",
             program: hook.program,
-            hint: "the kernel does not tell of it",
+            hint: "the kernel reports no information about it",
             source: Box::new(source),
         })?;
         Ok((hook.program, info.tag()))
@@ -365,7 +365,7 @@ fn replace(link: &impl AsFd, program: &Program, hook: &Hook, pin: PathBuf) -> Re
     let failed = |source| KernelError::Program {
         action: "attach",
         program: hook.program,
-        hint: "its descriptor is gone; start the daemon again",
+        hint: "its descriptor is closed; restart the daemon",
         source: Box::new(source),
     };
     let fd = program.fd().map_err(failed)?;
@@ -399,8 +399,8 @@ fn attach_new(
     let link = link_program(program, hook, directory.as_ref()).map_err(|source| KernelError::Program {
         action: "attach",
         program: hook.program,
-        hint: "if the system says EPERM, another program is attached exclusively to this cgroup or one above it \
-               (`bpftool cgroup tree` shows it)",
+        hint: "if the error is EPERM, another program is attached exclusively to this cgroup or one above \
+             it (`bpftool cgroup tree` shows it)",
         source,
     })?;
     // Not the name of a program, so a leftover of a failed start blocks nothing.

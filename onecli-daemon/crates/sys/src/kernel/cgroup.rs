@@ -108,7 +108,7 @@ impl Cgroup2 {
     /// process.
     pub fn remove(&self, cgroup: &Path) -> Result<(), KernelError> {
         let path = self.path(cgroup)?;
-        remove_tree(&path).map_err(KernelError::cgroup("(end the processes in it first) remove cgroup", path))
+        remove_tree(&path).map_err(KernelError::cgroup("remove cgroup (end its processes first)", path))
     }
 
     /// Returns the directory of the hierarchy's root.

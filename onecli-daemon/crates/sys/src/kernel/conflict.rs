@@ -42,7 +42,7 @@ pub(super) fn report(config: &KernelConfig, cgroups: &Cgroup2, attached: bool) -
     let blocking = in_the_way.iter().map(|(cgroup, types)| {
         let found = format!("attached exclusively to {}, at attach types {types:?}", cgroup.display());
         let fix = format!(
-            "`bpftool cgroup show {}` names them: have whoever attached them use BPF_F_ALLOW_MULTI or links, or choose an \
+            "`bpftool cgroup show {}` lists them: attach them with BPF_F_ALLOW_MULTI or links, or set a \
              [kernel] agents_root that is not below this cgroup",
             cgroup.display()
         );
@@ -53,7 +53,8 @@ pub(super) fn report(config: &KernelConfig, cgroups: &Cgroup2, attached: bool) -
             NAME,
             format!("attached to {}, at attach types {types:?}: they run before OneCLI's", cgroup.display()),
             format!(
-                "`bpftool cgroup show {}` names them: what they change in an address OneCLI takes for the agent's wish",
+                "`bpftool cgroup show {}` lists them: OneCLI treats an address that they change as the \
+                 agent's request",
                 cgroup.display()
             ),
         )

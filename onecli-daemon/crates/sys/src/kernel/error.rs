@@ -37,7 +37,7 @@ pub enum KernelError {
         name: String,
     },
     /// A file operation on the cgroup tree failed.
-    #[error("cannot {action} {path}: is this root, and does the cgroup exist?")]
+    #[error("cannot {action} {path}: run it as root, and check that the cgroup exists")]
     Cgroup {
         /// The failed action, as a verb phrase.
         action: &'static str,
@@ -47,7 +47,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// A file operation on the pin directory failed.
-    #[error("cannot {action} {path}: is this root? A bpf file system allows no dot in a name (EPERM)")]
+    #[error("cannot {action} {path}: run it as root; a bpf file system allows no dot in a name (EPERM)")]
     Bpffs {
         /// The failed action, as a verb phrase.
         action: &'static str,
@@ -58,7 +58,8 @@ pub enum KernelError {
     },
     /// Another daemon serves the same agents.
     #[error(
-        "{path} is in use: {source}; stop it first, or give this one a kernel.agents_root and kernel.bpffs_dir of its own"
+        "{path} is in use: {source}; stop that daemon, or set another kernel.agents_root and \
+         kernel.bpffs_dir for this one"
     )]
     Claimed {
         /// A file of the agents root, or the pin directory.
@@ -82,8 +83,8 @@ pub enum KernelError {
     },
     /// The object or its maps were refused.
     #[error(
-        "the kernel did not take OneCLI's programs: it needs Linux 5.15 or later with BTF, and CAP_BPF, CAP_NET_ADMIN \
-         and CAP_PERFMON (root)"
+        "the kernel rejected OneCLI's programs: they need Linux 5.15 or later with BTF, and CAP_BPF, \
+         CAP_NET_ADMIN and CAP_PERFMON (root)"
     )]
     Load {
         /// aya's reason.
@@ -123,8 +124,8 @@ pub enum KernelError {
     },
     /// A pinned link does not match its name. The kernel does not check this when a program is replaced.
     #[error(
-        "{path} is not the link of program `{program}` ({found}): somebody else pinned it; \
-         remove the directory with `onecli-daemon --detach` and start again"
+        "{path} is not the link of program `{program}` ({found}): another program pinned it; remove the \
+         directory with `onecli-daemon --detach` and start again"
     )]
     ForeignLink {
         /// Name of the program.
@@ -136,8 +137,8 @@ pub enum KernelError {
     },
     /// A pinned map has a different layout than this version's.
     #[error(
-        "the pinned map {path} is of another build (value of {found} bytes, {wanted} wanted): \
-         run `onecli-daemon --detach` and start again"
+        "the pinned map {path} belongs to another build (its values have {found} bytes instead of \
+         {wanted}): run `onecli-daemon --detach` and start again"
     )]
     ForeignMap {
         /// The pin path of the map.
@@ -158,13 +159,13 @@ pub enum KernelError {
         source: Box<MapError>,
     },
     /// The network namespace of the calling process is unknown.
-    #[error("the kernel does not tell which network namespace this process is in")]
+    #[error("cannot determine the network namespace of this process")]
     Home(#[source] Box<NetnsError>),
     /// The SYN or the namespace of an accepted connection could not be read.
-    #[error("an accepted connection cannot be asked where it comes from: it is refused")]
+    #[error("cannot read the origin of an accepted connection: the connection is refused")]
     Accepted(#[source] io::Error),
     /// A listener could not be set to save SYNs.
-    #[error("a listener cannot be told to keep SYNs (TCP_SAVE_SYN)")]
+    #[error("cannot make a listener save SYNs (TCP_SAVE_SYN)")]
     Listener(#[source] io::Error),
     /// The ring buffer could not be waited on.
     #[error("cannot wait for events of map DENY")]
@@ -176,7 +177,7 @@ pub enum KernelError {
         source: Box<aya_log::Error>,
     },
     /// A record that the kernel programs cannot have written.
-    #[error("the kernel's record in map {map} makes no sense ({what}): the connection is refused")]
+    #[error("the kernel's record in map {map} is invalid ({what}): the connection is refused")]
     Corrupt {
         /// Name of the map.
         map: &'static str,
@@ -185,7 +186,8 @@ pub enum KernelError {
     },
     /// The helper passed fewer maps than this version has.
     #[error(
-        "the helper handed over {found} maps, and not {name}; are both programs of the same version? restart both"
+        "the helper passed {found} maps, without {name}: install the same version of both programs, and \
+         restart both"
     )]
     MissingMap {
         /// Name of the map.

@@ -99,7 +99,7 @@ pub(super) fn info(link: &impl AsFd) -> io::Result<LinkInfo> {
         other => {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("a link of type {other}, and of no cgroup"),
+                format!("a link of type {other}, which belongs to no cgroup"),
             ));
         }
     };

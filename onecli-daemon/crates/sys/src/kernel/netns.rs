@@ -39,7 +39,7 @@ pub enum NetnsError {
         source: io::Error,
     },
     /// The process has ended, or moved, since it was listed.
-    #[error("process {0} is not where it was")]
+    #[error("process {0} has ended or left its cgroup or namespace")]
     Moved(i32),
     /// The namespace cannot be entered, or left.
     #[error("cannot {action} network namespace {inode}")]
@@ -62,7 +62,7 @@ pub enum NetnsError {
         source: io::Error,
     },
     /// According to the kernel, the thread did not enter the namespace.
-    #[error("network namespace {inode} has the cookie of the daemon's own")]
+    #[error("network namespace {inode} has the same cookie as the daemon's")]
     NotEntered {
         /// Its inode number.
         inode: u64,

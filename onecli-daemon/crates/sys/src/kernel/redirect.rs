@@ -245,7 +245,7 @@ fn key(syn: &Syn, netns: u64) -> TupleKey {
 fn flow(ident: &Ident) -> Result<Flow, KernelError> {
     let corrupt = |what| KernelError::Corrupt { map: names::TUP, what };
     if ident.flags & IdentFlags::REDIRECTED == 0 {
-        return Err(corrupt("it is of a connection that was not redirected"));
+        return Err(corrupt("the connection was not redirected"));
     }
     if ident.agent_cgid == 0 {
         return Err(corrupt("it names no agent"));

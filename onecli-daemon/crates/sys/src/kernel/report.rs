@@ -30,7 +30,7 @@ pub fn report(config: &KernelConfig) -> Vec<Check> {
     if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false) {
         checks.push(Check::warn(
             "capabilities",
-            "this process is not root: programs, pins and other attachments were not looked at",
+            "this process is not root: programs, pins and other attachments were not checked",
             "sudo onecli doctor",
         ));
         return checks;
@@ -52,9 +52,9 @@ pub fn report(config: &KernelConfig) -> Vec<Check> {
 /// Features and the kernel that each needs, oldest first.
 const FEATURES: [((u32, u32), &str); 6] = [
     ((5, 7), "programs stay attached without a daemon (links)"),
-    ((5, 12), "sockets remember where they were born"),
+    ((5, 12), "sockets record the cgroup that created them"),
     ((5, 14), "identities of connections (SO_NETNS_COOKIE), `agent remove --kill` (cgroup.kill)"),
-    ((5, 15), "the oldest long-term release with all that is needed"),
+    ((5, 15), "the oldest long-term release with all required features"),
     ((5, 19), "the serving process reads the kernel's records without a capability"),
     ((6, 1), "the first long-term release with all of these"),
 ];
@@ -139,22 +139,23 @@ fn capabilities() -> Check {
 /// Checks the layer that only some kernels have.
 fn security_modules(config: &KernelConfig) -> Check {
     if Pins::below(&config.bpffs_dir).are_secured() {
-        return Check::ok("bpf lsm", "agents are refused what they send over connections made outside");
+        return Check::ok("bpf lsm", "agents cannot send over connections made outside");
     }
-    let without = "what an agent sends over a connection made outside, or by a family such as AF_VSOCK, only the launcher \
-                   prevents";
+    let without = "only the launcher stops an agent from sending over a connection made outside, or with a \
+         family such as AF_VSOCK";
     if security::is_active() {
         return Check::warn(
             "bpf lsm",
             format!("its programs are not attached: {without}"),
-            "start onecli-daemon; if its log says that the kernel takes none, start agents by `onecli run` alone",
+            "start onecli-daemon; if its log reports that the kernel accepts none, start agents only with \
+             `onecli run`",
         );
     }
     Check::warn(
         "bpf lsm",
         format!("not among the active security modules: {without}"),
-        "boot with `bpf` at the end of lsm= (/sys/kernel/security/lsm is the list), and restart onecli-daemon; until then \
-         start agents by `onecli run` alone",
+        "boot with `bpf` at the end of lsm= (/sys/kernel/security/lsm shows the list), and restart \
+         onecli-daemon; until then start agents only with `onecli run`",
     )
 }
 
@@ -170,7 +171,7 @@ fn powers(config: &KernelConfig, cgroups: &Cgroup2) -> Check {
     let found = match netns::members(cgroups, &config.agents_root) {
         Ok(members) => members,
         Err(error) => {
-            return Check::warn(NAME, error.to_string(), "look whether cgroup2 is mounted, and as root");
+            return Check::warn(NAME, error.to_string(), "mount cgroup2, and run this as root");
         }
     };
     let powerful: Vec<String> = found
@@ -182,15 +183,15 @@ fn powers(config: &KernelConfig, cgroups: &Cgroup2) -> Check {
         })
         .collect();
     if powerful.is_empty() {
-        return Check::ok(NAME, format!("none that matters, {} processes", found.len()));
+        return Check::ok(NAME, format!("none that matters, in {} processes", found.len()));
     }
     let more = powerful.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Check::warn(
         NAME,
         format!("{}{more} can send past the programs", powerful[..powerful.len().min(SHOWN)].join(", ")),
-        "start agents by `onecli run`, or as a user; containers with --cap-drop=NET_RAW and without NET_ADMIN, --privileged and \
-         --network=host",
+        "start agents with `onecli run`, or as a user; containers with --cap-drop=NET_RAW and without \
+         NET_ADMIN, --privileged and --network=host",
     )
 }
 
@@ -229,7 +230,7 @@ fn agents_root(config: &KernelConfig, cgroups: &Cgroup2) -> Check {
         Err(error) => Check::fail(
             "agents root",
             text(&error),
-            "start onecli-daemon, which makes it, and makes it again when somebody removed it",
+            "start onecli-daemon, which creates it, also after it was removed",
         ),
     }
 }
@@ -288,7 +289,7 @@ fn program(found: &LinkHealth, ours: &[(&'static str, u64)], running: &[(u32, u6
                 _ => Check::warn(
                     name,
                     "attached; its build could not be compared with this version's",
-                    "see what this reports of kernel, btf and capabilities",
+                    "see the checks kernel, btf and capabilities",
                 ),
             }
         }
@@ -297,13 +298,15 @@ fn program(found: &LinkHealth, ours: &[(&'static str, u64)], running: &[(u32, u6
         }
         LinkState::Defunct => Check::fail(
             name,
-            "detached: somebody detached it, or removed the cgroup it was attached to",
-            "restart onecli-daemon, and end what runs in a cgroup that was re-created: nothing restrained it",
+            "detached: the link was detached, or its cgroup was removed",
+            "restart onecli-daemon, and end the processes in a re-created cgroup: they ran without \
+             enforcement",
         ),
         LinkState::OtherCgroup { id } => Check::fail(
             name,
             format!("attached to another cgroup, with id {id}"),
-            "restart onecli-daemon; if [kernel] agents_root was changed, run `onecli-daemon --detach` before, when no agent runs",
+            "restart onecli-daemon; if [kernel] agents_root was changed, first run `onecli-daemon --detach` \
+             while no agent runs",
         ),
     }
 }
@@ -321,17 +324,18 @@ fn text(error: &KernelError) -> String {
 #[expect(unsafe_code, reason = "a system call that no crate of ours has")]
 pub fn clock() -> Check {
     const NAME: &str = "clock";
-    let fix = "have it set from the network ('timedatectl set-ntp true', or chrony): certificates and tokens end by it";
+    let fix = "synchronise it over the network ('timedatectl set-ntp true', or chrony): certificates and \
+         tokens expire by it";
     // SAFETY: integers and padding, for which zeroes are values.
     let mut told: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: writes only into the structure. Without modes it changes nothing, which needs no privilege.
     if unsafe { libc::adjtimex(&raw mut told) } < 0 {
-        return Check::warn(NAME, format!("cannot be asked: {}", io::Error::last_os_error()), fix);
+        return Check::warn(NAME, format!("cannot read its state: {}", io::Error::last_os_error()), fix);
     }
     if told.status & libc::STA_UNSYNC != 0 {
-        return Check::warn(NAME, "nothing keeps it right: how far off it is, nobody knows", fix);
+        return Check::warn(NAME, "not synchronised: its error is unknown", fix);
     }
-    Check::ok(NAME, format!("kept right, within {} ms", told.maxerror / 1000))
+    Check::ok(NAME, format!("synchronised, within {} ms", told.maxerror / 1000))
 }
 
 /// Checks for ports of the daemon that another process may get: those that the kernel assigns automatically, and those
@@ -355,7 +359,7 @@ pub fn ports(ours: &[u16], serving: bool) -> Vec<Check> {
                     open.join(", ")
                 ),
                 format!(
-                    "sysctl -w net.ipv4.ip_local_reserved_ports={}, and keep it in /etc/sysctl.d",
+                    "sysctl -w net.ipv4.ip_local_reserved_ports={}, and store it in /etc/sysctl.d",
                     open.join(",")
                 ),
             ));
@@ -376,7 +380,7 @@ pub fn ports(ours: &[u16], serving: bool) -> Vec<Check> {
         }
     }
     if checks.is_empty() {
-        checks.push(Check::ok("ports", "nobody else has them, nor gets them by chance"));
+        checks.push(Check::ok("ports", "no other process uses them, or can get them by chance"));
     }
     checks
 }

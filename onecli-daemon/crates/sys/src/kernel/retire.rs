@@ -33,7 +33,7 @@ pub enum Kept {
     #[error("agents are still running in {}", .0.display())]
     Populated(PathBuf),
     /// A link names a cgroup, and no directory has that id.
-    #[error("the kernel programs hold cgroup {0}, and no directory of cgroup2 has that id")]
+    #[error("the kernel programs are attached to cgroup {0}, and no directory of cgroup2 has that id")]
     Unknown(u64),
 }
 
