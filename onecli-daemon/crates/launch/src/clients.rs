@@ -62,7 +62,7 @@ mod tests {
 
     /// Guards against a doctor report that names a variable which agents do not get.
     #[test]
-    fn every_variable_is_one_that_agents_have() {
+    fn every_client_variable_is_set_for_agents() {
         for (client, trust) in CLIENTS {
             if let Trust::Variable(name) = trust {
                 assert!(CA_VARIABLES.contains(name), "{client}: {name}");

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_yes_is_yes() {
+    fn only_y_and_yes_confirm() {
         for (answer, expected) in [("y", true), (" YES ", true), ("", false), ("n", false), ("yess", false)] {
             assert_eq!(is_yes(answer.as_bytes()), expected, "{answer:?}");
         }

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn confirmed_directories_are_kept_per_user() {
+    fn confirmed_directories_are_stored_per_user() {
         let kept = tempfile::tempdir().unwrap();
         let read = |uid| Confirmed::read(kept.path(), uid).unwrap();
         let odd = PathBuf::from(OsStr::from_bytes(b"/a\n\xff"));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_forgotten() {
+    fn oldest_directories_are_removed_at_the_limit() {
         let kept = tempfile::tempdir().unwrap();
         let mut all = Confirmed::read(kept.path(), 7).unwrap();
         all.paths = (0..MAX).map(|n| PathBuf::from(format!("/{n}"))).collect();

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn only_confirmed_directories_are_handed_over_unasked() {
+    fn only_confirmed_directories_are_handed_over_without_a_question() {
         let check = |project, path: &str, owner, confirmed: &[&str], expected: &str| {
             let verdict = match decide(project, path, owner, confirmed) {
                 Verdict::Refuse(why) => {

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn configuration_hooks_and_the_way_to_them_are_protected() {
+    fn configuration_hooks_and_their_parents_are_protected() {
         let found = GitPlaces {
             repositories: paths(&[".git", ".git/modules/a/b", "vendor/lib/.git"]),
             worktrees: paths(&[".git/worktrees/w"]),

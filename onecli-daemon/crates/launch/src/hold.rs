@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_that_may_change_the_same_files_are_frozen_meanwhile() {
+    fn agents_that_may_change_the_same_files_are_frozen() {
         let (Some(own), Some(same), Some(other)) =
             (Agent::new("own"), Agent::new("same"), Agent::new("other"))
         else {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_continue_when_the_launchers_is_killed() {
+    fn processes_continue_after_the_launcher_is_killed() {
         let Some(own) = Agent::new("killed") else { return };
         let record = own.record("/p");
         let (ready, line) = pipe().unwrap();

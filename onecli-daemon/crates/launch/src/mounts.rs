@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_that_an_agent_reaches() {
+    fn resolv_conf_lists_only_reachable_servers() {
         assert_eq!(
             reachable("nameserver 127.0.0.53\noptions edns0\n"),
             "nameserver 127.0.0.53\noptions edns0\n"

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_judges_as_for_the_caller() {
+    fn access_is_checked_with_the_callers_rights() {
         if !nix::unistd::geteuid().is_root() {
             println!("not run: becoming another user (needs root)");
             return;

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn silent_callers_take_no_place_from_others() {
+    fn silent_callers_do_not_block_others() {
         let mut places = Ended(Places::default());
         let silent: Vec<UnixStream> =
             (0..40).flat_map(|uid| [uid; 8]).map(|uid| connect(&mut places.0, uid)).collect();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_wait_are_bounded_by_user_and_in_all() {
+    fn waiting_connections_are_limited_per_user_and_in_total() {
         let mut places = Places::default();
         let mut of_one: Vec<UnixStream> =
             (0..=MAX_WAITING_PER_USER).map(|_| connect(&mut places, 1)).collect();

@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_ids_change_places_and_the_others_stay() {
+    fn id_map_exchanges_two_ids_and_leaves_others() {
         assert_eq!(
             Exchange(1000, 990).map(),
             "0 0 990\n991 991 9\n1001 1001 4294966294\n990 1000 1\n1000 990 1\n"

@@ -329,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_that_cannot_be_read_may_be_of_any_directory() {
+    fn unreadable_record_counts_for_every_directory() {
         let dir = tempfile::tempdir().unwrap();
         let record = Record::new(("robot", 1), None, dir.path().join("start"), Vec::new());
         let run = Run::begin(dir.path(), record).unwrap();

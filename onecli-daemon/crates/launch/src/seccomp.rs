@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn only_families_that_the_hooks_see() {
+    fn only_families_that_the_hooks_see_are_allowed() {
         for call in [libc::SYS_socket, libc::SYS_socketpair] {
             for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK] {
                 let family = u64::from(family.cast_unsigned());
@@ -147,13 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn no_other_way_to_a_socket() {
+    fn io_uring_and_i386_sockets_are_refused() {
         assert_eq!(run(libc::SYS_io_uring_setup, [0, 0]), Verdict::Refuse(libc::ENOSYS));
         assert_eq!(verdict(&filter(), I386, 102, [0, 0, 0]), Verdict::Kill);
     }
 
     #[test]
-    fn nothing_is_typed_into_the_terminal() {
+    fn typing_into_the_terminal_is_refused() {
         for request in [TIOCSTI, TIOCLINUX] {
             let refused = Verdict::Refuse(libc::EPERM);
             assert_eq!(run(libc::SYS_ioctl, [0, u64::from(request)]), refused);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_says_nothing_for_an_agent() {
+    fn keys_and_multicast_joins_are_refused() {
         for call in [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl] {
             assert_eq!(run(call, [0, 0]), Verdict::Refuse(libc::ENOSYS));
         }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_runs_as_its_owner() {
+    fn set_id_bits_and_attributes_are_refused() {
         let refused = Verdict::Refuse(libc::EPERM);
         let ask = |call: libc::c_long, at: u8, value: u32| {
             let mut args = [0; 4];
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_allowed() {
+    fn other_calls_are_allowed() {
         for call in
             [libc::SYS_read, libc::SYS_connect, libc::SYS_clone, libc::SYS_execve, libc::SYS_exit_group]
         {

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn search_says_where_it_stopped() {
+    fn search_reports_where_it_stopped() {
         let project = tempfile::tempdir().unwrap();
         let directory = File::open(project.path()).unwrap();
         let search = Search::default();

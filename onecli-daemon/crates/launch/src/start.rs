@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_compared_to_a_tick() {
+    fn time_stamps_are_compared_with_the_start() {
         let start = Start(5, 500_000_000);
         for (stamp, expected) in [
             ((5, 499_000_000), false),
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_second_before_is_older() {
+    fn file_written_before_the_start_is_older() {
         let dir = tempfile::tempdir().unwrap();
         let stamp = || {
             use std::os::unix::fs::MetadataExt as _;

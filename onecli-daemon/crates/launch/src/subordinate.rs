@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_has_an_owner() {
+    fn subordinate_uid_maps_to_its_owner() {
         let listed = "# ranges\nalice:100000:65536\n1007:165536:10\nbroken:x:1\ngone:300000:5\n";
         let owner = |uid| owner_in(listed, uid, |name| (name == "alice").then_some(1000));
         for (uid, expected) in [

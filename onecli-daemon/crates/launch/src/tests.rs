@@ -34,7 +34,7 @@ fn plan(caller: &[(&str, &str)], keep: &[&str], proxy: Option<&str>) -> BTreeMap
 }
 
 #[test]
-fn only_the_allow_list_crosses() {
+fn only_allowed_variables_are_copied() {
     let check = |name: &str, keep: &[&str], expected: Option<&str>| {
         let env = plan(&[(name, "theirs")], keep, None);
         assert_eq!(env.get(name).map(String::as_str), expected, "{name}, keeping {keep:?}");
@@ -87,7 +87,7 @@ fn the_agent_gets_its_user_bundle_and_placeholders() {
 }
 
 #[test]
-fn proxy_variables_only_where_connections_are_not_redirected() {
+fn proxy_variables_are_set_only_without_redirection() {
     let url = "http://x:onecli_st_y@127.0.0.1:10255";
     let env = plan(&[("NO_PROXY", "*"), ("no_proxy", "*")], &[], Some(url));
     for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {
@@ -99,7 +99,7 @@ fn proxy_variables_only_where_connections_are_not_redirected() {
 }
 
 #[test]
-fn kept_names_must_be_names() {
+fn names_to_keep_must_be_valid() {
     let agent = AgentEnvironment {
         ca_bundle: "/x".into(),
         placeholders: BTreeMap::new(),
@@ -132,7 +132,7 @@ fn cgroup_paths_follow_the_mount_table() {
 }
 
 #[test]
-fn root_is_no_agent() {
+fn root_is_refused_as_agent_user() {
     assert!(matches!(LaunchUser::find("root"), Err(LaunchError::RootUser(_))));
     assert!(matches!(LaunchUser::find("0"), Err(LaunchError::RootUser(_))));
     assert!(matches!(LaunchUser::find("no-such-user-here"), Err(LaunchError::NoUser(_))));
@@ -273,7 +273,7 @@ fn an_agent_starts_with_no_privilege() {
 }
 
 #[test]
-fn what_cannot_be_started_is_told_apart() {
+fn failed_starts_have_distinct_exit_codes() {
     if !can_launch() {
         return;
     }
@@ -290,7 +290,7 @@ fn what_cannot_be_started_is_told_apart() {
 }
 
 #[test]
-fn a_directory_that_the_user_cannot_enter_is_left() {
+fn agent_starts_elsewhere_if_it_cannot_enter_the_directory() {
     if !can_launch() {
         return;
     }
@@ -306,7 +306,7 @@ fn a_directory_that_the_user_cannot_enter_is_left() {
 }
 
 #[test]
-fn a_directory_that_is_no_cgroup_is_refused() {
+fn directory_outside_cgroup2_is_refused() {
     if !can_launch() {
         return;
     }
@@ -321,7 +321,7 @@ fn a_directory_that_is_no_cgroup_is_refused() {
 
 /// A variable of `--keep-env`, or an argument, may contain a real key.
 #[test]
-fn what_a_command_gets_is_not_printed() {
+fn debug_output_omits_arguments_and_environment() {
     const KEY: &str = "sk-live-hunter22";
     let variable = || (OsString::from("API_KEY"), OsString::from(KEY));
     let request = Request {

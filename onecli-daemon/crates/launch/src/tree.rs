@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_outside_of_the_tree_is_reached() {
+    fn files_outside_the_tree_are_not_reached() {
         let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(outside.path().join("secret"), "x").unwrap();
         fs::write(dir.path().join("file"), "content").unwrap();

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_of_what_is_a_certificate() {
+    fn store_contains_only_valid_certificates() {
         let pem = "junk\n-----BEGIN CERTIFICATE-----\nAAEC\nAwQ=\n-----END CERTIFICATE-----\n\
                    -----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n";
         let store = java_trust_store(pem);

@@ -167,7 +167,7 @@ mod tests {
 
     /// A process of the agent may have moved a directory of the host away.
     #[test]
-    fn nothing_is_made_on_the_hosts_disks() {
+    fn no_directory_is_made_on_host_disks() {
         let dir = tempfile::tempdir_in("/var/lib").unwrap();
         let missing = dir.path().join("moved/project");
         let error = Ways::default().open(&missing, &user()).unwrap_err().to_string();

@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
+    fn invalid_frames_are_refused() {
         use std::io::Write as _;
         for bytes in [&u32::MAX.to_le_bytes()[..], &[2, 0, 0, 0, b'x', b'y'], &[9, 0, 0, 0, b'"']] {
             let (one, other) = Wire::pair().unwrap();
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_and_network_sockets_are_no_standard_files() {
+    fn directories_and_network_sockets_are_refused_as_standard_files() {
         let file = || OwnedFd::from(tempfile::tempfile().unwrap());
         let directory = || OwnedFd::from(std::fs::File::open("/").unwrap());
         let network = || OwnedFd::from(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());

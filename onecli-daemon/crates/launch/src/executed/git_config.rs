@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_that_may_be_paths() {
+    fn values_that_may_be_paths_are_found() {
         let text = b"[core]\n\tbare = false\n\thooksPath = \"../hooks\" ; ours\n[include] path=extra.cfg\n\
             [alias]\n\tx = !./run.sh --now\n[core]\n\tworktree = ../../lib\n\tempty =\n";
         let found: Vec<_> = named(text)
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_commands_are_names() {
+    fn words_of_commands_are_found() {
         let check = |value: &str, expected: &[&str]| {
             let text = format!("[a \"b]c\"]\n\tkey = {value}\n");
             let found: Vec<_> = named(text.as_bytes()).into_iter().map(|named| named.path).collect();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn branches_are_no_files() {
+    fn branches_and_refspecs_are_ignored() {
         let text = b"[branch \"main\"]\n\tremote = origin\n\tmerge = refs/heads/main\n\
             [remote \"origin\"]\n\turl = ../x.git\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n";
         let found: Vec<_> = named(text).into_iter().map(|named| named.path).collect();

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_package_the_scripts_count() {
+    fn only_scripts_of_a_package_are_compared() {
         let of = |text: &str| scripts(text.as_bytes()).map(|scripts| String::from_utf8(scripts).unwrap());
         assert_eq!(of(r#"{"name":"a","scripts":{"test":"x"}}"#), Some(r#"{"test":"x"}"#.to_owned()));
         assert_eq!(of("\u{feff}{\"scripts\":{\"a\":\"b\"}}"), Some(r#"{"a":"b"}"#.to_owned()));

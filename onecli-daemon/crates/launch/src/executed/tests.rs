@@ -63,7 +63,7 @@ impl Project {
 }
 
 #[test]
-fn what_other_programs_execute_is_reported() {
+fn changes_to_executed_files_are_reported() {
     let project = Project::new();
     project.repository(".git");
     project.write("package.json", r#"{"scripts":{"test":"a"},"version":"1"}"#);
@@ -105,7 +105,7 @@ fn what_other_programs_execute_is_reported() {
 }
 
 #[test]
-fn repositories_are_found_wherever_they_are() {
+fn repositories_are_found_at_every_path() {
     let project = Project::new();
     project.repository(".git");
     project.repository(".git/modules/lib/one");
@@ -140,7 +140,7 @@ fn repositories_are_found_wherever_they_are() {
 }
 
 #[test]
-fn a_new_repository_is_one_line() {
+fn new_repository_is_reported_as_one_line() {
     let project = Project::new();
     let found = project.changed(|| {
         project.repository("src/.git");
@@ -153,7 +153,7 @@ fn a_new_repository_is_one_line() {
 }
 
 #[test]
-fn what_the_configuration_names_is_compared() {
+fn files_named_by_the_configuration_are_compared() {
     let project = Project::new();
     project.repository(".git");
     project.write("tools/hooks/pre-commit", "ours");
@@ -177,7 +177,7 @@ fn what_the_configuration_names_is_compared() {
 }
 
 #[test]
-fn nothing_is_read_through_a_link_that_leads_out() {
+fn links_out_of_the_project_are_not_followed() {
     let (project, outside) = (Project::new(), Project::new());
     outside.write("hooks/pre-commit", "x");
     outside.repository("repository");
@@ -196,7 +196,7 @@ fn nothing_is_read_through_a_link_that_leads_out() {
 }
 
 #[test]
-fn more_than_is_looked_at_is_said() {
+fn incomplete_search_is_reported() {
     let cut = |before: bool, after: bool| {
         let before = Snapshot { is_cut: before, ..Snapshot::default() };
         let after = Snapshot { is_cut: after, ..Snapshot::default() };
@@ -224,7 +224,7 @@ fn a_long_report_is_cut_and_escaped() {
 
 /// The agent chooses both names and working trees. Without a bound on their product this takes a quarter of an hour.
 #[test]
-fn names_are_looked_for_in_a_bounded_number_of_places() {
+fn lookups_of_names_are_bounded() {
     let project = Project::new();
     project.repository("one/.git");
     let words = (0..100_000).map(|number| number.to_string()).collect::<Vec<_>>().join(" w");
@@ -237,7 +237,7 @@ fn names_are_looked_for_in_a_bounded_number_of_places() {
 
 /// A path that is too long for the kernel also hides its files from git.
 #[test]
-fn what_cannot_be_opened_is_no_end_of_the_search() {
+fn too_long_paths_mark_the_search_incomplete() {
     let project = Project::new();
     let long = "d".repeat(255);
     let mut directory: OwnedFd = File::open(project.0.path()).unwrap().into();

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_as_the_person() {
+    fn configuration_is_read_with_the_users_rights() {
         if !nix::unistd::geteuid().is_root() {
             println!("not run: becoming another user (needs root)");
             return;

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_stay_apart_and_descriptors_arrive_with_theirs() {
+    fn message_boundaries_are_preserved_and_descriptors_arrive_with_their_message() {
         let (one, other) = Channel::pair().unwrap();
         let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
         one.send(b"first", &[]).unwrap();
@@ -153,11 +153,11 @@ mod tests {
         far.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"x");
         drop(one);
-        assert!(other.receive().unwrap().is_none(), "the end of the other side is told");
+        assert!(other.receive().unwrap().is_none(), "the closed end is reported");
     }
 
     #[test]
-    fn a_peer_is_known_by_user_and_process() {
+    fn peer_is_identified_by_user_and_process() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("helper.sock");
         let listener =
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_and_size_are_bounded() {
+    fn receive_times_out_and_message_size_is_limited() {
         let (one, other) = Channel::pair().unwrap();
         other.set_patience(Duration::from_millis(20)).unwrap();
         assert_eq!(other.receive().unwrap_err().kind(), io::ErrorKind::WouldBlock);

@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_apply_to_their_call_and_value_alone() {
+    fn rules_apply_only_to_their_call_and_value() {
         const NO: Verdict = Verdict::Refuse(libc::EPERM);
         let filter = Filter::new()
             .always(&[libc::SYS_ptrace, libc::SYS_mount], NO)

@@ -181,7 +181,7 @@ mod tests {
     use crate::privilege::filter::testing::{NATIVE, verdict};
 
     #[test]
-    fn the_serving_process_uses_maps_and_starts_threads_and_nothing_of_the_kind_else() {
+    fn serving_filter_allows_maps_and_threads_and_refuses_escapes() {
         let refused = Verdict::Refuse(libc::EPERM);
         // pthread_create(3) of glibc 2.36, and fork(2).
         let (thread, fork) = (0x003d_0f00, 17);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_an_ordinary_program_and_looks_for_no_way_out() {
+    fn executor_filter_allows_ordinary_programs_and_refuses_escapes() {
         let refused = Verdict::Refuse(libc::EPERM);
         for (call, first, expected) in [
             (libc::SYS_execve, 0, Verdict::Allow),

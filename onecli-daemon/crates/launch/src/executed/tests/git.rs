@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn state_of_git_that_names_programs_or_repositories_is_reported() {
+fn changes_to_git_state_are_reported() {
     let project = Project::new();
     project.repository(".git");
     project.repository(".git/modules/m");
@@ -29,7 +29,7 @@ fn state_of_git_that_names_programs_or_repositories_is_reported() {
 }
 
 #[test]
-fn an_interrupted_operation_is_one_line_until_it_is_finished() {
+fn interrupted_operation_is_one_line_until_finished() {
     let project = Project::new();
     project.repository(".git");
     let begin = || {
@@ -68,7 +68,7 @@ fn repositories_in_git_directories_are_found() {
 }
 
 #[test]
-fn linked_working_trees_are_ordinary() {
+fn linked_working_trees_are_not_reported() {
     let project = Project::new();
     project.repository(".git");
     let add = |name: &str, commondir: &str| {
@@ -131,7 +131,7 @@ fn words_of_commands_in_the_configuration_are_followed() {
 }
 
 #[test]
-fn configurations_that_include_each_other_end() {
+fn configuration_include_cycles_are_cut() {
     let project = Project::new();
     project.repository(".git");
     let twice =
@@ -143,7 +143,7 @@ fn configurations_that_include_each_other_end() {
 }
 
 #[test]
-fn configuration_of_the_person_is_followed() {
+fn user_configuration_is_followed() {
     let (project, home) = (Project::new(), Project::new());
     project.repository(".git");
     project.write("tree/README", "");
@@ -176,7 +176,7 @@ fn configuration_of_the_person_is_followed() {
 }
 
 #[test]
-fn many_harmless_files_hide_no_other() {
+fn harmless_files_do_not_hide_others() {
     let project = Project::new();
     project.repository(".git");
     let lines = project.report(|| {

@@ -115,7 +115,7 @@ fn another_build() -> Vec<u8> {
             instruction[4..].copy_from_slice(&(value - 1).to_le_bytes());
         }
     }
-    assert!(object != OBJECT, "the constant is elsewhere by now");
+    assert!(object != OBJECT, "the constant was not found in the object");
     object
 }
 
@@ -203,10 +203,10 @@ fn two_daemons_guard_their_own_agents() {
         std::thread::sleep(std::time::Duration::from_millis(20));
         Client::run(&fixture, &home, &moved).errno() == 0
     });
-    assert!(gone, "its guard is gone");
+    assert!(gone, "the second daemon's guard is removed");
     let path = fixture.tree().path(&ours).unwrap();
     let moved = ["connect_from", "127.0.0.1:7777", path.to_str().unwrap()];
-    assert_eq!(Client::run(&fixture, &home, &moved).errno(), libc::EPERM, "ours is not");
+    assert_eq!(Client::run(&fixture, &home, &moved).errno(), libc::EPERM, "the first daemon's guard is not");
     drop(elsewhere);
 }
 
@@ -363,12 +363,12 @@ fn the_verifier_drops_the_log_unless_it_is_on() {
     assert_eq!(findings.errno(), libc::EPERM);
     let mut log = fixture.redirect.take_log().expect("it is on");
     log.flush();
-    assert!(fixture.redirect.take_log().is_none(), "one reader");
+    assert!(fixture.redirect.take_log().is_none(), "the log has one reader");
 }
 
 #[test]
-fn pins_are_roots_alone() {
-    let Some(fixture) = Fixture::new("kernel::pins_are_roots_alone") else { return };
+fn pins_are_accessible_to_root_only() {
+    let Some(fixture) = Fixture::new("kernel::pins_are_accessible_to_root_only") else { return };
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let base = &fixture.config.bpffs_dir;
     std::fs::set_permissions(base, std::fs::Permissions::from_mode(0o755)).unwrap();

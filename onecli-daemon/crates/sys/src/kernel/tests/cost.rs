@@ -59,7 +59,7 @@ fn connect_costs_little_more_with_all_programs() {
         hooked / free,
         guarded / free
     );
-    assert!(redirected / bare < 3.0 && guarded / free < 2.0, "costs more than anybody would bear");
+    assert!(redirected / bare < 3.0 && guarded / free < 2.0, "the programs cost too much");
 }
 
 /// Reports that the work is done when it is dropped.

@@ -39,7 +39,7 @@ fn kernel_releases_are_judged() {
         assert_eq!(parse_version(release), Some(version));
         assert_eq!(judge(release).status, status, "{release}");
     }
-    assert!(judge("5.10.0").detail.contains("identities of connections"), "names what is lacking");
+    assert!(judge("5.10.0").detail.contains("identities of connections"), "the missing feature is named");
     assert!(!judge("5.15.1").detail.contains("identities of connections"));
     assert_eq!(judge("unknown").status, CheckStatus::Warn);
 }
@@ -77,8 +77,8 @@ fn named(fixture: &Fixture, name: &str) -> Check {
 
 /// Root in an agent's cgroup can send past every program. This is reported while it runs.
 #[test]
-fn who_can_send_past_the_programs_is_told() {
-    let Some(fixture) = Fixture::new("kernel::who_can_send_past_the_programs_is_told") else {
+fn processes_that_can_send_past_the_programs_are_reported() {
+    let Some(fixture) = Fixture::new("kernel::processes_that_can_send_past_the_programs_are_reported") else {
         return;
     };
     // A device with a way out.
@@ -172,8 +172,8 @@ fn every_part_is_reported() {
 }
 
 #[test]
-fn exclusive_attachments_are_told() {
-    let Some(fixture) = Fixture::new("kernel::exclusive_attachments_are_told") else {
+fn exclusive_attachments_are_reported() {
+    let Some(fixture) = Fixture::new("kernel::exclusive_attachments_are_reported") else {
         return;
     };
     let root = fixture.tree().path(&fixture.config.agents_root).unwrap();
@@ -191,7 +191,7 @@ fn exclusive_attachments_are_told() {
     attach_exclusively(&fixture, &File::open(above).unwrap(), 0).unwrap();
     let found = problems(&fixture);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].status, CheckStatus::Warn, "ours run until they are detached");
+    assert_eq!(found[0].status, CheckStatus::Warn, "OneCLI's programs run until they are detached");
     assert_eq!(
         found[0].detail,
         format!("attached exclusively to {}, at attach types {{1}}", above.display())
@@ -221,8 +221,8 @@ fn overridable_attachments_above_are_no_conflict() {
 
 /// Ports that other processes may get, and one that another process has.
 #[test]
-fn ports_of_ours_are_looked_at() {
-    let Some(mut fixture) = Fixture::new("kernel::ports_of_ours_are_looked_at") else {
+fn port_conflicts_are_reported() {
+    let Some(mut fixture) = Fixture::new("kernel::port_conflicts_are_reported") else {
         return;
     };
     let port = fixture.config.transparent_port;

@@ -30,8 +30,8 @@ fn check(fixture: &Fixture, work: &str, asked: &str, original: &str, over_v6: bo
 }
 
 #[test]
-fn ipv4_ipv6_mapped_and_fast_open() {
-    let Some(fixture) = Fixture::new("kernel::ipv4_ipv6_mapped_and_fast_open") else {
+fn destinations_are_recorded_for_all_address_forms() {
+    let Some(fixture) = Fixture::new("kernel::destinations_are_recorded_for_all_address_forms") else {
         return;
     };
     for work in ["connect", "fastopen_sendto", "fastopen_connect"] {
@@ -86,8 +86,8 @@ fn an_unmanaged_process_is_left_alone() {
 }
 
 #[test]
-fn a_dead_daemon_means_connection_refused() {
-    let Some(mut fixture) = Fixture::new("kernel::a_dead_daemon_means_connection_refused") else {
+fn connection_is_refused_while_the_daemon_is_down() {
+    let Some(mut fixture) = Fixture::new("kernel::connection_is_refused_while_the_daemon_is_down") else {
         return;
     };
     let agent = fixture.agent("a.slice");

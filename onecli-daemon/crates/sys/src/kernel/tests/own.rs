@@ -17,8 +17,8 @@ use super::{
 };
 
 #[test]
-fn own_connections_end_in_every_way_there_is() {
-    let Some(fixture) = Fixture::new("kernel::own_connections_end_in_every_way_there_is") else {
+fn own_connections_end_cleanly_in_every_way() {
+    let Some(fixture) = Fixture::new("kernel::own_connections_end_cleanly_in_every_way") else {
         return;
     };
     let agent = fixture.agent("a.slice");

@@ -88,8 +88,8 @@ fn a_passed_socket_cannot_connect() {
 /// socket's cgroup. The BPF LSM refuses it, if the kernel runs its programs. Elsewhere the launcher closes the gap:
 /// agents start in their cgroup with three descriptors and a private `/run`.
 #[test]
-fn a_connection_made_outside_is_for_the_security_module() {
-    let Some(fixture) = Fixture::new("kernel::a_connection_made_outside_is_for_the_security_module") else {
+fn connection_made_outside_is_refused_by_the_bpf_lsm() {
+    let Some(fixture) = Fixture::new("kernel::connection_made_outside_is_refused_by_the_bpf_lsm") else {
         return;
     };
     let (agent, outside) = (fixture.agent("a.slice"), fixture.unmanaged());
@@ -103,7 +103,7 @@ fn a_connection_made_outside_is_for_the_security_module() {
     let mut said = Vec::new();
     let _end = (&mut stream).take(6).read_to_end(&mut said);
     if Pins::below(&fixture.config.bpffs_dir).are_secured() {
-        assert_eq!(said, b"", "the connection is closed in silence");
+        assert_eq!(said, b"", "the connection is closed without data");
         assert_eq!(client.finish().errno(), libc::EPERM);
     } else {
         assert_eq!(said, b"secret");

@@ -63,9 +63,9 @@ fn udp_is_refused() {
 
 /// One agent's flood of refusals hides no other's, and is counted.
 #[test]
-fn a_flood_hides_nobodys_refusals() {
+fn flood_of_one_agent_hides_no_other_refusals() {
     const FLOOD: u64 = 20_000;
-    let Some(fixture) = Fixture::new("kernel::a_flood_hides_nobodys_refusals") else {
+    let Some(fixture) = Fixture::new("kernel::flood_of_one_agent_hides_no_other_refusals") else {
         return;
     };
     let runtime = runtime();
@@ -77,7 +77,7 @@ fn a_flood_hides_nobodys_refusals() {
     let stat = |name| stats.iter().find(|(known, _)| *known == name).expect("a counter").1;
     let lost = stat("deny_events_lost");
     assert_eq!(stat("operations_denied"), FLOOD + 1);
-    assert!(lost > FLOOD / 2, "{lost} untold");
+    assert!(lost > FLOOD / 2, "{lost} not reported");
     // There was no reader meanwhile: reported and lost refusals add up to all.
     let mut denials = {
         let _context = runtime.enter();
@@ -92,10 +92,10 @@ fn a_flood_hides_nobodys_refusals() {
 }
 
 #[test]
-fn only_tcp_and_udp_sockets() {
+fn only_tcp_and_udp_sockets_are_allowed() {
     const INET: i32 = libc::AF_INET;
     const INET6: i32 = libc::AF_INET6;
-    let Some(fixture) = Fixture::new("kernel::only_tcp_and_udp_sockets") else {
+    let Some(fixture) = Fixture::new("kernel::only_tcp_and_udp_sockets_are_allowed") else {
         return;
     };
     let agent = fixture.agent("a.slice");
@@ -112,13 +112,13 @@ fn only_tcp_and_udp_sockets() {
         assert_eq!(socket(family, libc::SOCK_STREAM, libc::IPPROTO_MPTCP), libc::EPERM, "MPTCP");
         assert_eq!(socket(family, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE), libc::EPERM, "UDP-Lite");
     }
-    assert_eq!(socket(libc::AF_UNIX, libc::SOCK_STREAM, 0), 0, "not the network's");
+    assert_eq!(socket(libc::AF_UNIX, libc::SOCK_STREAM, 0), 0, "Unix sockets reach no network");
 }
 
 /// A socket belongs to the agent in which it was created, and no other process can use it.
 #[test]
-fn a_socket_does_not_change_hands() {
-    let Some(fixture) = Fixture::new("kernel::a_socket_does_not_change_hands") else {
+fn socket_is_refused_outside_its_agent() {
+    let Some(fixture) = Fixture::new("kernel::socket_is_refused_outside_its_agent") else {
         return;
     };
     let agent = fixture.agent("a.slice");
@@ -132,8 +132,8 @@ fn a_socket_does_not_change_hands() {
 
 /// A process in the agents root itself is not an agent.
 #[test]
-fn the_agents_root_is_no_agent() {
-    let Some(fixture) = Fixture::new("kernel::the_agents_root_is_no_agent") else {
+fn process_in_the_agents_root_is_refused() {
+    let Some(fixture) = Fixture::new("kernel::process_in_the_agents_root_is_refused") else {
         return;
     };
     let root = fixture.config.agents_root.clone();

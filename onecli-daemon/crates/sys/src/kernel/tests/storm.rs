@@ -152,8 +152,8 @@ pub(super) fn queries(address: &str, number: &str) -> io::Result<()> {
 
 /// An unanswered SYN leaves its announcement. The next process with the same tuple is not identified as its sender.
 #[test]
-fn an_abandoned_syn_gives_its_identity_to_nobody() {
-    let Some(mut fixture) = Fixture::new("kernel::an_abandoned_syn_gives_its_identity_to_nobody") else {
+fn abandoned_syn_gives_no_other_process_its_identity() {
+    let Some(mut fixture) = Fixture::new("kernel::abandoned_syn_gives_no_other_process_its_identity") else {
         return;
     };
     let agent = fixture.agent("a.slice");
@@ -178,7 +178,7 @@ fn an_abandoned_syn_gives_its_identity_to_nobody() {
     other.connect(&address.into()).unwrap();
     let (accepted, _) = busy.accept().unwrap();
     assert_eq!(fixture.redirect.flow(&accepted).unwrap(), None);
-    assert_eq!(fixture.announced(), 1, "it is still there, and nobody's");
+    assert_eq!(fixture.announced(), 1, "the announcement is still there, and unused");
 }
 
 /// The child: a SYN leaves from `from`, and the socket is closed before it is answered.

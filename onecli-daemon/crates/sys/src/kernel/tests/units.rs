@@ -50,7 +50,7 @@ fn cgroup2_is_found_in_mountinfo() {
 }
 
 #[test]
-fn task_names_are_taken_as_they_are() {
+fn task_names_are_not_escaped() {
     let raw = |name: &[u8]| {
         let mut raw = [0; 16];
         raw[..name.len()].copy_from_slice(name);

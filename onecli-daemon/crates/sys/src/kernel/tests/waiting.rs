@@ -44,10 +44,8 @@ fn set(socket: &Socket, option: libc::c_int, value: u32) {
 /// last connection ended, and the kernel's addition to the clock is the same in a namespace in which the process can
 /// listen.
 #[test]
-fn a_sequence_number_that_was_guessed_gives_nobody_an_identity() {
-    let Some(mut fixture) =
-        Fixture::new("kernel::a_sequence_number_that_was_guessed_gives_nobody_an_identity")
-    else {
+fn guessed_sequence_number_gives_no_identity() {
+    let Some(mut fixture) = Fixture::new("kernel::guessed_sequence_number_gives_no_identity") else {
         return;
     };
     let agent = fixture.agent("a.slice");
@@ -91,7 +89,7 @@ fn a_sequence_number_that_was_guessed_gives_nobody_an_identity() {
     }
     // One in 65,536.
     assert_eq!(forged, 0);
-    assert_eq!(fixture.announced(), 1, "it is still there, and nobody's");
+    assert_eq!(fixture.announced(), 1, "the announcement is still there, and unused");
 }
 
 /// While the daemon accepts nothing, one agent's connections wait up to a limit, and another agent's wait not far
@@ -128,7 +126,11 @@ fn one_agents_connections_leave_room_for_anothers() {
     let place = seen.iter().position(|id| id == other_id).expect("the other agent's connection came");
     assert!(place < usize::try_from(WAITING_MAX + 100).unwrap(), "behind {place} others");
     assert_eq!(seen.iter().filter(|id| *id == other_id).count(), 3);
-    assert_eq!(seen.iter().filter(|id| *id == flooding_id).count() as u64, MANY, "what was held comes");
+    assert_eq!(
+        seen.iter().filter(|id| *id == flooding_id).count() as u64,
+        MANY,
+        "connections that were held arrive"
+    );
     flood.go_on();
     second.go_on();
     assert_eq!((flood.finish().errno(), second.finish().errno()), (0, 0));
