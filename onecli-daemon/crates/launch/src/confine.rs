@@ -35,7 +35,7 @@ pub(super) fn forbid_core_files() -> Result<(), LaunchError> {
 
 /// Groups first: they cannot be changed once the uid is not 0.
 pub(super) fn become_user(user: &LaunchUser) -> Result<(), LaunchError> {
-    // As long as uid 0 has CAP_SETPCAP.
+    // Done while uid 0 still has CAP_SETPCAP.
     drop_bounding_set()?;
     setgroups(&user.groups).map_err(failed("setgroups"))?;
     setresgid(user.gid, user.gid, user.gid).map_err(failed("setresgid"))?;
@@ -43,7 +43,7 @@ pub(super) fn become_user(user: &LaunchUser) -> Result<(), LaunchError> {
 }
 
 /// Iterates by number up to the kernel's last one, so capabilities newer than the library's list are removed too.
-#[expect(unsafe_code, reason = "the wrappers know the capabilities of their day only")]
+#[expect(unsafe_code, reason = "the wrappers know only the capabilities of their release")]
 fn drop_bounding_set() -> Result<(), LaunchError> {
     // Capability sets have 64 bits at most (capabilities(7)).
     for capability in 0..64 as libc::c_ulong {

@@ -1,5 +1,5 @@
 //! Terminals: a new one for the command, and the user's own while the client reads from it.
-#![allow(unsafe_code, reason = "ioctl(2), and a process that puts the terminal back")]
+#![allow(unsafe_code, reason = "ioctl(2), and a process that restores the terminal")]
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};

@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, mkdirat, umask};
 use super::LaunchUser;
 use super::tree::shown;
 
-/// Opens a directory without any permission on it.
+/// Flags that open a directory without any permission on it.
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 /// Directories that are the agent's own in its view. The other directories are on the host's disks, where root creates
 /// nothing: a running process of the agent could have moved a directory that is missing there.

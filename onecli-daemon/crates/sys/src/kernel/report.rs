@@ -321,7 +321,7 @@ fn text(error: &KernelError) -> String {
 
 /// Checks whether the kernel reports this host's clock as synchronised (adjtimex(2)). Certificates, tokens and the
 /// audit log depend on it.
-#[expect(unsafe_code, reason = "a system call that no crate of ours has")]
+#[expect(unsafe_code, reason = "a system call without a wrapper")]
 pub fn clock() -> Check {
     const NAME: &str = "clock";
     let fix = "synchronise it over the network ('timedatectl set-ntp true', or chrony): certificates and \

@@ -1,5 +1,5 @@
 //! Sockets that the service manager opened for the daemon.
-#![allow(unsafe_code, reason = "descriptors that were there at the start become owned")]
+#![allow(unsafe_code, reason = "descriptors that exist at the start become owned")]
 
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -78,7 +78,7 @@ pub fn become_user(uid: Uid, gid: Gid) -> Result<(), PrivilegeError> {
 
 /// Removes all other capabilities from the bounding set. It iterates by number up to the kernel's last one, so
 /// capabilities newer than the library's list are removed too.
-#[expect(unsafe_code, reason = "the wrappers know the capabilities of their day only")]
+#[expect(unsafe_code, reason = "the wrappers know only the capabilities of their release")]
 fn bound_by(kept: &CapsHashSet) -> Result<(), PrivilegeError> {
     // Capability sets have 64 bits at most (capabilities(7)).
     for number in 0..64u8 {

@@ -1,5 +1,5 @@
 //! Problems are reported, each with a fix.
-#![allow(unsafe_code, reason = "attaching a program the old way, which no library offers on this kernel")]
+#![allow(unsafe_code, reason = "BPF_PROG_ATTACH, which no library offers on this kernel")]
 
 use std::{
     fs::File,
