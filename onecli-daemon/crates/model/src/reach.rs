@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// The addresses that one request may be sent to, as far as rules have a say. What is in no blocked range is decided by
-/// `net`, which makes [`crate`]'s addresses into ones that can be dialled.
+/// The addresses that one request may be sent to, according to the rules. The crate `net` knows the blocked ranges
+/// and turns allowed addresses into addresses that can be dialled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Whether every address outside the blocked ranges is allowed.
