@@ -1,4 +1,4 @@
-//! The daemon: reads its configuration and hands it to [`app`].
+//! The daemon: reads its configuration and passes it to [`app`].
 
 #![forbid(unsafe_code)]
 

@@ -1,25 +1,25 @@
-//! How many connections of peers who may speak are served at a time: one user cannot keep the others waiting, and root
-//! waits for nobody but root.
+//! Limits on concurrent admin connections from permitted peers. The limit applies per uid, so one user cannot delay
+//! another user, and only root can delay root.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections of one user. Its further ones wait.
+/// Concurrent connections per uid. Further connections wait.
 const PER_USER: usize = 32;
 
-/// Connections of one user who is no administrator.
+/// Concurrent connections per uid for a user without administrator rights.
 pub(super) const PER_RUNNER: usize = 2;
 
-/// A queue for each user.
+/// One queue of connection slots per uid.
 #[derive(Debug)]
 pub(super) struct Admission {
     places: usize,
     by_uid: Mutex<HashMap<u32, Arc<Semaphore>>>,
 }
 
-/// One connection; gives its place back when dropped.
+/// A slot for one connection. Dropping it frees the slot.
 pub(super) struct Admittance {
     _place: OwnedSemaphorePermit,
 }
@@ -31,16 +31,16 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// With so many places for each user.
+    /// Creates queues with `places` slots per uid.
     pub(super) fn of(places: usize) -> Admission {
         Admission { places, by_uid: Mutex::default() }
     }
 
-    /// Waits for a place of `uid`'s. `None` only where the process is about to end.
+    /// Waits for a slot of `uid`. Returns `None` only when the process is about to end.
     pub(super) async fn wait(&self, uid: u32) -> Option<Admittance> {
         let queue = {
             let mut by_uid = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
-            // Nobody else is at one whose only owner is this map.
+            // Drop queues that only this map still references: no connection uses or awaits them.
             by_uid.retain(|_, queue| Arc::strong_count(queue) > 1);
             Arc::clone(by_uid.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(self.places))))
         };

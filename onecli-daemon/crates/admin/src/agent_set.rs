@@ -9,7 +9,8 @@ use super::agents::{agents, check_user};
 use super::error::AdminError;
 use super::state::{Change, Find, State};
 
-/// Changes the fields that the request names, and no other: what another administrator changes at the same time stays.
+/// Changes only the fields that the request names, so concurrent changes by other administrators to other fields
+/// survive.
 pub(super) async fn set(
     state: &State,
     uid: u32,
@@ -51,7 +52,7 @@ fn applied(before: &Agent, request: AgentSet) -> Agent {
     }
 }
 
-/// Only what differs.
+/// Builds an update that contains only the changed fields.
 fn update(before: &Agent, after: &Agent) -> AgentChange {
     let Agent { factors, cgroup, user, egress, allow_git_config, .. } = after;
     AgentChange {
@@ -80,15 +81,15 @@ fn differences(before: &Agent, after: &Agent) -> Vec<FieldChange> {
         .collect()
 }
 
-/// For the audit log.
+/// Describes the changes for the audit log.
 fn described(name: &AgentName, uid: u32, changes: &[FieldChange]) -> String {
     let changes: Vec<String> =
         changes.iter().map(|FieldChange { field, from, to }| format!("{field} {from} -> {to}")).collect();
     format!("agent {name}: {}, by uid {uid}", changes.join(", "))
 }
 
-/// The same as for a new agent. Besides, no process may run as the agent while its cgroup or its user changes: it would go on
-/// as nobody's, or share a user with another agent's processes.
+/// Applies the same checks as for a new agent. In addition, no process may run as the agent while its cgroup or its
+/// user changes: the process would continue without an agent, or share a user with another agent's processes.
 async fn check(state: &State, change: &Change<'_>, before: &Agent, after: &Agent) -> Result<(), AdminError> {
     let (moves, changes_user) = (before.cgroup != after.cgroup, before.user != after.user);
     if moves || changes_user {
@@ -113,7 +114,8 @@ fn check_idle(state: &State, agent: &Agent) -> Result<(), AdminError> {
     }
 }
 
-/// A cgroup that becomes an agent's has no other agent, and no processes: they would become this agent's.
+/// Checks that the agent's new cgroup belongs to no other agent and contains no processes. Existing processes would
+/// become this agent's.
 pub(super) fn check_cgroup(
     state: &State,
     change: &Change<'_>,

@@ -40,7 +40,7 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     for runner in &request.runners {
         check_runner(runner.clone()).await?;
     }
-    // Where a process runs is who it is: what a removed agent left behind must not become this one.
+    // The cgroup identifies the agent. Processes left behind by a removed agent must not become this one.
     if let Some(directory) = host.populated_cgroup(&cgroup).map_err(AdminError::Host)? {
         return Err(AdminError::NotReady {
             message: format!(
@@ -113,7 +113,8 @@ pub(super) async fn set_enabled(
     Ok((&agent).into())
 }
 
-/// Removes an agent. Where processes run as it, only with `kill`: they would stay behind in a cgroup of nobody.
+/// Removes an agent. If processes still run as the agent, `kill` is required: otherwise they would stay in a cgroup
+/// without an agent.
 pub(super) async fn remove(state: &State, name: &AgentName, kill: bool) -> Result<AgentRemoved, AdminError> {
     let host = &state.handles.host;
     let change = state.begin_change().await?;
@@ -131,8 +132,8 @@ pub(super) async fn remove(state: &State, name: &AgentName, kill: bool) -> Resul
     state.handles.store.remove_agent(agent.id).await?;
     change.in_force("agent remove", agent.name.as_str()).await?;
     vault::end_leases(state, agent.id);
-    // Last, and no reason to fail: what still lives in it is refused everything from now on, and no agent is bound to
-    // the cgroup while it does.
+    // Clean-up comes last and its failure is not an error. The daemon refuses everything from processes that are still
+    // alive, and no agent can be bound to the cgroup until they end.
     let ended = if kill && populated { host.end_processes(&agent.cgroup).await } else { Ok(()) };
     let cgroup_left = ended.and_then(|()| host.remove_cgroup(&agent.cgroup)).err();
     Ok(AgentRemoved { agent: agent_detail, cgroup_left })
@@ -142,12 +143,12 @@ pub(super) fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
     stored.agents.iter().map(|stored| &stored.agent)
 }
 
-/// Lets a runner start commands from now on.
+/// Builds the change that allows a runner to start commands.
 pub(super) fn allow(state: &State, sees_all: Option<bool>) -> RunnerChange {
     RunnerChange::Allow { since: state.handles.clock.now(), sees_all }
 }
 
-/// Lets somebody start commands as the agent, or no more.
+/// Allows a runner to start commands as the agent, or withdraws that permission.
 pub(super) async fn set_runner(
     state: &State,
     uid: u32,
@@ -175,7 +176,7 @@ pub(super) async fn set_runner(
     Ok(shown)
 }
 
-/// A name that nobody has yet could be anybody's later.
+/// Checks that the user or group exists. A name that does not exist yet could later belong to anyone.
 async fn check_runner(runner: Runner) -> Result<(), AdminError> {
     let checked = tokio::task::spawn_blocking(move || {
         let (found, what) = match &runner {
@@ -207,7 +208,8 @@ fn new_token(state: &State) -> Result<(Token, TokenHash), AdminError> {
     Ok((token, hash))
 }
 
-/// A user exists, is neither root nor one of ours, and is no other agent's: processes of one uid can read each other's memory.
+/// Checks that a user exists, is neither root nor one of OneCLI's own users, and belongs to no other agent. Processes
+/// with the same uid can read each other's memory.
 pub(super) async fn check_user(
     state: &State,
     user: &str,

@@ -16,7 +16,7 @@ use tokio::sync::broadcast::Receiver;
 use super::error::AdminError;
 use super::state::State;
 
-/// Fields whose definitions leave no room for a credential. The values of all others are masked.
+/// Fields whose definitions leave no room for a credential. The values of all other fields are masked.
 const PLAIN: [HeaderName; 15] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
@@ -64,7 +64,8 @@ pub(super) fn answer(
     Ok(view(id, asked))
 }
 
-/// What waits now, and then each change, as JSON lines. Ends where the client does not keep up: it asks again then.
+/// Streams the pending requests and then each change, as JSON lines. The stream ends if the client is too slow; the
+/// client then asks again.
 pub(super) fn watch(
     state: &State,
 ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, AdminError> {
@@ -121,7 +122,7 @@ fn header(name: &HeaderName, value: &[u8]) -> HeaderView {
     HeaderView { name: name.to_string(), value }
 }
 
-/// A value with nothing in it but its placeholders and how long the rest is.
+/// Replaces everything in a value except its placeholders by the length of the replaced part.
 fn masked(value: &[u8]) -> String {
     let hidden = |length| if length == 0 { String::new() } else { format!("[{length} bytes]") };
     let (mut text, mut from) = (String::new(), 0);
@@ -141,7 +142,7 @@ fn body(body: &[u8]) -> BodyView {
     }
 }
 
-/// Is it text, and no binary format that happens to be UTF-8?
+/// Returns whether the content is text, as opposed to a binary format that happens to be valid UTF-8.
 fn is_printable(text: &str) -> bool {
     text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }

@@ -14,14 +14,15 @@ use tokio::time::timeout;
 use super::error::AdminError;
 use super::state::{AuditProgress, State};
 
-/// How soon a follower sees a record that another host on the same store wrote. Our own wake it up.
+/// The delay with which a follower sees a record that another host wrote to the same store. Records of this host wake
+/// the follower at once.
 const POLL: Duration = Duration::from_secs(1);
-/// How long a question waits for records that are on disk but not yet in the store.
+/// The time that a query waits for records that are on disk but not yet in the store.
 const CATCH_UP: Duration = Duration::from_secs(2);
-/// Rows per question while following.
+/// Rows per store query while following.
 const BATCH: u32 = 500;
 
-/// The newest records, and with `follow` those to come.
+/// Streams the newest records and, with `follow`, later ones.
 pub(super) async fn lines(
     state: Arc<State>,
     query: AuditQuery,
@@ -35,7 +36,7 @@ pub(super) async fn lines(
     let limit = query.limit.min(AuditQuery::MAX_LIMIT);
     let wanted = wanted(query.filter);
     catch_up(&state.handles.audit).await;
-    // Before the question: with no row to start from, what is written meanwhile must not be missed.
+    // Read the last id before the query. If the query returns no row, records written meanwhile must not be missed.
     let last = state.handles.store.last_audit_id().await?;
     let (rows, after, until) = if query.all {
         (Vec::new(), 0, (!query.follow).then_some(last))
@@ -66,11 +67,11 @@ pub(super) fn wanted(filter: AuditFilter) -> onecli_store::AuditQuery {
     }
 }
 
-/// What was audited before the question should be in its answer.
+/// Waits until records written before the query are in the store, so that the response contains them.
 pub(super) async fn catch_up(progress: &AuditProgress) {
     let durable = *progress.durable.borrow();
     let mut shipped = progress.shipped.clone();
-    // What is late or stuck is left out; the store answers with what it has.
+    // Records that are late or stuck are left out. The store returns the rows that it has.
     let _ = timeout(CATCH_UP, shipped.wait_for(|shipped| *shipped >= durable)).await;
 }
 
@@ -79,7 +80,7 @@ struct Follow {
     shipped: watch::Receiver<u64>,
     wanted: onecli_store::AuditQuery,
     after: u64,
-    /// The row to end with; `None` goes on for as long as somebody reads.
+    /// The last row to send; `None` continues until the client disconnects.
     until: Option<u64>,
     first: Option<Bytes>,
     _permit: Option<OwnedSemaphorePermit>,
@@ -96,7 +97,7 @@ impl Follow {
             if self.until.is_some_and(|until| self.after >= until) {
                 return None;
             }
-            // Seen before the question, so that what comes after it wakes us.
+            // Mark the value as seen before the query, so that a later record wakes this loop.
             self.shipped.mark_unchanged();
             let query =
                 onecli_store::AuditQuery { after_id: Some(self.after), limit: BATCH, ..self.wanted.clone() };
@@ -109,7 +110,7 @@ impl Follow {
                     }
                 }
                 Err(error) => {
-                    // Ends the answer in its middle, so that the client knows it is not complete.
+                    // Break off the response, so that the client knows that it is incomplete.
                     self.until = Some(0);
                     return Some((Err(io::Error::other(error)), self));
                 }
@@ -118,7 +119,7 @@ impl Follow {
                 return None;
             }
             if let Ok(Err(_)) = timeout(POLL, self.shipped.changed()).await {
-                // The shipper has ended, and with it the daemon will.
+                // The shipper has ended, and the daemon is about to end.
                 return None;
             }
         }

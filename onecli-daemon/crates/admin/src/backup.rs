@@ -1,4 +1,4 @@
-//! `backup`: a consistent copy of the store, sent to whoever asked. The key is not in it.
+//! `backup`: a consistent copy of the store, sent to the caller. The copy does not contain the key.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,12 +12,13 @@ use tokio::io::AsyncReadExt;
 use super::error::AdminError;
 use super::state::State;
 
-/// What copies are called in the data directory, while they are made and sent.
+/// The file name prefix of copies in the data directory while they are created and sent.
 const PREFIX: &str = "backup-";
 /// Bytes sent at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Makes a copy and gives its bytes. It has no name any more when this returns, and is gone when it was sent.
+/// Creates a copy and returns its bytes as a stream. The file is already unlinked when this returns, so it disappears
+/// after sending.
 pub(super) async fn copy(
     state: &State,
 ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, AdminError> {
@@ -27,7 +28,7 @@ pub(super) async fn copy(
     let failed = |error: io::Error| {
         AdminError::Host(format!("cannot make a copy in {}: {error}", directory.display()))
     };
-    // Ours alone before there is anything in it.
+    // Only the daemon may access the file before it has any content.
     let file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unnamed.0).map_err(failed)?;
     drop(file);
@@ -44,7 +45,7 @@ pub(super) async fn copy(
     }))
 }
 
-/// A file that goes away whatever happens.
+/// A file that is removed on drop.
 struct Unnamed(PathBuf);
 
 impl Drop for Unnamed {
@@ -53,7 +54,7 @@ impl Drop for Unnamed {
     }
 }
 
-/// Removes copies that a former daemon did not live to send.
+/// Removes copies that an earlier daemon process could not finish sending.
 pub fn remove_left_over(directory: &Path) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten() {

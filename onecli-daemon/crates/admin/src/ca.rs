@@ -9,12 +9,12 @@ pub(super) fn show(state: &State) -> Ca {
     state.handles.host.ca()
 }
 
-/// Makes the next authority: trusted from now on, signing once it is told to.
+/// Creates the next authority. Agents trust it immediately; it signs after [`finish`].
 pub(super) async fn rotate(state: &State) -> Result<Ca, AdminError> {
     change(state, false).await
 }
 
-/// Lets the next authority sign, and ends the trust in the one before.
+/// Lets the next authority sign, and ends trust in the previous one.
 pub(super) async fn finish(state: &State) -> Result<Ca, AdminError> {
     change(state, true).await
 }

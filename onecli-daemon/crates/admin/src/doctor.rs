@@ -1,4 +1,4 @@
-//! What the daemon finds out about itself, for `onecli doctor`.
+//! The daemon's own checks for `onecli doctor`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::state::State;
 use super::status::status;
 
-/// How long the vault server may take to tell how it is.
+/// The time limit for a status response from the vault server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const LOG: &str = "the daemon's log has more (`journalctl -u onecli-daemon`)";
@@ -32,7 +32,7 @@ pub(super) async fn doctor(state: &State) -> Doctor {
     Doctor { version, place: state.handles.host.place(), checks }
 }
 
-/// Of `[backend.vault]`.
+/// Checks the server of `[backend.vault]`.
 async fn vault_server(server: &HashiCorp) -> Check {
     const NAME: &str = "vault server";
     let fix = "secrets added with --vault cannot be used: see 'onecli vault status' and the vault server";
@@ -74,10 +74,10 @@ fn audit_log(audit: &AuditStatus) -> Check {
     }
 }
 
-/// How long before its end a CA is to be replaced: agents that run for long read their bundle once.
+/// How long before expiry a CA should be replaced. Long-running agents read their bundle only once.
 const CA_WARNING: SignedDuration = SignedDuration::from_hours(24 * 90);
 
-/// The one that signs, by this host's clock.
+/// Checks the signing CA against this host's clock.
 fn authority(certificates: &[CaCertificate], now: Timestamp) -> Check {
     const NAME: &str = "CA";
     let rotate = "'onecli ca rotate', and when older agents have ended 'onecli ca rotate --finish'";

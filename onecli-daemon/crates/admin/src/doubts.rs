@@ -1,4 +1,4 @@
-//! Values that are stored only where the administrator insists.
+//! Checks for values that are stored only with `--force`.
 
 use onecli_api::SecretAdd;
 use onecli_model::value_form::ValueUse;
@@ -6,7 +6,7 @@ use onecli_model::{Secret, SecretName, SecretValue};
 
 use super::error::AdminError;
 
-/// Looks at the value of a secret that is added.
+/// Checks the value of a new secret.
 ///
 /// # Errors
 /// [`AdminError::Doubtful`].
@@ -17,7 +17,7 @@ pub(super) fn of_new(request: &SecretAdd) -> Result<(), AdminError> {
     check(&request.name, ValueUse { placement, profile, hosts: host, env: env.as_deref() }, &value.0)
 }
 
-/// Looks at a new value of a secret.
+/// Checks a new value for an existing secret.
 ///
 /// # Errors
 /// [`AdminError::Doubtful`].

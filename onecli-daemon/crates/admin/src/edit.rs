@@ -1,6 +1,6 @@
-//! `secret edit`: where a secret may go, how it is placed, and its variables.
+//! `secret edit`: a secret's destinations, placement and environment variables.
 //!
-//! An edit is a new version, so that open streams are judged anew and a second editor is refused.
+//! An edit creates a new version. The daemon therefore re-evaluates open streams and refuses a concurrent second edit.
 
 use onecli_api::{SecretEdit, SecretEdited, SecretView};
 use onecli_model::{PathPattern, Sealed, Secret, SecretName, SecretValue};
@@ -59,7 +59,7 @@ fn check_seen(current: &Secret, seen: u32) -> Result<(), AdminError> {
     }))
 }
 
-/// The next version, without its sealed value.
+/// Builds the next version, without its sealed value.
 fn edited(current: &Secret, request: SecretEdit) -> Result<Secret, AdminError> {
     let mut edited = Secret { version: current.version + 1, sealed: Sealed(Vec::new()), ..current.clone() };
     let target = &mut edited.target;
@@ -93,8 +93,8 @@ fn is_elsewhere(current: &Secret, edited: &Secret) -> bool {
     (&current.target.host, &current.placement) != (&edited.target.host, &edited.placement)
 }
 
-/// Only one former value is kept for each secret. A secret that moves keeps the one that the old place may know, so an older one
-/// would be lost.
+/// Refuses to erase a retained value. The store retains one previous value per secret. If the destination changes, it
+/// must retain the value that the old destination may know, and an older retained value would be lost.
 fn check_kept(
     state: &State,
     rights: Rights,
@@ -103,8 +103,8 @@ fn check_kept(
     has_value: bool,
 ) -> Result<(), AdminError> {
     let Some(kept) = rollback::still_kept(state, &change.stored, current) else { return Ok(()) };
-    // Where an edit moved the secret before, the kept value is the current one, and stays. A comparison would confirm guesses of
-    // members.
+    // If an earlier edit moved the secret, the retained value equals the current one and survives. Only root gets this
+    // comparison: for members of the group it would confirm guesses.
     if rights == Rights::Root && !has_value && is_current(state, current, &kept.secret)? {
         return Ok(());
     }
@@ -116,7 +116,8 @@ fn check_kept(
     })
 }
 
-/// Does a kept version have the value of the current one? One that does not open is worth nothing to anybody.
+/// Returns whether a retained version has the current value. A retained value that does not open is useless, so its
+/// loss needs no confirmation.
 fn is_current(state: &State, current: &Secret, kept: &Secret) -> Result<bool, AdminError> {
     if current.profile.source.is_some() {
         return Ok(true);
@@ -127,7 +128,8 @@ fn is_current(state: &State, current: &Secret, kept: &Secret) -> Result<bool, Ad
     }
 }
 
-/// A member of the group could send a stored value to a host of theirs otherwise.
+/// Checks that the caller supplied the value if the change widens its destinations. Otherwise a member of the group
+/// could send a stored value to a host of their choice.
 fn check_value_given(
     rights: Rights,
     current: &Secret,
@@ -150,7 +152,7 @@ fn check_value_given(
     Err(AdminError::ValueRequired { name: current.name.to_string(), wider: wider.join(", ") })
 }
 
-/// The next version with its sealed value, and what is kept of the versions before.
+/// Returns the next version with its sealed value, and the previous version to retain.
 fn sealed(
     state: &State,
     change: &Change<'_>,
@@ -159,7 +161,7 @@ fn sealed(
     value: Option<&SecretValue>,
 ) -> Result<(Secret, Option<KeptVersion>), AdminError> {
     let vault = &state.handles.vault;
-    // Also the check that the row is as the daemon wrote it.
+    // This also checks that the row is as the daemon wrote it.
     let retired = retired(state, current)?;
     if let Some(value) = value {
         check_fits(&edited, value)?;
@@ -168,7 +170,8 @@ fn sealed(
         return Ok((edited, retired));
     }
     vault.carry(current, &mut edited, check_fits)?;
-    // Agents may have stored the value where it could go before: responses of that place are still searched for it.
+    // Agents may have stored the value at its old destination. Responses from that destination are still searched for
+    // it.
     let kept = if is_elsewhere(current, &edited) { retired } else { moved_along(state, change, current) };
     Ok((edited, kept))
 }
@@ -180,7 +183,8 @@ fn check_fits(edited: &Secret, value: &SecretValue) -> Result<(), AdminError> {
     }
 }
 
-/// The kept value as that of the version that the edit replaces, whose own value stays in use.
+/// Re-seals the retained value as that of the version that the edit replaces. The replaced version's own value stays in
+/// use.
 fn moved_along(state: &State, change: &Change<'_>, current: &Secret) -> Option<KeptVersion> {
     let kept = change.stored.kept(current).filter(|kept| state.handles.clock.now() < kept.until)?;
     let mut secret = Secret { version: current.version, ..kept.secret.clone() };

@@ -1,4 +1,4 @@
-//! `agent env`: what a container needs to be an agent, by its token.
+//! `agent env`: the settings with which a container runs as an agent, authenticated by token.
 
 use jiff::{SignedDuration, Timestamp, Unit};
 use onecli_api::{AgentEnv, AgentEnvRequest};
@@ -8,7 +8,7 @@ use super::error::AdminError;
 use super::session;
 use super::state::{Find, State};
 
-/// Mints a session token for what runs the agent elsewhere.
+/// Creates a session token for an environment that runs the agent elsewhere.
 pub(super) async fn start(
     state: &State,
     name: &AgentName,
@@ -44,7 +44,7 @@ pub(super) async fn start(
     })
 }
 
-/// A new session token, for a command that user `launched_by` starts; it is good when this returns.
+/// Creates a session token for a command that user `launched_by` starts. The token is valid when this returns.
 pub(super) async fn mint(
     state: &State,
     agent: &Agent,

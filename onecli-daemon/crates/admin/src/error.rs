@@ -1,4 +1,4 @@
-//! What an admin request can be refused with, as an answer.
+//! Reasons to refuse an admin request, and their HTTP responses.
 
 use http::StatusCode;
 use jiff::Timestamp;
@@ -8,15 +8,15 @@ use onecli_model::random::RandomError;
 use onecli_store::StoreError;
 use onecli_vault::VaultError;
 
-/// Why an admin request was refused or failed. Never holds a value.
+/// Why an admin request was refused or failed. Never contains a secret value.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminError {
-    /// The peer may not do this.
+    /// The peer has no permission.
     #[error("{message}")]
     NotPermitted {
-        /// Why not.
+        /// The reason.
         message: String,
-        /// What would help.
+        /// The next step for the user.
         hint: String,
     },
     /// No such agent, secret or grant.
@@ -27,7 +27,7 @@ pub(super) enum AdminError {
         /// Its name.
         name: String,
     },
-    /// A grant that is not there.
+    /// The agent has no such grant.
     #[error("agent '{agent}' has no grant for secret '{secret}'")]
     NoGrant {
         /// The agent.
@@ -35,15 +35,15 @@ pub(super) enum AdminError {
         /// The secret.
         secret: String,
     },
-    /// A name or binding that is taken.
+    /// A name or binding is already in use.
     #[error("{message}")]
     Exists {
-        /// What is taken, and by whom.
+        /// The name or binding, and its current owner.
         message: String,
-        /// What to do.
+        /// The next step for the user.
         hint: String,
     },
-    /// The request is not one of ours.
+    /// The request is invalid.
     #[error("{0}")]
     Invalid(String),
     /// The path or method names no operation.
@@ -54,7 +54,7 @@ pub(super) enum AdminError {
         /// The path.
         path: String,
     },
-    /// The body is larger than any request of ours.
+    /// The body exceeds the size limit.
     #[error("the request is larger than {0} bytes")]
     TooLarge(usize),
     /// The body did not arrive in time.
@@ -63,38 +63,38 @@ pub(super) enum AdminError {
     /// Too many clients follow the audit log.
     #[error("too many clients follow the audit log already")]
     TooManyFollowers,
-    /// The agent cannot run as things are.
+    /// The agent cannot run in the current state.
     #[error("{message}")]
     NotReady {
-        /// What stands in the way.
+        /// The obstacle.
         message: String,
-        /// What to do.
+        /// The next step for the user.
         hint: String,
     },
-    /// The secret's row is not what the daemon wrote.
+    /// The secret's row differs from the one that the daemon wrote.
     #[error("secret '{name}' gets no new value, because its old one does not open: {reason}")]
     Unopened {
         /// Its name.
         name: String,
-        /// What the vault said.
+        /// The vault's error.
         reason: String,
     },
-    /// A value that is perhaps not the credential.
+    /// A value that may not be the expected credential.
     #[error("the value of secret '{name}' does not look right: {faults}")]
     Doubtful {
         /// The secret.
         name: String,
-        /// What speaks against it.
+        /// The reasons for doubt.
         faults: String,
     },
-    /// A test of a secret got no answer.
+    /// A test of a secret received no response.
     #[error("cannot test secret '{name}' at {authority}: {}", .refusal.message)]
     NotTested {
         /// The secret.
         name: String,
-        /// Where the request was to go.
+        /// The request's destination.
         authority: String,
-        /// Why there is no answer.
+        /// Why there is no response.
         refusal: Box<Refusal>,
     },
     /// The change needs the secret's value.
@@ -107,27 +107,27 @@ pub(super) enum AdminError {
         /// The properties that change.
         wider: String,
     },
-    /// The change would erase a value that is kept.
+    /// The change would erase a retained value.
     #[error(
         "the change would erase the value of version {version} of secret '{name}', which is kept until {until}"
     )]
     DropsKeptValue {
         /// Its name.
         name: String,
-        /// The version that had the value.
+        /// The version of the retained value.
         version: u32,
-        /// Until when it is kept otherwise.
+        /// The time until which it is otherwise retained.
         until: Timestamp,
-        /// Would `secret rollback` restore it now?
+        /// Whether `secret rollback` would restore it now.
         is_restorable: bool,
     },
-    /// Not as things are.
+    /// The operation conflicts with the current state.
     #[error("{0}")]
     Conflict(String),
-    /// The daemon's own parts failed: cgroups, links.
+    /// A part of the host failed, such as cgroups or links.
     #[error("{0}")]
     Host(String),
-    /// Stored, but not in force.
+    /// The change is stored but not active.
     #[error("the change is stored, but the running daemon could not take it over: {0}")]
     Reload(String),
     /// The store failed.
@@ -136,10 +136,10 @@ pub(super) enum AdminError {
     /// The vault failed.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// No randomness for a token or an id.
+    /// No randomness is available for a token or id.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// A fault of ours.
+    /// A bug in the daemon.
     #[error("the daemon failed at this request: {0}")]
     Internal(&'static str),
 }
@@ -149,7 +149,7 @@ impl AdminError {
         AdminError::NotFound { what, name: name.to_string() }
     }
 
-    /// The caller may administer, but this would let them read stored values.
+    /// Refuses an administrator an operation that would reveal stored values.
     pub(super) fn root_only(operations: &str) -> AdminError {
         AdminError::NotPermitted {
             message: format!(

@@ -1,4 +1,5 @@
-//! `why` and `rule test`: the decision that the request path would make, by the same function, and what it looked at.
+//! `why` and `rule test`: the decision of the request path, computed by the same function, and the rules and secrets
+//! that it considered.
 
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ pub(super) async fn explain(state: &State, request: Explain) -> Result<Explanati
     let mut trace = Trace::wanted();
     let bare = asked.decide(&snapshot, &identity, &[], &mut trace);
     let considered = trace.into_considered();
-    // What a placeholder would add, where the agent has to present one.
+    // Also compute the decision with a placeholder, if the agent must present one.
     let mut ruling = None;
     if !identity.proven().satisfies(agent.factors) {
         let own: Vec<&Arc<Secret>> = applying(&considered).collect();
@@ -65,7 +66,7 @@ pub(super) async fn explain(state: &State, request: Explain) -> Result<Explanati
     Ok(explanation)
 }
 
-/// What an agent proves where it is meant to run.
+/// Returns the evidence that an agent presents in its intended environment.
 pub(super) fn evidence(stored: &StoredState, agent: &Agent) -> Evidence {
     if agent.factors.cgroup {
         return Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None };
@@ -109,7 +110,7 @@ impl Question {
         let naming = Naming { method: &method, authority: &authority, path: &path };
         let named = named_resources(&naming, || fields.iter().copied(), url.query())
             .ok_or_else(|| bad(format!("the request names more than {MAX_NAMED} resources")))?;
-        // The answer is for a request without a body.
+        // The explanation is for a request without a body.
         let headers: HeaderMap = fields
             .iter()
             .filter_map(|(name, value)| {
@@ -117,7 +118,7 @@ impl Question {
             })
             .collect();
         let mut operations = Operations::of(url.query(), &headers);
-        // Words in the query count only where a denial reads it.
+        // The query matters only to a denial that reads it.
         operations.read_query(Reading::Text, url.query()).map_err(|error| bad(error.to_string()))?;
         Ok(Question { method, authority, path, operations, named, tls })
     }

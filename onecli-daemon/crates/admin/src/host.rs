@@ -1,4 +1,4 @@
-//! What the admin API needs of the running daemon, and nothing more of it.
+//! The interface through which the admin API uses the running daemon.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use onecli_model::harmless::{TestAnswer, TestRequest};
 use onecli_model::{AgentId, AgentName, CgroupName, Refusal};
 use serde::{Deserialize, Serialize};
 
-/// A managed cgroup as it exists now.
+/// An existing managed cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupInfo {
     /// Its directory in the cgroup2 mount.
@@ -21,114 +21,115 @@ pub struct CgroupInfo {
     pub id: u64,
 }
 
-/// What runs in a managed cgroup.
+/// The processes in a managed cgroup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Processes {
-    /// How many processes there are.
+    /// The number of processes.
     pub count: usize,
-    /// Their users.
+    /// Their uids.
     pub uids: Vec<u32>,
-    /// When the oldest of them was started.
+    /// The start time of the oldest process.
     pub since: Option<Timestamp>,
 }
 
 /// The daemon around the admin API: its kernel part, its CA and its listeners.
 ///
-/// Errors are sentences for the operator; they name the path or system call and never hold a value.
+/// Errors are sentences for the operator. They name the path or system call and never contain a secret value.
 #[async_trait]
 pub trait Host: Send + Sync {
-    /// The cgroup name an agent gets where `agent add` names none: one function for systemd and plain hosts,
-    /// dashes escaped as systemd does.
+    /// Returns the default cgroup name for an agent if `agent add` names none. The function is the same on systemd and
+    /// other hosts; dashes are escaped as systemd does.
     ///
     /// # Errors
-    /// The escaped name is longer than a cgroup's may be.
+    /// The escaped name is longer than a cgroup name may be.
     fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String>;
 
-    /// Makes the managed cgroup if it does not exist, and tells the kernel part of it.
+    /// Creates the managed cgroup if it does not exist, and registers it with the kernel part.
     ///
     /// # Errors
     /// mkdir(2) failed, or the kernel part does not know the cgroup.
     fn ensure_cgroup(&self, name: &CgroupName) -> Result<CgroupInfo, String>;
 
-    /// The directory of the managed cgroup if processes live in it, or nested below it. Whoever is bound to the cgroup
-    /// is who they are.
+    /// Returns the directory of the managed cgroup if it or a nested cgroup contains processes. An agent bound to the
+    /// cgroup would own those processes.
     ///
     /// # Errors
-    /// The kernel's word could not be read.
+    /// The state of the cgroup could not be read.
     fn populated_cgroup(&self, name: &CgroupName) -> Result<Option<PathBuf>, String>;
 
     /// Kills every process in the managed cgroup and below it, and waits until they are gone.
     ///
     /// # Errors
-    /// They could not be killed, or some did not end in time.
+    /// The processes could not be killed, or some did not end in time.
     async fn end_processes(&self, name: &CgroupName) -> Result<(), String>;
 
-    /// Removes the managed cgroup; one that does not exist is no error.
+    /// Removes the managed cgroup. A missing cgroup is not an error.
     ///
     /// # Errors
-    /// Processes still live in it.
+    /// The cgroup still contains processes.
     fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String>;
 
-    /// Whether transparent mode works on this daemon.
+    /// Returns whether transparent mode works on this daemon.
     fn transparent(&self) -> Transparent;
 
-    /// Checks that the redirect's links are alive. Called before every session, because removing a cgroup makes
-    /// a pinned link defunct in silence.
+    /// Checks that the redirect's links are alive. Callers must call it before every session: removal of a cgroup
+    /// silently disables a pinned link.
     ///
     /// # Errors
-    /// What is broken, and what to do.
+    /// Describes the fault and the next step.
     fn check_transparent(&self) -> Result<(), String>;
 
-    /// Where the daemon's parts are, for `onecli doctor`.
+    /// Returns the locations of the daemon's parts, for `onecli doctor`.
     fn place(&self) -> DaemonLayout;
 
-    /// What agents trust of ours.
+    /// Returns the CA certificates that agents trust.
     fn ca(&self) -> Ca;
 
-    /// Makes the next CA, which agents trust from then on; or, to `finish`, lets it sign and ends the trust in the other.
+    /// Creates the next CA, which agents then trust. With `finish`, lets that CA sign and ends trust in the previous
+    /// one.
     ///
     /// # Errors
-    /// There is one already, or none; or it could not be stored or written.
+    /// A next CA already exists, or with `finish` none exists; or the CA could not be stored or written.
     async fn rotate_ca(&self, finish: bool) -> Result<Ca, String>;
 
-    /// The daemon's own directory.
+    /// Returns the daemon's data directory.
     fn data_dir(&self) -> PathBuf;
 
-    /// Tells the audit log what an administrator did that concerns every credential.
+    /// Records in the audit log an administrator's action that affects every credential.
     fn record(&self, code: &'static str, detail: &str);
 
-    /// Records what an agent was refused and waits to be recorded, and returns once that is on the disk.
+    /// Writes the agent's refusals that still await recording, and returns when they are on disk.
     async fn record_waiting(&self, agent: AgentId);
 
-    /// Directories of the daemon's own, which no agent has business in: data, pins.
+    /// Returns the daemon's directories that agents must not access: data and pins.
     fn private_dirs(&self) -> Vec<PathBuf>;
 
-    /// An address of the explicit proxy, if it listens; loopback rather than another.
+    /// Returns an address of the explicit proxy if it listens, preferring loopback.
     fn explicit_address(&self) -> Option<SocketAddr>;
 
-    /// All addresses of the explicit proxy: those where it is spoken to in the clear, and those over TLS.
+    /// Returns all addresses of the explicit proxy: those for plain connections, and those for TLS.
     fn explicit_addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>);
 
-    /// Sends one request with a secret. The caller has checked that root asks.
+    /// Sends one request with a secret. The caller has checked that root makes the request.
     ///
     /// # Errors
-    /// Nothing was sent, or no answer came.
+    /// Nothing was sent, or no response arrived.
     async fn test_secret(&self, test: &TestRequest) -> Result<TestAnswer, Refusal>;
-    /// What runs in the managed cgroup, for `onecli ps`.
+    /// Returns the processes in the managed cgroup, for `onecli ps`.
     ///
     /// # Errors
-    /// The cgroup's name is no path.
+    /// The cgroup's name is not a path.
     fn processes(&self, name: &CgroupName) -> Result<Processes, String>;
 
-    /// How many connections to the daemon are known to be the agent's.
+    /// Returns the number of daemon connections that belong to the agent.
     fn connections(&self, agent: AgentId) -> usize;
 
-    /// Counters by name, for `onecli status`.
+    /// Returns the counters by name, for `onecli status`.
     fn counters(&self) -> BTreeMap<String, u64>;
 
-    /// Rebuilds the policy snapshot from the store. When it returns, the next request sees it (invariant 11).
+    /// Rebuilds the policy snapshot from the store. The next request after the return uses it (invariant 11).
     ///
     /// # Errors
-    /// The store could not be read; the daemon still serves the snapshot from before.
+    /// The store could not be read. The daemon still uses the previous snapshot.
     async fn reload(&self) -> Result<(), String>;
 }

@@ -1,4 +1,4 @@
-//! `vault import` and `secret import`: values become secrets by the templates whose variables they are named as.
+//! `vault import` and `secret import`: variables become secrets through the templates that use the same variable names.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use super::secrets::{self, Keep};
 use super::state::{Change, Find, State};
 use super::{doubts, vault};
 
-/// More are a mistake.
+/// The largest number of values. More are a mistake.
 const MOST: usize = 1024;
 
 pub(super) async fn of_vault(
@@ -53,14 +53,15 @@ struct Run<'s> {
     rights: Rights,
     what: &'static str,
     how: ImportHow,
-    /// Also values that do not look like the credential.
+    /// Accept values that do not look like the expected credential.
     force: bool,
     mask_issued: MaskIssued,
-    /// The first value that this import had for a secret. A dry run stores none, and must say the same.
+    /// The first value that this import assigned to each secret. A dry run stores none but must report the same
+    /// results.
     taken: HashMap<SecretName, SecretValue>,
 }
 
-/// What an import does with one value.
+/// The planned action for one value.
 enum Plan {
     Add(Box<SecretAdd>),
     Replace(Box<Secret>),
@@ -114,7 +115,7 @@ impl Run<'_> {
         Ok((name, end, warning))
     }
 
-    /// Makes every check of the real run.
+    /// Runs every check, in a dry run as well.
     fn plan(&self, change: &Change<'_>, request: SecretAdd, value: &SecretValue) -> Result<Plan, AdminError> {
         if let Some(first) = self.taken.get(&request.name) {
             return if first.expose() == value.expose() {
@@ -138,7 +139,7 @@ impl Run<'_> {
                 existing.name
             )));
         }
-        // A comparison that changes nothing would let members of the group try guesses at a stored value.
+        // A comparison without a change would let members of the group test guesses at a stored value.
         if self.rights == Rights::Root && secrets::holds(self.state, existing, value)? {
             return Ok(Plan::Unchanged);
         }
@@ -170,7 +171,8 @@ impl Run<'_> {
     }
 }
 
-/// What is wrong with one value does not concern the next one. What is wrong with the daemon does.
+/// Turns an error about one value into a skipped entry, so that the import continues. An error of the daemon ends the
+/// import.
 fn skipped(name: String, error: AdminError) -> Result<Imported, AdminError> {
     match error {
         AdminError::Invalid(_)
@@ -184,7 +186,7 @@ fn skipped(name: String, error: AdminError) -> Result<Imported, AdminError> {
     Ok(Imported { name, secret: None, end: ImportEnd::Skipped, reason, warning: None })
 }
 
-/// As `secret add --template` would ask.
+/// Builds the request that `secret add --template` would send.
 fn request(variable: &str, value: SecretValue) -> Result<SecretAdd, AdminError> {
     let variable = variable.to_ascii_uppercase();
     let candidates: Vec<&Template> =

@@ -54,7 +54,8 @@ pub(super) async fn remove(state: &State, number: &str) -> Result<SlotView, Admi
 
 pub(super) async fn rotate(state: &State, request: KeyRotate) -> Result<KeyRotated, AdminError> {
     let passphrases = request.passphrases.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-    // Nobody seals under the old root key once the new one is there: whoever seals has a turn, too.
+    // After the new root key exists, nothing may be sealed under the old one. Every operation that seals holds this
+    // turn as well.
     let change = state.begin_change().await?;
     let handles = &state.handles;
     let begun = handles

@@ -1,5 +1,5 @@
-//! `agent learn`: what an agent was refused, out of the audit log, as the rules that would allow it. What the policy of this
-//! moment allows is left out.
+//! `agent learn`: turns an agent's refusals in the audit log into the rules that would allow them. Requests that the
+//! current policy allows are left out.
 
 mod doubt;
 mod refused;
@@ -17,19 +17,19 @@ use super::state::{Find, State};
 use doubt::{UNKNOWN_NETWORK, doubt, is_safe};
 use refused::{Now, Refused};
 
-/// How many of the agent's refusals are looked at, the newest.
+/// The number of the agent's newest refusals to read.
 const LOOKED_AT: u32 = 10_000;
-/// More paths than this of one host and method become one pattern.
+/// If one host and method have more paths than this, the paths become one pattern.
 const MOST_PATHS: usize = 12;
 
-/// Paths that take a second request which only the first one's answer names: what it ends with, then the method and the
-/// ending of the second. A fetch of git's (gitprotocol-http(5)).
+/// Paths that require a second request, which only the first response names: the ending of the path, then the method
+/// and the ending of the second request. This one is a git fetch (gitprotocol-http(5)).
 const FOLLOWED_BY: [(&str, &str, &str); 1] = [("/info/refs", "POST", "/git-upload-pack")];
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     host: String,
-    /// `None` where only the name was refused.
+    /// `None` if only the name was refused.
     port: Option<u16>,
     code: String,
     network: Option<String>,
@@ -38,11 +38,11 @@ struct Key {
 #[derive(Default)]
 struct Wanted {
     count: u64,
-    /// Paths by method; none where nothing was read.
+    /// Paths by method; empty if no request was read.
     paths: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// Is the query of the question about every run of the agent?
+/// Returns whether the query requests every run of the agent.
 ///
 /// # Errors
 /// [`AdminError::Invalid`].
@@ -91,7 +91,7 @@ pub(super) async fn learn(
 }
 
 fn rules(refused: impl Iterator<Item = Refused>, is_refused: impl Fn(&Refused) -> bool) -> Vec<LearnedRule> {
-    // Each is judged once, however often it was refused.
+    // Evaluate each distinct refusal once, regardless of its count.
     let mut counted: BTreeMap<Refused, u64> = BTreeMap::new();
     for mut refused in refused {
         let count = refused.count.take().unwrap_or(1);
@@ -113,12 +113,12 @@ fn rules(refused: impl Iterator<Item = Refused>, is_refused: impl Fn(&Refused) -
     }
     let connected: BTreeSet<String> =
         wanted.keys().filter(|key| key.port.is_some()).map(|key| key.host.clone()).collect();
-    // A connection tells more than the name.
+    // A refused connection has more detail than a refused name.
     wanted.retain(|key, _| key.port.is_some() || !connected.contains(&key.host));
     wanted.into_iter().flat_map(|(key, wanted)| to_rules(&key, wanted)).collect()
 }
 
-/// Where a refusal belongs; `None` where no rule would have helped.
+/// Returns the group of a refusal; `None` if no rule would have helped.
 fn sort(refused: &Refused) -> Option<(Key, Option<(String, String)>)> {
     let host = refused.host()?;
     let is_request = refused.is(Code::EgressDenied) || refused.is(Code::PlaceholderMissing);
@@ -155,7 +155,7 @@ fn to_rules(key: &Key, wanted: Wanted) -> Vec<LearnedRule> {
     if wanted.paths.is_empty() {
         return vec![rule(Vec::new(), Vec::new())];
     }
-    // Methods that want the same paths are one rule.
+    // Methods with the same paths become one rule.
     let mut by_paths: BTreeMap<(bool, Vec<String>), Vec<String>> = BTreeMap::new();
     for (method, paths) in wanted.paths {
         let key = (is_safe(&method), gathered(paths.into_iter().collect()));
@@ -164,7 +164,7 @@ fn to_rules(key: &Key, wanted: Wanted) -> Vec<LearnedRule> {
     by_paths.into_iter().rev().map(|((_, paths), methods)| rule(methods, paths)).collect()
 }
 
-/// Many paths as one, by what they begin with.
+/// Combines many paths into patterns of their first segment.
 fn gathered(mut paths: Vec<String>) -> Vec<String> {
     paths.sort();
     paths.dedup();
@@ -182,9 +182,9 @@ fn gathered(mut paths: Vec<String>) -> Vec<String> {
     if shorter.len() <= MOST_PATHS { shorter } else { vec!["/**".to_owned()] }
 }
 
-/// A path as a pattern: numbers, UUIDs and long hex or random words become `*`. `None` for one that no pattern can have. In a
-/// pattern `*` stands for anything, so no pattern means a path with that character alone: an agent that asks for one must not
-/// get a rule for others.
+/// Turns a path into a pattern: numbers, UUIDs and long hex or random words become `*`. Returns `None` for a path that
+/// no pattern can express. In a pattern, `*` matches any text, so a literal `*` in a path cannot be expressed. An agent
+/// that requests such a path must not obtain a rule for others.
 fn generalised(path: &str) -> Option<String> {
     let path = CanonicalPath::parse(path).ok().filter(|path| path.ambiguity().is_none())?;
     if path.segments().any(|segment| segment.contains('*')) {
@@ -263,11 +263,11 @@ mod tests {
         assert_eq!(learned(&connections), ["1x 10.0.0.5 22  ", "3x db.test 5432  "]);
     }
 
-    /// The commands are for pasting: what may not work, or should not be allowed without a thought, is commented out.
+    /// The commands are meant for pasting. Rules that may not work or that need a decision are commented out.
     #[test]
     fn doubtful_rules_are_marked() {
         let check = |record: &str, expected: &[&str]| assert_eq!(learned(&[record]), expected, "{record}");
-        // A name alone: the port of the record is that of DNS.
+        // A name only: the port in the record is that of DNS.
         check(r#"{"code":"egress_denied","host":"api.test","port":53}"#, &["1x api.test   "]);
         check(r#"{"code":"egress_denied","host":"printer","port":53}"#, &["# 1x printer   "]);
         check(
@@ -278,7 +278,7 @@ mod tests {
             r#"{"code":"egress_denied","host":"metadata.google.internal","port":53}"#,
             &["# 1x metadata.google.internal   "],
         );
-        // DNS servers of an agent's own choice.
+        // DNS servers that the agent chose.
         check(r#"{"code":"protocol_denied","address":"8.8.8.8:53"}"#, &["# 1x 8.8.8.8 53  "]);
         let metadata =
             r#"{"code":"egress_denied","host":"169.254.169.254","port":80,"method":"GET","path":"/latest/"}"#;
@@ -302,12 +302,12 @@ mod tests {
         assert_eq!(learned(&[&get, &post]), ["2x a.test 443 GET /v1", "# 2x a.test 443 POST /v1"]);
         check(r#"{"code":"placeholder_missing","host":"a.test","port":443}"#, &[]);
         check(r#"{"code":"agent_disabled","host":"a.test","port":443}"#, &[]);
-        // The command line quotes it.
+        // The command line quotes the path.
         check(
             r#"{"code":"egress_denied","host":"a.test","port":443,"method":"G'T","path":"/"}"#,
             &["1x a.test 443 G'T /"],
         );
-        // Bytes that are not read, by the name of a CONNECT.
+        // Uninspected bytes, identified by the host name of a CONNECT.
         check(r#"{"code":"protocol_denied","host":"ssh.test","port":22}"#, &["1x ssh.test 22  "]);
     }
 

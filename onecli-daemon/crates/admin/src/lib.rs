@@ -1,7 +1,7 @@
-//! The admin socket: who may speak on it, and what can be asked.
+//! The admin socket: peer authorization and the operations of the admin API.
 //!
-//! [`bind`] opens it, [`serve`] answers on it until told to stop. Everything the answers need comes in by
-//! [`Handles`].
+//! [`bind`] opens the socket and [`serve`] serves it until shutdown. [`Handles`] contains every dependency of the
+//! handlers.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
-//! Who is at the other end of an admin connection, and what that lets them do.
+//! The peer of an admin connection, and its rights.
 //!
-//! All of it is the kernel's word: the uid of `SO_PEERCRED`, the groups the host knows for that uid, and the
+//! Every fact comes from the host: the uid of `SO_PEERCRED`, the groups of that uid in the user database, and the
 //! cgroup of the process.
 
 use std::io;
@@ -15,42 +15,43 @@ use onecli_sys::peer::peer_cgroup;
 
 use super::error::AdminError;
 
-/// Members may do everything, except what would let them read a stored value: that is [`Rights::Root`].
+/// The group of administrators. Its members may do everything except read stored values; see [`Rights::Root`].
 pub(super) const WRITE_GROUP: &str = "onecli";
-/// Members may read status and audit.
+/// The group whose members may read status and audit.
 pub(super) const AUDIT_GROUP: &str = "onecli-audit";
 
-/// What a peer may do.
+/// The rights of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rights {
-    /// Everything. Root and the daemon's own user can read the data directory, so nothing is kept from them.
+    /// Everything. Root and the daemon's own user can read the data directory, so further limits would not protect
+    /// anything.
     Root,
-    /// Everything but the operations from which a stored value can be composed: key slots, key rotation, backups, and
-    /// secrets whose values the daemon reads elsewhere.
+    /// Everything except operations that could reveal a stored value: key slots, key rotation, backups, and secrets
+    /// whose values the daemon reads elsewhere.
     Write,
     /// Read status and audit.
     Audit,
-    /// See the own runs of agents that an administrator lets this user run.
+    /// View the caller's own runs of agents that an administrator lets this user run.
     Runner,
 }
 
-/// What is known of a peer.
+/// The known facts about a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) pid: i32,
-    /// Is it the user that the daemon itself runs as? Who that is can read all that the daemon has anyway.
+    /// Whether the peer has the daemon's own uid. Such a process can read all of the daemon's data anyway.
     pub(super) is_owner: bool,
-    /// Names of the groups that count here.
+    /// Names of the relevant groups that the peer belongs to.
     pub(super) groups: Vec<&'static str>,
-    /// Its path in the cgroup2 hierarchy, as the daemon sees it; `Err` says why it is not known. A host without
-    /// cgroup2 has none.
+    /// Its path in the cgroup2 hierarchy as seen by the daemon. `Err` contains the reason why it is unknown. `None` on
+    /// a host without cgroup2.
     pub(super) cgroup: Result<Option<String>, String>,
 }
 
 impl Peer {
-    /// Asks the kernel and the user database. May block on the latter.
+    /// Reads the peer's identity from the kernel and the user database. May block on the user database.
     pub(super) fn of(stream: &impl AsFd) -> io::Result<Peer> {
         let credentials = getsockopt(stream, PeerCredentials)?;
         let uid = credentials.uid();
@@ -64,13 +65,13 @@ impl Peer {
         })
     }
 
-    /// The launcher's word on somebody who connected to it. May block on the user database.
+    /// Builds a peer from the ids that the launcher reports about its client. May block on the user database.
     pub(super) fn told(uid: u32, gid: u32, cgroup: Option<String>) -> Peer {
         let is_owner = Uid::from_raw(uid) == Uid::effective();
         Peer { uid, gid, pid: 0, is_owner, groups: groups(uid, gid), cgroup: Ok(cgroup) }
     }
 
-    /// Decides. `agents_root` is the path below the cgroup2 mount, without a leading `/`.
+    /// Determines the rights. `agents_root` is the path below the cgroup2 mount, without a leading `/`.
     pub(super) fn rights(&self, agents_root: &str) -> Result<Rights, AdminError> {
         self.check_not_managed(agents_root)?;
         if self.uid == 0 || self.is_owner {
@@ -89,7 +90,7 @@ impl Peer {
         }
     }
 
-    /// An agent must not administer what holds it, whatever its uid.
+    /// Refuses peers inside the agents' cgroups: an agent must not administer its own confinement, whatever its uid.
     pub(super) fn check_not_managed(&self, agents_root: &str) -> Result<(), AdminError> {
         let refused = |message: String| AdminError::NotPermitted {
             message,
@@ -104,7 +105,7 @@ impl Peer {
         if below.starts_with(agents_root) {
             Err(refused("agents may not administer OneCLI".to_owned()))
         } else if below.starts_with("..") {
-            // The daemon is in a cgroup namespace that does not hold the peer: its path tells nothing.
+            // The peer is outside the daemon's cgroup namespace, so its path has no meaning here.
             Err(refused("your cgroup is outside of what the daemon can see".to_owned()))
         } else {
             Ok(())
@@ -112,13 +113,13 @@ impl Peer {
     }
 }
 
-/// The groups that count here and that `uid` is in.
+/// Returns the relevant groups that `uid` belongs to.
 fn groups(uid: u32, gid: u32) -> Vec<&'static str> {
     let gids = gids(uid, gid);
     [WRITE_GROUP, AUDIT_GROUP].into_iter().filter(|name| holds(&gids, name)).collect()
 }
 
-/// By the user database, so that joining or leaving a group needs no new login, and by the peer's effective group.
+/// Returns the groups of the user database and the peer's effective group. Group changes therefore need no new login.
 pub(super) fn gids(uid: u32, gid: u32) -> Vec<Gid> {
     let mut gids = vec![Gid::from_raw(gid)];
     if let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid))
@@ -133,13 +134,13 @@ fn holds(gids: &[Gid], group: &str) -> bool {
     matches!(Group::from_name(group), Ok(Some(group)) if gids.contains(&group.gid))
 }
 
-/// Is somebody with these ids one of `runners`? May block on the user database.
+/// Returns whether a process with these ids is one of `runners`. May block on the user database.
 pub(super) fn is_runner(uid: u32, gid: u32, runners: &[Runner]) -> bool {
     let gids = gids(uid, gid);
     runners.iter().any(|runner| matches_runner(uid, &gids, runner))
 }
 
-/// Does an entry name a process with these ids? May block on the user database.
+/// Returns whether an entry matches a process with these ids. May block on the user database.
 pub(super) fn matches_runner(uid: u32, gids: &[Gid], runner: &Runner) -> bool {
     match runner {
         Runner::User(name) => matches!(User::from_name(name), Ok(Some(user)) if user.uid.as_raw() == uid),

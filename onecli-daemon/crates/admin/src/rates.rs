@@ -1,24 +1,24 @@
-//! How fast counters grew over the last minute.
+//! The growth rate of counters over the last minute.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often counters are read.
+/// The interval between readings.
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
-/// Readings that are remembered: a minute.
+/// The number of readings to retain: one minute.
 const REMEMBERED: usize = 7;
 
 type Reading = (Instant, BTreeMap<String, u64>);
 
-/// Readings of the last minute.
+/// Counter readings of the last minute.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     readings: Mutex<VecDeque<Reading>>,
 }
 
 impl Rates {
-    /// Remembers a reading. Call it every [`INTERVAL`].
+    /// Stores a reading. Call it every [`INTERVAL`].
     pub(super) fn remember(&self, now: Instant, counters: BTreeMap<String, u64>) {
         let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
         if readings.len() == REMEMBERED {
@@ -27,7 +27,7 @@ impl Rates {
         readings.push_back((now, counters));
     }
 
-    /// Growth of each counter per second since the oldest reading. Empty in the first second.
+    /// Returns the growth of each counter per second since the oldest reading. Empty in the first second.
     pub(super) fn per_second(&self, now: Instant, counters: &BTreeMap<String, u64>) -> BTreeMap<String, f64> {
         let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((then, before)) = readings.front() else { return BTreeMap::new() };
@@ -65,7 +65,7 @@ mod tests {
         for reading in 0..20 {
             rates.remember(start + INTERVAL * reading, counters(u64::from(reading) * 100));
         }
-        // The oldest reading is that of second 130.
+        // The oldest reading is from second 130.
         check(190, 1900, Some(10.0));
         check(195, 1900, Some(9.23));
         check(130, 1900, None);

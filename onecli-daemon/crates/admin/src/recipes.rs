@@ -8,7 +8,8 @@ use super::error::AdminError;
 use super::explain::explain;
 use super::state::State;
 
-/// Whether the agent would be refused one of them. Rules for hosts that the administrator names are not looked at.
+/// Returns whether the policy would refuse one of the recipe's requests. Rules for hosts that the administrator chooses
+/// are not checked.
 ///
 /// # Errors
 /// [`AdminError`] of the store.
@@ -20,7 +21,7 @@ pub(super) async fn is_refused(
     for rule in &recipe.recipe().rules {
         let Some(asked) = example(agent, rule) else { continue };
         let explanation = explain(state, asked).await?;
-        // The program sends no placeholder with it.
+        // The program sends no placeholder with this request.
         let decision = explanation.otherwise.as_ref().unwrap_or(&explanation.decision);
         if decision.starts_with("deny") {
             return Ok(true);
@@ -29,7 +30,7 @@ pub(super) async fn is_refused(
     Ok(false)
 }
 
-/// A request that the rule allows.
+/// Builds an example of a request that the rule allows.
 fn example(agent: &AgentName, rule: &RecipeRule) -> Option<Explain> {
     let host = rule.host.as_ref()?;
     let path = rule.paths.first().map_or("/", String::as_str).replace('*', "x");

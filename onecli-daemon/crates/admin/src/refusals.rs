@@ -1,4 +1,4 @@
-//! What an agent was refused since a point in time, in short: the end of `onecli run` lists it.
+//! A summary of an agent's refusals since a point in time, for the end of `onecli run`.
 
 use std::net::SocketAddr;
 
@@ -11,14 +11,14 @@ use super::audit::catch_up;
 use super::error::AdminError;
 use super::state::{Find, State};
 
-/// How many refusals are looked at, the newest.
+/// The number of newest refusals to read.
 const LOOKED_AT: u32 = 1_000;
-/// Targets that are named; the others are counted.
+/// The number of targets to name; further targets are only counted.
 const NAMED: usize = 5;
-/// Port of DNS, which the record of a query names.
+/// The DNS port, which the record of a query contains.
 const DNS: u16 = 53;
 
-/// What is read of a record.
+/// The fields of a record that matter here.
 #[derive(Deserialize)]
 struct Refused {
     code: Option<String>,
@@ -29,7 +29,7 @@ struct Refused {
 }
 
 impl Refused {
-    /// Host and port; those of the address if the client named no host, as clients of databases do.
+    /// Returns host and port, or those of the address if the client named no host, as database clients do.
     fn target(&self) -> (String, Option<u16>) {
         let address: Option<SocketAddr> = self.address.as_deref().and_then(|address| address.parse().ok());
         match (&self.host, address) {
@@ -38,8 +38,9 @@ impl Refused {
         }
     }
 
-    /// Would a person want to know of it? Not of clients that went away, nor of what programs look for on their own: names without
-    /// a dot, reverse names, and the way to an address, for which getaddrinfo(3) connects a UDP socket and sends nothing.
+    /// Returns whether the refusal matters to the operator. Excluded are disconnected clients and lookups that programs
+    /// make by themselves: names without a dot, reverse names, and the UDP connect with which getaddrinfo(3) probes a
+    /// route without sending data.
     fn is_of_interest(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default();
         if code == Code::ClientGone.as_str() || code == Code::Interrupted.as_str() {
@@ -54,8 +55,8 @@ impl Refused {
     }
 }
 
-/// The refusals of an agent since the time that `query` names, in commands of the uid that it names. Queries for names have no
-/// known uid: they are listed for each run.
+/// Returns the agent's refusals since the time in `query`, for commands of the uid in `query`. DNS queries have no
+/// known uid and are listed for each run.
 pub(super) async fn list(state: &State, name: &AgentName, query: &str) -> Result<Refusals, AdminError> {
     let (since, launched_by) = read(query)
         .ok_or_else(|| AdminError::Invalid("the query must be since=TIME&launched_by=UID".to_owned()))?;
@@ -80,13 +81,13 @@ fn read(query: &str) -> Option<(Timestamp, u32)> {
     Some((since.parse().ok()?, uid.parse().ok()?))
 }
 
-/// Each target once, with the code of its first refusal.
+/// Lists each target once, with the code of its first refusal.
 fn summary(refused: impl Iterator<Item = Refused>) -> Refusals {
     let mut targets: Vec<RefusedTarget> = Vec::new();
     for refused in refused.filter(Refused::is_of_interest) {
         let (host, port) = refused.target();
         let code = refused.code.unwrap_or_default();
-        // A query has no port that the agent wanted.
+        // The port of a DNS query is not the port that the agent wanted.
         let port = port.filter(|port| *port != DNS);
         if !targets.iter().any(|target| target.host == host && target.port == port) {
             targets.push(RefusedTarget { host, port, code });

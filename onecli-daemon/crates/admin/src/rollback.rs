@@ -18,7 +18,7 @@ pub(super) async fn rollback(state: &State, name: &SecretName) -> Result<SecretV
     secrets::reply(state, change, "secret rollback", name, warnings).await
 }
 
-/// What is kept of the version before the current one, and is not due to be erased.
+/// Returns the retained version before the current one, unless it is due for erasure.
 pub(super) fn still_kept<'s>(
     state: &State,
     stored: &'s StoredState,
@@ -28,12 +28,12 @@ pub(super) fn still_kept<'s>(
     stored.kept(current).filter(|kept| now < kept.until)
 }
 
-/// Would a rollback restore the previous value now?
+/// Returns whether a rollback would restore the previous value now.
 pub(super) fn is_restorable(state: &State, stored: &StoredState, current: &Secret) -> bool {
     previous(state, stored, current).is_ok()
 }
 
-/// The previous value, if it may go where the secret goes now.
+/// Returns the previous value, if it may be sent to the secret's current destinations.
 fn previous(state: &State, stored: &StoredState, current: &Secret) -> Result<SecretValue, AdminError> {
     secrets::check_stored(current)?;
     let kept = still_kept(state, stored, current);

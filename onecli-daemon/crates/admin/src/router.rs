@@ -1,4 +1,4 @@
-//! From a request's method and path to its handler.
+//! Maps a request's method and path to its handler.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -19,28 +19,28 @@ use super::{
     refusals, rollback, rules, running, secret_test, secrets, session, status, vault,
 };
 
-/// A request, read whole.
+/// A completely read request.
 pub(super) struct Call {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: String,
-    /// May hold a credential.
+    /// The body; may contain a credential.
     pub(super) body: Zeroizing<Vec<u8>>,
-    /// Who sent it, by the kernel's word.
+    /// The sender's uid, according to the kernel.
     pub(super) uid: u32,
-    /// The agents that the sender may run, where the sender may not administer.
+    /// The agents that the sender may run, if the sender is not an administrator.
     pub(super) runs: Arc<[OwnAgent]>,
 }
 
-/// What is answered.
+/// The response.
 pub(super) enum Answer {
     /// A JSON document.
     Json(StatusCode, Vec<u8>),
     /// Audit records as JSON lines.
     AuditLines(AuditQuery),
-    /// Audit records as JSON lines, read whole.
+    /// Audit records as JSON lines, already in memory.
     Records(Vec<u8>),
-    /// Approvals as they come and go, as JSON lines.
+    /// Approval events as JSON lines.
     ApprovalLines,
     /// A copy of the store.
     Backup,
@@ -165,7 +165,7 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
     }
 }
 
-/// For operations beyond status and audit.
+/// Checks the rights for operations other than status and audit.
 fn check_rights(rights: Rights, method: &str, segments: &[&str]) -> Result<(), AdminError> {
     match rights {
         Rights::Root => Ok(()),
@@ -180,8 +180,9 @@ fn check_rights(rights: Rights, method: &str, segments: &[&str]) -> Result<(), A
     }
 }
 
-/// A key slot opens a backup, and both together every value. What the vault server holds could be sent to a host of the
-/// caller's choice. A test shows what a service answers to a credential that its administrator may not use.
+/// Returns whether only root may use the operation. A key slot opens a backup, and together they reveal every value. A
+/// value from the vault server could be sent to a host of the caller's choice. A test shows a service's response to a
+/// credential that the administrator may not use.
 fn is_for_root(method: &str, segments: &[&str]) -> bool {
     matches!(
         (method, segments),
@@ -195,7 +196,7 @@ fn unknown(call: &Call) -> AdminError {
     AdminError::UnknownOperation { method: call.method.to_string(), path: call.path.clone() }
 }
 
-/// The query of a `DELETE` of an agent.
+/// Parses the query of a `DELETE` of an agent.
 fn kill(call: &Call) -> Result<bool, AdminError> {
     match call.query.as_str() {
         "" => Ok(false),
@@ -211,7 +212,7 @@ pub(super) fn parse<N: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<N,
     text.parse().map_err(|error: N::Err| AdminError::Invalid(error.to_string()))
 }
 
-/// serde's message names the key and, for the types used here, never quotes a credential.
+/// Parses the body as JSON. serde's message names the key and, for the types used here, never quotes a credential.
 pub(super) fn body<T: DeserializeOwned>(call: &Call) -> Result<T, AdminError> {
     serde_json::from_slice(&call.body).map_err(|error| AdminError::Invalid(error.to_string()))
 }

@@ -7,7 +7,7 @@ use onecli_store::StoredState;
 use super::error::AdminError;
 use super::state::{Find, State};
 
-/// Every request of an agent may look at all of these.
+/// The largest number of rules. Every request of an agent may evaluate all of them.
 const MAX_RULES: usize = 10_000;
 
 pub(super) async fn add(state: &State, request: RuleAdd) -> Result<RuleView, AdminError> {
@@ -49,7 +49,7 @@ pub(super) async fn remove(state: &State, id: RuleId) -> Result<RuleView, AdminE
     Ok(view)
 }
 
-/// What an administrator should know about a rule that lets connections pass unread.
+/// Returns warnings about a rule that lets connections pass uninspected.
 fn warnings(stored: &StoredState, rule: &Rule) -> Vec<String> {
     if !rule.terms.is_tunnel() {
         return Vec::new();

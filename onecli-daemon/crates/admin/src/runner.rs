@@ -1,7 +1,8 @@
-//! What a permitted runner may ask: about agents that the caller may run, and about requests of the caller's own runs.
+//! The operations of a permitted runner: about agents that the caller may run, and about requests of the caller's own
+//! runs.
 //!
-//! An agent that does not exist and one that the caller may not run are refused alike. The work for a question depends on the
-//! caller's own agents and records alone, and is bounded: a runner may ask in a loop.
+//! A missing agent and an agent that the caller may not run get the same refusal. The work for a query depends only on
+//! the caller's own agents and records, and is bounded, because a runner may query in a loop.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,14 +21,14 @@ use super::router::{Answer, Call, body, json, parse};
 use super::state::State;
 use super::{agents, explain, learn};
 
-/// Records that one answer holds at most. The largest have about 16 KiB.
+/// The largest number of records in one response. The largest records are about 16 KiB.
 const MOST_RECORDS: u32 = 1_000;
-/// Rows that one question looks at, the newest of the caller's own.
+/// The largest number of rows that one query reads: the newest of the caller's own.
 const LOOKED_AT: u32 = 10_000;
-/// Questions of all runners together that are answered at a time; the others wait in turn.
+/// Concurrent queries of all runners together; further queries wait in turn.
 pub(super) const AT_ONCE: usize = 2;
 
-/// All entries of the store, read again after a change.
+/// All runner entries of the store, read again after a change.
 #[derive(Debug)]
 pub(super) struct Runners {
     changes: watch::Receiver<u64>,
@@ -40,7 +41,7 @@ impl Runners {
     }
 
     async fn rows(&self, store: &dyn Store) -> Result<Arc<[RunnerRow]>, StoreError> {
-        // Before the question: a change meanwhile makes the answer old.
+        // Read the version before the query. A change during the query then makes the cached rows stale.
         let version = *self.changes.borrow();
         if let Some((known, rows)) = &*self.known.lock().unwrap_or_else(PoisonError::into_inner)
             && *known == version
@@ -52,7 +53,7 @@ impl Runners {
         Ok(rows)
     }
 
-    /// The agents that a process with these ids may run.
+    /// Returns the agents that a process with these ids may run.
     pub(super) async fn of(&self, store: &dyn Store, uid: u32, gid: u32) -> Vec<OwnAgent> {
         let rows = match self.rows(store).await {
             Ok(rows) => rows,
@@ -75,11 +76,11 @@ impl Runners {
 pub(super) struct OwnAgent {
     id: AgentId,
     name: AgentName,
-    /// The entries that say so.
+    /// The entries that grant the permission.
     entries: Vec<Runner>,
-    /// Records from before are not shown.
+    /// The earliest time of visible records.
     since: Timestamp,
-    /// From when on records of other runs are shown too, where an administrator allowed that.
+    /// The time from which records of other runs are visible too, if an administrator allowed that.
     sees_all: Option<Timestamp>,
 }
 
@@ -93,7 +94,7 @@ impl OwnAgent {
         self.entries.push(row.runner.clone());
         self.since = self.since.min(row.since);
         if row.sees_all {
-            // Another agent may have had the name before.
+            // An earlier agent may have used the name.
             let since = row.since.max(self.id.created().unwrap_or(Timestamp::MAX));
             self.sees_all = Some(self.sees_all.map_or(since, |all| all.min(since)));
         }
@@ -112,18 +113,18 @@ fn own_agents(rows: &[RunnerRow], uid: u32, gid: u32) -> Vec<OwnAgent> {
     own
 }
 
-/// Which records of an agent a question is about.
+/// Limits the records of an agent that a query reads.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Scope {
-    /// Only of commands that this uid launched.
+    /// Only records of commands that this uid launched.
     pub(super) launched_by: Option<u32>,
-    /// Only from then on.
+    /// Only records from this time on.
     pub(super) since: Option<Timestamp>,
     /// [`onecli_store::AuditQuery::looked_at`].
     pub(super) looked_at: Option<u32>,
 }
 
-/// Answers one request of a runner.
+/// Handles one request of a runner.
 pub(super) async fn answer(state: &State, call: &Call) -> Result<Answer, AdminError> {
     let _turn =
         state.runner_turns.acquire().await.map_err(|_| AdminError::Internal("the daemon is about to end"))?;
@@ -164,7 +165,7 @@ fn own<'c>(call: &'c Call, name: &AgentName) -> Result<&'c OwnAgent, AdminError>
     call.runs.iter().find(|own| own.name == *name).ok_or_else(|| forbidden(call.uid, name))
 }
 
-/// The same for an agent that is not there.
+/// Returns the refusal, which is the same for a missing agent.
 fn forbidden(uid: u32, name: &AgentName) -> AdminError {
     AdminError::NotPermitted {
         message: format!("uid {uid} may not see agent '{name}'"),
@@ -172,7 +173,7 @@ fn forbidden(uid: u32, name: &AgentName) -> AdminError {
     }
 }
 
-/// An agent that was removed meanwhile is one that the caller may not see.
+/// Turns the error for an agent removed meanwhile into the refusal for an agent that the caller may not see.
 fn alike(error: AdminError, call: &Call, name: &AgentName) -> AdminError {
     if matches!(error, AdminError::NotFound { .. }) { forbidden(call.uid, name) } else { error }
 }
@@ -192,7 +193,8 @@ fn scope(call: &Call, own: &OwnAgent, all: bool) -> Result<Scope, AdminError> {
     Ok(Scope { launched_by: None, since: Some(since), looked_at })
 }
 
-/// Without placeholders, which the agent's commands get from the launcher, and without the names of other runners.
+/// Shows the agent without placeholders, which its commands get from the launcher, and without the names of other
+/// runners.
 async fn show(state: &State, own: &OwnAgent) -> Result<AgentDetail, AdminError> {
     let mut detail = agents::show(state, &own.name).await?;
     for grant in &mut detail.secrets {
@@ -203,7 +205,7 @@ async fn show(state: &State, own: &OwnAgent) -> Result<AgentDetail, AdminError> 
     Ok(detail)
 }
 
-/// The newest records, oldest first.
+/// Returns the newest records, oldest first.
 async fn records(state: &State, call: &Call) -> Result<Answer, AdminError> {
     let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
     if query.all || query.follow {
@@ -243,7 +245,8 @@ async fn records(state: &State, call: &Call) -> Result<Answer, AdminError> {
     Ok(Answer::Records(rows[first..].iter().filter_map(shown).flatten().collect()))
 }
 
-/// A record without its place in the log: numbers and links would tell how many records others cause.
+/// A record without its position in the log. Sequence numbers and hash links would reveal how many records other users
+/// cause.
 #[derive(Serialize, Deserialize)]
 struct Shown {
     time: String,
@@ -258,7 +261,7 @@ fn shown(row: &AuditRow) -> Option<Vec<u8>> {
     Some(line)
 }
 
-/// The query of `PUT` of a runner: what it changes besides.
+/// Parses the query of a `PUT` of a runner, which may also change `see_all`.
 pub(super) fn see_all(query: &str) -> Result<Option<bool>, AdminError> {
     match query.strip_prefix(routes::SEE_ALL) {
         None if query.is_empty() => Ok(None),

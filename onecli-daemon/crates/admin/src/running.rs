@@ -5,7 +5,7 @@ use onecli_api::RunningAgent;
 use super::error::AdminError;
 use super::state::State;
 
-/// Agents that run now, by name.
+/// Returns the agents that run now, sorted by name.
 pub(super) async fn list(state: &State) -> Result<Vec<RunningAgent>, AdminError> {
     let host = &state.handles.host;
     let mut running = Vec::new();

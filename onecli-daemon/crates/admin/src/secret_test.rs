@@ -1,4 +1,4 @@
-//! `secret test`: for root alone. The router checks that.
+//! `secret test`, for root only. The router checks that.
 
 use http::{HeaderName, HeaderValue};
 use onecli_api::{SecretTest, SecretTested};
@@ -10,13 +10,13 @@ use onecli_model::{
 use super::error::AdminError;
 use super::state::{Find, State};
 
-/// Characters of the answer's body that are shown.
+/// The number of characters of the response body to show.
 const EXCERPT: usize = 400;
 
 /// Sends one request with the secret.
 ///
 /// # Errors
-/// No request is known, it is outside of the secret's scope, or no answer came.
+/// No request is known, the request is outside the secret's scope, or no response arrived.
 pub(super) async fn test(
     state: &State,
     uid: u32,
@@ -26,7 +26,7 @@ pub(super) async fn test(
     let stored = state.load().await?;
     let secret = stored.secret(name)?;
     let known = secret.profile.template.and_then(|name| name.template().test.as_ref());
-    // A path of the administrator's own may mean anything.
+    // The status of a path that the administrator chose has no known meaning.
     let known = known.filter(|_| request.path.is_none());
     let line = line(&request, known)?;
     let host = host(secret, &request, known)?;
@@ -78,7 +78,7 @@ fn line(request: &SecretTest, known: Option<&HarmlessRequest>) -> Result<Request
     format!("{} {path}", method.to_ascii_uppercase()).parse().map_err(AdminError::Invalid)
 }
 
-/// The host that is named, or the one that there is.
+/// Returns the requested host, or the secret's only host.
 fn host(secret: &Secret, request: &SecretTest, known: Option<&HarmlessRequest>) -> Result<Host, AdminError> {
     let of_template = known.and_then(|known| known.host.clone());
     let mut exact = secret.target.host.exact();

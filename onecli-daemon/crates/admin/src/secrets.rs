@@ -16,7 +16,7 @@ use super::peer::Rights;
 use super::rollback;
 use super::state::{Change, Find, State};
 
-/// More patterns than this are a mistake, and each costs time in every match.
+/// The largest number of path patterns. More are a mistake, and each one costs time in every match.
 const MAX_PATHS: usize = 256;
 
 pub(super) async fn add(
@@ -38,8 +38,7 @@ pub(super) async fn add(
     Ok(view)
 }
 
-/// What an administrator should know about a value that can be guessed. Keys that sign are sent nowhere, so no service
-/// returns them.
+/// Returns a warning about a value that can be guessed. Signing keys are never sent, so no service returns them.
 pub(super) fn weakness(secret: &Secret, value: &SecretValue) -> Option<String> {
     let weakest = match &secret.profile.mint {
         Some(mint) => sent_to_endpoint(mint, value).iter().map(estimated_bits).min(),
@@ -54,7 +53,7 @@ pub(super) fn weakness(secret: &Secret, value: &SecretValue) -> Option<String> {
     ))
 }
 
-/// Stores a new secret, which is not in force yet.
+/// Stores a new secret, which is not active yet.
 pub(super) async fn insert(
     state: &State,
     change: &Change<'_>,
@@ -67,10 +66,10 @@ pub(super) async fn insert(
     Ok(secret)
 }
 
-/// A new secret without id and sealed value, and what is to be sealed.
+/// Returns a new secret without id and sealed value, and the value to seal.
 ///
 /// # Errors
-/// The request does not fit, or the name is taken.
+/// The request is invalid, or the name is in use.
 pub(super) fn checked(change: &Change<'_>, request: SecretAdd) -> Result<(Secret, SecretValue), AdminError> {
     let target = target(&request);
     check_target(&target)?;
@@ -101,7 +100,7 @@ pub(super) fn checked(change: &Change<'_>, request: SecretAdd) -> Result<(Secret
     Ok((secret, value))
 }
 
-/// The value, or the name of the place where it is.
+/// Returns the value, or the text of its external source.
 fn to_seal(request: &SecretAdd) -> Result<SecretValue, AdminError> {
     match (&request.profile.source, &request.value) {
         (None, Some(value)) => {
@@ -120,10 +119,10 @@ fn to_seal(request: &SecretAdd) -> Result<SecretValue, AdminError> {
     }
 }
 
-/// May whoever asks have values taken from there?
+/// Checks whether the caller may create a secret with this source.
 fn check_source(state: &State, uid: u32, rights: Rights, profile: &Profile) -> Result<(), AdminError> {
     match &profile.source {
-        // Whatever the daemon may read there could be sent to a host of the caller's choice.
+        // A caller could send any value that the daemon may read there to a host of their choice.
         Some(Source::Vault(_)) if rights != Rights::Root => {
             Err(AdminError::root_only("store secrets whose values come from the vault server"))
         }
@@ -131,12 +130,12 @@ fn check_source(state: &State, uid: u32, rights: Rights, profile: &Profile) -> R
             message: "no vault server is configured".to_owned(),
             hint: "add [backend.vault] to the daemon's configuration, and restart it".to_owned(),
         }),
-        // Its content could be sent to a host of theirs.
+        // A caller could send the file's content to a host of their choice.
         Some(Source::File(_)) if uid != 0 => Err(AdminError::NotPermitted {
             message: "only root may have values taken from files".to_owned(),
             hint: "use sudo".to_owned(),
         }),
-        // It would run where the agents' administrators have no business.
+        // The command would run in a context that administrators of agents may not access.
         Some(Source::Exec(_)) if uid != 0 => Err(AdminError::NotPermitted {
             message: "only root may have values printed by commands".to_owned(),
             hint: "use sudo".to_owned(),
@@ -151,7 +150,7 @@ fn check_source(state: &State, uid: u32, rights: Rights, profile: &Profile) -> R
                     hint: reason.clone(),
                 });
             }
-            // The executor looks again each time.
+            // The executor checks the program again before each run.
             trusted::program(command.program().path()).map(drop).map_err(|reason| {
                 AdminError::Invalid(format!("{} cannot be the command: {reason}", command.program()))
             })
@@ -191,7 +190,7 @@ pub(super) fn check_mint(placement: &Placement, profile: &Profile) -> Result<(),
     Ok(())
 }
 
-/// A value of the wrong form is told now, not with the first request.
+/// Checks the form of a value when it is stored, so that the first request does not fail.
 pub(super) fn check_value(
     placement: &Placement,
     profile: &Profile,
@@ -230,7 +229,8 @@ pub(super) async fn rotate(
         (Keep::Replaced, "secret rotate")
     };
     let secret = change.stored.secret(name)?;
-    // A script that is tried again must not lose the kept value. An answer to members would confirm guesses.
+    // A retried script must not lose the retained value. The comparison is for root only: for members of the group it
+    // would confirm guesses.
     if rights == Rights::Root && keep == Keep::Replaced && holds(state, secret, &request.value.0)? {
         return Ok(SecretView { unchanged: true, ..view(state, &change.stored, secret) });
     }
@@ -242,7 +242,7 @@ pub(super) async fn rotate(
     reply(state, change, what, name, warnings).await
 }
 
-/// Applies a change, and shows the secret as it is now.
+/// Activates a change, and returns the current view of the secret.
 pub(super) async fn reply(
     state: &State,
     change: Change<'_>,
@@ -256,16 +256,16 @@ pub(super) async fn reply(
     Ok(view)
 }
 
-/// What is kept of the value that a new one replaces.
+/// Which replaced value to retain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// The value, for `vault.keep_replaced`.
+    /// Retain the value for `vault.keep_replaced`.
     Replaced,
-    /// Nothing.
+    /// Retain no value.
     Nothing,
 }
 
-/// Stores a new value of a secret, which is not in force yet.
+/// Stores a new value of a secret, which is not active yet.
 pub(super) async fn renew(
     state: &State,
     secret: &Secret,
@@ -282,7 +282,7 @@ pub(super) async fn renew(
     Ok(secret)
 }
 
-/// Is the value stored here?
+/// Checks that the value is stored here and not in an external source.
 pub(super) fn check_stored(secret: &Secret) -> Result<(), AdminError> {
     let Some(source) = &secret.profile.source else { return Ok(()) };
     Err(AdminError::Conflict(format!(
@@ -291,7 +291,7 @@ pub(super) fn check_stored(secret: &Secret) -> Result<(), AdminError> {
     )))
 }
 
-/// Is this the value that is stored? For root alone: the answer confirms a guess.
+/// Returns whether `value` is the stored one. For root only: the result confirms a guess.
 pub(super) fn holds(state: &State, secret: &Secret, value: &SecretValue) -> Result<bool, AdminError> {
     let unopened =
         |error: VaultError| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() };
@@ -299,10 +299,10 @@ pub(super) fn holds(state: &State, secret: &Secret, value: &SecretValue) -> Resu
     Ok(is_stored && state.handles.vault.holds(secret, value).map_err(unopened)?)
 }
 
-/// The value that is replaced, in a form that is never sent; `None` where no replaced value is kept.
+/// Returns the replaced value in a form that is never sent; `None` if no replaced values are retained.
 ///
 /// # Errors
-/// It does not open: its row was changed by hand, perhaps so that the new value goes elsewhere.
+/// The value does not open: its row was edited outside the daemon, perhaps to redirect the new value.
 pub(super) fn retired(state: &State, secret: &Secret) -> Result<Option<KeptVersion>, AdminError> {
     let unopened =
         |error: VaultError| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() };

@@ -1,5 +1,5 @@
-//! HTTP/1.1 over the admin socket. One request per connection, so that every request is judged by who its peer is
-//! now.
+//! HTTP/1.1 over the admin socket. One request per connection, so that every request is authorized with the peer's
+//! current rights.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -33,28 +33,29 @@ use super::router::{self, Answer, Call};
 use super::runner::OwnAgent;
 use super::state::{Handles, State};
 
-/// Connections whose peer is being looked up. Past it, connections wait in the socket's backlog.
+/// Connections whose peer is being identified. Further connections wait in the socket's backlog.
 const MAX_ARRIVALS: usize = 64;
-/// Connections of peers who may not, while they are told so. Past it they are closed unanswered.
+/// Connections of refused peers that are being answered. Further ones are closed without a response.
 const MAX_REFUSED: usize = 8;
-/// Bytes of a body. A credential has 16 KiB at most, 22 KiB in base64; the rest is for its patterns.
+/// The largest body in bytes. A credential has at most 16 KiB, which is 22 KiB in base64; the rest is for path
+/// patterns.
 const MAX_BODY: usize = 96 * 1024;
-/// For the head to arrive: our CLI sends it at once.
+/// The time limit for the request head, which the OneCLI CLI sends at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
-/// For the body to arrive.
+/// The time limit for the body.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a refused peer to read why.
+/// The time limit for a refused peer to read the reason.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// After accept(2) failed (no file descriptors left, say).
+/// The pause after accept(2) failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type AnswerBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Answers on the admin socket until `shutdown` ends. Connections that are open then are finished by their own
-/// tasks, or end with the runtime.
+/// Serves the admin socket until `shutdown` completes. Tasks of open connections finish independently or end with the
+/// runtime.
 ///
 /// # Errors
-/// The listener cannot be handed to the runtime.
+/// The listener cannot be registered with the runtime.
 pub async fn serve(
     listener: std::os::unix::net::UnixListener,
     handles: Handles,
@@ -104,13 +105,13 @@ struct Server {
     refused: Semaphore,
 }
 
-/// A peer who may speak.
+/// A permitted peer.
 #[derive(Clone)]
 struct Admitted {
     uid: u32,
     pid: i32,
     rights: Rights,
-    /// The agents that a peer without the right to administer may run.
+    /// The agents that the peer may run, if the peer is not an administrator.
     runs: Arc<[OwnAgent]>,
 }
 
@@ -159,7 +160,7 @@ impl Server {
             Err(refusal) => {
                 let Ok(_slot) = self.refused.try_acquire() else { return };
                 let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(refuse(&refusal)));
-                // Elapsed is as good as answered: the peer did not listen.
+                // A timeout needs no handling: the peer did not read the response.
                 let _ = timeout(REFUSAL_TIMEOUT, connection(stream, service)).await;
             }
         }
@@ -195,7 +196,7 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
         Err(error) => return refuse(&error),
     };
 
-    // A task of its own: a client that hangs up must not leave a change stored but not in force.
+    // Run in a separate task: a client that disconnects must not leave a change stored but not active.
     let span = tracing::info_span!("admin", uid = peer.uid, pid = peer.pid);
     let routed = tokio::spawn(router::route(Arc::clone(&state), peer.rights, call).instrument(span)).await;
     let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler broke off"))) {
@@ -234,15 +235,15 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
     answer
 }
 
-/// Reads the body into memory that is zeroed after use. (hyper's own buffers are freed, not zeroed; the process
-/// is not dumpable.)
+/// Reads the body into memory that is zeroed after use. hyper's own buffers are freed, not zeroed; the process is not
+/// dumpable.
 async fn read<B>(body: B) -> Result<Zeroizing<Vec<u8>>, AdminError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut body = std::pin::pin!(Limited::new(body, MAX_BODY));
-    // Never grows past this, so no copy is left behind by a reallocation.
+    // The buffer never grows past this capacity, so a reallocation leaves no copy behind.
     let mut whole = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     let collect = async {
         while let Some(frame) = body.frame().await {

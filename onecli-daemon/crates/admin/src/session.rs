@@ -1,4 +1,4 @@
-//! What `onecli run` asks for: everything one command needs to be an agent.
+//! Sessions of `onecli run`: the settings with which one command runs as an agent.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use super::peer::{Peer, Rights, is_runner};
 use super::recipes;
 use super::state::{Find, State};
 
-/// How long a session token is good for.
+/// The lifetime of a session token.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 
 pub(super) async fn start(
@@ -79,7 +79,7 @@ pub(super) async fn start(
     })
 }
 
-/// Nothing is started as an agent that is refused everything.
+/// Refuses to start a command as a disabled agent, which would be refused everything.
 pub(super) fn check_enabled(agent: &Agent) -> Result<(), AdminError> {
     if agent.enabled {
         return Ok(());
@@ -90,7 +90,7 @@ pub(super) fn check_enabled(agent: &Agent) -> Result<(), AdminError> {
     })
 }
 
-/// Placeholders by the variable that the agent's programs read them from.
+/// Returns the placeholders, keyed by the environment variable from which the agent's programs read them.
 pub(super) fn placeholders(state: &State, stored: &StoredState, agent: &Agent) -> BTreeMap<String, String> {
     let named = stored.granted(agent).into_iter().flat_map(|secret| {
         let placeholder = state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
@@ -101,8 +101,8 @@ pub(super) fn placeholders(state: &State, stored: &StoredState, agent: &Agent) -
     named.collect()
 }
 
-/// May `caller` start commands as the agent? Administrators may, and the agent's runners. Who is not root may not choose
-/// whom to become: the agent's own user, or nobody but themselves.
+/// Checks that `caller` may start commands as the agent. Administrators and the agent's runners may. A caller other
+/// than root may run commands only as the agent's own user or as themselves.
 async fn judge(
     state: &State,
     stored: &StoredState,
@@ -122,7 +122,7 @@ async fn judge(
         let Caller { uid, gid, cgroup } = caller;
         let peer = Peer::told(uid, gid, cgroup);
         peer.check_not_managed(&agents_root)?;
-        // An agent that is not there is refused alike: who may run none need not learn which there are.
+        // A missing agent gets the same refusal: a user who may run no agents must not learn which ones exist.
         if !matches!(peer.rights(&agents_root), Ok(Rights::Root | Rights::Write))
             && !is_runner(uid, gid, &runners)
         {
@@ -146,7 +146,8 @@ async fn judge(
     judged.await.map_err(|_| AdminError::Internal("the user lookup broke off"))?
 }
 
-/// Without the redirect an agent has its token alone, and the explicit proxy must be there.
+/// Checks the explicit proxy. Without the redirect, an agent can present only its token, so the explicit proxy is
+/// required.
 fn explicit_only(
     agent: &Agent,
     explicit: Option<SocketAddr>,
@@ -170,7 +171,7 @@ fn explicit_only(
     })
 }
 
-/// Mints a session token; it is good when this returns.
+/// Creates a session token, which is valid when this returns.
 async fn proxy_session(
     state: &State,
     agent: &Agent,
@@ -178,6 +179,6 @@ async fn proxy_session(
     launched_by: u32,
 ) -> Result<(String, Timestamp), AdminError> {
     let (token, expires) = mint(state, agent, LIFETIME, Some(launched_by)).await?;
-    // The user name is for people who read it; the proxy takes any.
+    // The user name is only for readers; the proxy accepts any.
     Ok((format!("http://{}:{}@{address}", agent.name, token.expose()), expires))
 }

@@ -1,4 +1,4 @@
-//! The admin socket as a file: where it is, and who can reach it.
+//! The file of the admin socket: its path and its permissions.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -12,24 +12,24 @@ pub enum SocketError {
     /// A file operation failed.
     #[error("cannot open the admin socket: {step} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The operation that failed.
         step: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Something else stands there.
+    /// The path exists and is not a socket.
     #[error("cannot open the admin socket: {} exists and is no socket; remove it or give another --admin-socket", .0.display())]
     NotASocket(PathBuf),
-    /// A daemon already answers there.
+    /// A daemon already listens on the path.
     #[error("another daemon answers on {}; stop it first, or give another --admin-socket", .0.display())]
     InUse(PathBuf),
 }
 
-/// Opens the admin socket, which every user may connect to (0666), as the socket unit does: any user may be a permitted runner
-/// of an agent, and what a peer may do is decided for each. Makes its directory (0755) if there is none, and replaces a socket
-/// without a listener.
+/// Opens the admin socket with mode 0666, as the socket unit does. Any user may be a permitted runner of an agent, so
+/// every user may connect, and the daemon authorizes each peer. Creates the directory (0755) if it does not exist, and
+/// replaces a socket without a listener.
 ///
 /// # Errors
 /// [`SocketError`].
@@ -44,7 +44,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
             .mode(0o755)
             .create(directory)
             .map_err(failed("creating", directory))?;
-        // The daemon's umask (077) cut it.
+        // The daemon's umask (077) removed these bits.
         fs::set_permissions(directory, Permissions::from_mode(0o755))
             .map_err(failed("setting the mode of", directory))?;
     }

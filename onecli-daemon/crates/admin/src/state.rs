@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! State shared by the handlers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,60 +19,60 @@ use super::host::Host;
 use super::rates::Rates;
 use super::runner::{self, Runners};
 
-/// The parts of the daemon that the admin API works on.
+/// The parts of the daemon that the admin API uses.
 #[derive(Clone)]
 pub struct Handles {
-    /// Agents, secrets, grants, sessions, audit rows.
+    /// The store: agents, secrets, grants, sessions, audit rows.
     pub store: Arc<dyn Store>,
-    /// Seals values, hashes tokens, derives placeholders.
+    /// The vault, which seals values, hashes tokens and derives placeholders.
     pub vault: Arc<Vault>,
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Randomness for tokens and ids.
+    /// The source of randomness for tokens and ids.
     pub random: Arc<dyn Random>,
-    /// How far the audit log is, and how far of it is in the store.
+    /// The progress of the audit log, on disk and in the store.
     pub audit: AuditProgress,
     /// The running daemon.
     pub host: Arc<dyn Host>,
-    /// The policy in force, to explain decisions by.
+    /// The active policy, used to explain decisions.
     pub policy: watch::Receiver<Arc<Snapshot>>,
-    /// Requests that wait for a person.
+    /// Requests that await approval.
     pub approvals: Arc<Approvals>,
-    /// The cgroup whose children are agents, below the cgroup2 mount: peers in it are refused.
+    /// The cgroup whose children are agents, below the cgroup2 mount. Peers in it are refused.
     pub agents_root: String,
-    /// How long replaced values are kept; zero for not at all.
+    /// The time for which replaced values are retained; zero to retain none.
     pub keep_replaced: Duration,
-    /// The vault server, where one is configured.
+    /// The vault server, if one is configured.
     pub server: Option<Arc<HashiCorp>>,
-    /// Why no command of the host is run, where none is.
+    /// The reason why the daemon runs no commands on the host, if it runs none.
     pub commands_off: Option<String>,
     /// Uids of OneCLI's own processes, which no agent may run as.
     pub own_uids: Vec<u32>,
 }
 
-/// How far the audit log is: sequence numbers, as they grow, and what keeps them from growing.
+/// The progress of the audit log: growing sequence numbers, and the faults that stop them.
 #[derive(Debug, Clone)]
 pub struct AuditProgress {
     /// The last record that is on disk (`AuditLog::subscribe`).
     pub durable: watch::Receiver<u64>,
     /// The last record that can be listed (`Shipper::subscribe`).
     pub shipped: watch::Receiver<u64>,
-    /// Why the log cannot be written right now (`AuditLog::fault`).
+    /// The fault that prevents writes to the log now (`AuditLog::fault`).
     pub fault: watch::Receiver<Option<AuditError>>,
-    /// Why its records cannot be brought into the store right now (`Shipper::fault`).
+    /// The fault that prevents shipping of records to the store now (`Shipper::fault`).
     pub shipping_fault: watch::Receiver<Option<String>>,
 }
 
-/// How many clients may follow the audit log at once.
+/// The number of clients that may follow the audit log at the same time.
 const MAX_FOLLOWERS: usize = 16;
 
 pub(super) struct State {
     pub(super) handles: Handles,
     pub(super) started: Timestamp,
     pub(super) followers: Arc<Semaphore>,
-    /// Who may run agents.
+    /// The users and groups that may run agents.
     pub(super) runners: Runners,
-    /// Bounds the questions of runners.
+    /// Limits concurrent queries of runners.
     pub(super) runner_turns: Semaphore,
     pub(super) rates: Rates,
     changes: Mutex<()>,
@@ -92,18 +92,18 @@ impl State {
         }
     }
 
-    /// Remembers the counters, for the rates in `status`.
+    /// Stores a reading of the counters, for the rates in `status`.
     pub(super) fn remember_counters(&self) {
         self.rates.remember(self.handles.clock.instant(), self.handles.host.counters());
     }
 
-    /// Changes are made one after the other: each is judged by the state that it changes.
+    /// Starts a change. Changes are made one at a time, so each one is checked against the state that it changes.
     pub(super) async fn begin_change(&self) -> Result<Change<'_>, AdminError> {
         let turn = self.changes.lock().await;
         Ok(Change { state: self, stored: self.load().await?, _turn: turn })
     }
 
-    /// When a value that is replaced now is erased; `None` where none is kept.
+    /// Returns the time at which a value replaced now is erased; `None` if none is retained.
     pub(super) fn kept_until(&self) -> Option<Timestamp> {
         let keep = self.handles.keep_replaced;
         let until = self.handles.clock.now().checked_add(keep).ok();
@@ -114,30 +114,30 @@ impl State {
         Ok(self.handles.store.load().await?)
     }
 
-    /// A new id: UUID version 7 (RFC 9562 section 5.7).
+    /// Returns a new id: UUID version 7 (RFC 9562 section 5.7).
     pub(super) fn new_id(&self) -> Result<Uuid, AdminError> {
         Ok(new_uuid(self.handles.clock.now(), self.handles.random.as_ref())?)
     }
 }
 
-/// A turn to change what is stored.
+/// A turn to change stored data.
 pub(super) struct Change<'s> {
     state: &'s State,
-    /// What is stored as the turn begins.
+    /// The stored state at the start of the turn.
     pub(super) stored: StoredState,
     _turn: MutexGuard<'s, ()>,
 }
 
 impl Change<'_> {
-    /// Waits until the next request is judged by what is stored now (invariant 11), and tells the daemon's log what
-    /// was changed. Who did it is in the log's span.
+    /// Waits until the next request uses the stored state (invariant 11), and logs the change. The log span contains
+    /// the caller.
     pub(super) async fn in_force(self, change: &'static str, subject: &str) -> Result<(), AdminError> {
         tracing::info!(change, subject, "admin change");
         self.state.handles.host.reload().await.map_err(AdminError::Reload)
     }
 }
 
-/// Looks up by name.
+/// Lookups by name.
 pub(super) trait Find {
     /// # Errors
     /// [`AdminError::NotFound`].
@@ -147,10 +147,10 @@ pub(super) trait Find {
     /// [`AdminError::NotFound`].
     fn secret(&self, name: &SecretName) -> Result<&Secret, AdminError>;
 
-    /// The value that the current one of a secret replaced, if it is kept.
+    /// Returns the retained value that the secret's current value replaced, if there is one.
     fn kept(&self, secret: &Secret) -> Option<&KeptVersion>;
 
-    /// The secrets an agent may use, by name.
+    /// Returns the secrets that an agent may use, sorted by name.
     fn granted<'s>(&'s self, agent: &Agent) -> Vec<&'s Secret>;
 }
 

@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use super::state::{AuditProgress, State};
 
-/// How long the database may take to answer.
+/// The time limit for a response from the database.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What is wrong is told, and never keeps the rest from being told.
+/// Returns the status. A fault is reported in its field and does not affect the other fields.
 pub(super) async fn status(state: &State) -> Status {
     let host = &state.handles.host;
     let transparent = host.transparent();
@@ -24,7 +24,7 @@ pub(super) async fn status(state: &State) -> Status {
         Err(fault) => (None, None, Some(fault)),
     };
     let audit = audit(&state.handles.audit);
-    // A full disk may take the small change that was tried, and not the rows that wait.
+    // A full disk may accept the small test write but not the waiting rows.
     let store_fault = store_fault.or_else(|| audit.shipping_fault.clone());
     let counters = host.counters();
     Status {
@@ -43,18 +43,18 @@ pub(super) async fn status(state: &State) -> Status {
     }
 }
 
-/// A database that can be read.
+/// The state of a readable database.
 struct Examined {
     agents: usize,
     secrets: usize,
-    /// Why it cannot be changed.
+    /// Why it cannot be written, if it cannot.
     fault: Option<String>,
 }
 
-/// Reads the database, and changes something that means nothing.
+/// Reads the database, and makes a write without effect.
 ///
 /// # Errors
-/// Why it cannot be read.
+/// Why the database cannot be read.
 async fn examine(store: &dyn Store) -> Result<Examined, String> {
     let late = || format!("the database did not answer within {PATIENCE:?}");
     let told = |error: StoreError| error.to_string();
@@ -67,7 +67,7 @@ async fn examine(store: &dyn Store) -> Result<Examined, String> {
 }
 
 fn audit(progress: &AuditProgress) -> AuditStatus {
-    // In this order, so that what is written meanwhile is not taken for a lag.
+    // Read the values in this order, so that records written meanwhile do not look like a lag.
     let durable = *progress.durable.borrow();
     AuditStatus {
         fault: progress.fault.borrow().as_ref().map(ToString::to_string),

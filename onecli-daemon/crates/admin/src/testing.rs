@@ -1,4 +1,4 @@
-//! An admin server in this process, over a real SQLite store and vault, around a host that is not real. For tests of the clients.
+//! An in-process admin server with a real SQLite store and vault and a fake host. For tests of the clients.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{AuditProgress, CgroupInfo, Handles, Host, Processes, bind, serve};
 
-/// Says what is not run without root, and whether we are.
+/// Returns whether the tests run as root, and prints which part is skipped otherwise.
 pub fn root(part: &str) -> bool {
     let is_root = nix::unistd::geteuid().is_root();
     if !is_root {
@@ -38,7 +38,7 @@ pub fn root(part: &str) -> bool {
     is_root
 }
 
-/// A host that only remembers what was asked of it.
+/// A host that only records the calls made to it.
 pub struct FakeHost {
     transparent: Transparent,
     fault: Mutex<Option<String>>,
@@ -87,7 +87,7 @@ impl FakeHost {
         *self.reload_time.lock().unwrap() = time;
     }
 
-    /// From now on processes live in this cgroup; `immortal` ones survive being killed.
+    /// Puts processes into this cgroup; `immortal` ones survive a kill.
     pub fn populate(&self, cgroup: &str, immortal: bool) {
         *self.busy.lock().unwrap() = Some((cgroup.to_owned(), immortal));
     }
@@ -96,7 +96,7 @@ impl FakeHost {
         self.reloads.load(Ordering::SeqCst)
     }
 
-    /// What the audit log was told.
+    /// Returns the entries passed to the audit log.
     pub fn recorded(&self) -> Vec<String> {
         self.recorded.lock().unwrap().clone()
     }
@@ -230,7 +230,7 @@ impl Host for FakeHost {
     }
 }
 
-/// The server; ends when dropped.
+/// The server; stops on drop.
 pub struct Served {
     dir: TempDir,
     runtime: Runtime,
@@ -300,7 +300,7 @@ impl Served {
         &self.vault
     }
 
-    /// What is stored.
+    /// Returns the stored state.
     pub fn state(&self) -> StoredState {
         self.runtime.block_on(self.store.load()).unwrap()
     }

@@ -10,7 +10,7 @@ use onecli_vault::backends::hashicorp::HashiCorp;
 use super::error::AdminError;
 use super::state::State;
 
-/// A request that policy allowed just before may still be having a lease issued.
+/// A lease may still be in the process of being issued for a request that the policy allowed just before.
 const STRAGGLERS: Duration = Duration::from_mins(1);
 
 pub(super) fn server(state: &State) -> Result<&Arc<HashiCorp>, AdminError> {
@@ -35,7 +35,8 @@ pub(super) async fn status(state: &State) -> Result<VaultView, AdminError> {
     })
 }
 
-/// Gives an agent's leases back, in the background: the server may be slow. What a crash leaves, the next start finds.
+/// Revokes an agent's leases in the background, because the server may be slow. The next start revokes leases that a
+/// crash leaves behind.
 pub(super) fn end_leases(state: &State, agent: AgentId) {
     let Some(server) = state.handles.server.clone() else { return };
     tokio::spawn(async move {

@@ -5,26 +5,26 @@ use serde::{Deserialize, Serialize};
 
 use super::AgentView;
 
-/// `agent set`: what is absent stays as it is.
+/// `agent set`. Absent fields stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentSet {
-    /// What it must prove.
+    /// The factors that the agent must present.
     #[serde(default)]
     pub factors: Option<Factors>,
     /// Its managed cgroup.
     #[serde(default)]
     pub cgroup: Option<CgroupName>,
-    /// The user its processes run as.
+    /// The user that its processes run as.
     #[serde(default)]
     pub user: Option<String>,
-    /// It has no user any more: each run names one.
+    /// Remove the agent's user: each run then names one.
     #[serde(default)]
     pub no_user: bool,
-    /// What happens to hosts that neither a rule nor a grant names.
+    /// How the daemon treats hosts that neither a rule nor a grant names.
     #[serde(default)]
     pub egress: Option<Egress>,
-    /// Whether it may change the configuration and the hooks of git repositories in a project.
+    /// Whether it may change the configuration and hooks of git repositories in a project.
     #[serde(default)]
     pub allow_git_config: Option<bool>,
 }
@@ -35,18 +35,18 @@ pub struct AgentChanged {
     /// The agent.
     #[serde(flatten)]
     pub agent: AgentView,
-    /// What is different now; empty where it was so already.
+    /// The fields that changed; empty if the agent already had the requested settings.
     pub changes: Vec<FieldChange>,
 }
 
 /// One field that changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldChange {
-    /// Its name, as in [`AgentSet`].
+    /// The field's name, as in [`AgentSet`].
     pub field: String,
-    /// What it was.
+    /// The old value.
     pub from: String,
-    /// What it is.
+    /// The new value.
     pub to: String,
 }
 

@@ -1,13 +1,13 @@
-//! Approvals in detail, and as they come and go.
+//! Approvals in detail, and the stream of approval events.
 
 use serde::{Deserialize, Serialize};
 
 use super::ApprovalView;
 
-/// `approval show`: the request as the answer is bound to it.
+/// `approval show`: the request that an answer applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalDetail {
-    /// What is asked. Its digest covers what follows.
+    /// The pending approval. Its digest covers the fields below.
     #[serde(flatten)]
     pub approval: ApprovalView,
     /// The header fields, in the order of the digest.
@@ -21,42 +21,43 @@ pub struct ApprovalDetail {
 pub struct HeaderView {
     /// Its name.
     pub name: String,
-    /// Its value. Fields that may carry a credential show their placeholders, and `[7 bytes]` in place of anything else.
+    /// The field's value. Fields that may carry a credential show only their placeholders; any other content is shown
+    /// as `[7 bytes]`.
     pub value: String,
 }
 
-/// A body.
+/// The body of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BodyView {
-    /// Its length; `None` where it streams, and is neither shown nor part of the digest.
+    /// Its length; `None` for a streaming body, which is neither shown nor part of the digest.
     pub bytes: Option<u64>,
-    /// SHA-256 over it alone, in hex.
+    /// SHA-256 of the body alone, in hex.
     pub sha256: Option<String>,
-    /// All of it, where it is text in UTF-8; at most 64 KiB.
+    /// The complete body if it is UTF-8 text of at most 64 KiB.
     pub text: Option<String>,
 }
 
-/// A line of `approval watch`.
+/// One line of `approval watch`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ApprovalEvent {
-    /// A request waits.
+    /// A request awaits approval.
     Waiting(Box<ApprovalView>),
-    /// Everything that waited at the beginning was reported.
+    /// All requests that were pending at the start have been reported.
     Ready,
-    /// A request waits no more.
+    /// A request is no longer pending.
     Ended {
-        /// The number that it had.
+        /// The id under which it was pending.
         id: String,
-        /// What came of it.
+        /// The outcome.
         outcome: ApprovalOutcome,
-        /// Who answered, by uid.
+        /// The uid that answered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uid: Option<u32>,
     },
 }
 
-/// Why a request waits no more.
+/// Why a request is no longer pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalOutcome {
@@ -64,18 +65,18 @@ pub enum ApprovalOutcome {
     Allowed,
     /// An administrator denied it.
     Denied,
-    /// Nobody answered in time.
+    /// No administrator answered in time.
     TimedOut,
-    /// A change of the policy refuses it.
+    /// A policy change now refuses it.
     Revoked,
-    /// The agent went away.
+    /// The agent disconnected.
     Withdrawn,
-    /// The daemon stopped. Only the client reports this.
+    /// The daemon stopped. Only the CLI reports this outcome.
     DaemonStopped,
 }
 
 impl ApprovalOutcome {
-    /// As people read it.
+    /// Returns the outcome as displayed text.
     pub fn as_str(self) -> &'static str {
         match self {
             ApprovalOutcome::Allowed => "allowed",

@@ -1,4 +1,4 @@
-//! Questions to the audit log.
+//! Queries of the audit log.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -8,47 +8,47 @@ use onecli_audit::{Event, Verdict};
 use onecli_model::{AgentName, RequestId};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What of the audit log is asked for, as a query string.
+/// A query of the audit log, sent as a URL query string.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditQuery {
-    /// Which records.
+    /// The filter that records must match.
     pub filter: AuditFilter,
-    /// The newest so many, at most [`AuditQuery::MAX_LIMIT`].
+    /// The number of newest records, at most [`AuditQuery::MAX_LIMIT`].
     pub limit: u32,
-    /// All of them instead, from the oldest on.
+    /// Return all records instead, starting with the oldest.
     pub all: bool,
-    /// Go on with new records as they are written, until the client hangs up.
+    /// Continue with new records as they are written, until the client disconnects.
     pub follow: bool,
-    /// For a runner who does not administer: records of every run, and not only of the own ones.
+    /// For a runner without administrator rights: include records of every run, not only of its own runs.
     pub every_run: bool,
 }
 
-/// Which records: those that fit all of what is said.
+/// Selects records that match every given condition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// Of this agent.
+    /// The agent's name.
     pub agent: Option<AgentName>,
-    /// Of this host, as the records have it: in canonical form.
+    /// The host in canonical form, as the records contain it.
     pub host: Option<String>,
-    /// With this verdict.
+    /// The verdict.
     pub verdict: Option<Verdict>,
-    /// With this event.
+    /// The event.
     pub event: Option<Event>,
-    /// With this code.
+    /// The reason code.
     pub code: Option<String>,
-    /// Of this request.
+    /// The request's id.
     pub request: Option<RequestId>,
-    /// Written at this time or later.
+    /// The earliest time, inclusive.
     pub since: Option<Timestamp>,
-    /// Written before this time.
+    /// The latest time, exclusive.
     pub until: Option<Timestamp>,
 }
 
 impl AuditQuery {
-    /// How many records one question may ask for, unless it asks for all.
+    /// The largest number of records in one query, unless it requests all.
     pub const MAX_LIMIT: u32 = 10_000;
 
-    /// The query as it stands behind `?`.
+    /// Returns the query string, without the `?`.
     pub fn to_query(&self) -> String {
         let mut text = format!("limit={}&all={}&follow={}", self.limit, self.all, self.follow);
         let mut add = |key: &str, value: Option<String>| {
@@ -72,10 +72,10 @@ impl AuditQuery {
         text
     }
 
-    /// Reads [`AuditQuery::to_query`]; what is not said is `limit=100&all=false&follow=false`.
+    /// Parses the output of [`AuditQuery::to_query`]. Defaults: `limit=100&all=false&follow=false`.
     ///
     /// # Errors
-    /// A sentence about the first key that is not known or does not fit.
+    /// Returns a sentence about the first key that is unknown or invalid.
     pub fn from_query(text: &str) -> Result<AuditQuery, String> {
         let mut query = AuditQuery { limit: 100, ..AuditQuery::default() };
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {

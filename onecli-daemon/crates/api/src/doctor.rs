@@ -1,4 +1,4 @@
-//! What the daemon tells `onecli doctor`.
+//! The daemon's contribution to `onecli doctor`.
 
 use onecli_config::DaemonLayout;
 use onecli_model::Check;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Doctor {
     /// The daemon's version.
     pub version: String,
-    /// Where its parts are, for whoever looks at them from outside.
+    /// The locations that the CLI checks from outside the daemon.
     pub place: DaemonLayout,
-    /// What it can tell of itself.
+    /// The results of the daemon's own checks.
     pub checks: Vec<Check>,
 }

@@ -11,63 +11,63 @@ use super::{EnvNames, SecretView, WireValue};
 pub struct SecretRotate {
     /// The new credential.
     pub value: WireValue,
-    /// Store a value that does not look like the credential.
+    /// Store the value even if it does not look like the expected credential.
     #[serde(default)]
     pub force: bool,
-    /// Erase the replaced value, and a kept one, at once.
+    /// Erase the replaced value and any retained value at once.
     #[serde(default)]
     pub compromised: bool,
 }
 
-/// The code of an error: the change needs the secret's value.
+/// The error code for a change that requires the secret's value.
 pub const VALUE_REQUIRED: &str = "value_required";
 
-/// The code of an error: the change would erase a kept value. The same request with `erase_kept` erases it.
+/// The error code for a change that would erase a retained value. The same request with `erase_kept` erases it.
 pub const DROPS_KEPT_VALUE: &str = "drops_kept_value";
 
-/// `secret edit`. What is absent stays.
+/// `secret edit`. Absent fields stay unchanged.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SecretEdit {
-    /// The version of the secret that the editor saw. The change of another one is refused.
+    /// The version of the secret that the editor saw. The daemon refuses the change if the current version differs.
     pub version: u32,
-    /// The hosts it may go to.
+    /// The hosts that it may be sent to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<HostSet>,
     /// The port, 1 to 65535.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The methods; empty for all.
+    /// The HTTP methods; empty for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub methods: Option<MethodSet>,
-    /// The paths; empty for all.
+    /// The path patterns; empty for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paths: Option<Vec<PathPattern>>,
-    /// How it is placed.
+    /// The position of the credential in a request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// The variables that agents' programs read it from.
+    /// The environment variables from which agents' programs read the placeholder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<EnvNames>,
-    /// Agents' programs read it from no variable.
+    /// Remove all environment variables of the secret.
     pub no_env: bool,
-    /// May it be sent over plain HTTP?
+    /// Whether the credential may be sent over plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_plaintext: Option<bool>,
-    /// The credential. Required, except from root, where it could go further afterwards: see [`VALUE_REQUIRED`].
+    /// The credential. Required if the change widens the set of destinations, except from root: see [`VALUE_REQUIRED`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<WireValue>,
-    /// Take a value that does not look like the credential.
+    /// Store the value even if it does not look like the expected credential.
     pub force: bool,
-    /// Erase the value that is kept for `secret rollback`: see [`DROPS_KEPT_VALUE`].
+    /// Erase the value retained for `secret rollback`: see [`DROPS_KEPT_VALUE`].
     pub erase_kept: bool,
 }
 
-/// A secret before and after a change. The version is the same where nothing changed.
+/// A secret before and after a change. The version is the same if nothing changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretEdited {
-    /// As it was.
+    /// The secret before the change.
     pub before: SecretView,
-    /// As it is.
+    /// The secret after the change.
     pub after: SecretView,
 }

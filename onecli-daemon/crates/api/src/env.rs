@@ -2,26 +2,27 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The name of an environment variable: `[A-Z_][A-Z0-9_]*`, at most 128 bytes, and none that decides how
-/// programs are loaded or found.
+/// The name of an environment variable: `[A-Z_][A-Z0-9_]*`, at most 128 bytes. Names that control how programs are
+/// found or loaded are not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EnvName(String);
 
-/// A name that an environment variable of ours cannot have.
+/// Why a name is not allowed for an environment variable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvNameError {
-    /// Not of the form.
+    /// The name has the wrong form.
     #[error("'{0}' is no environment variable: A-Z, 0-9 and '_', not starting with a digit, at most 128")]
     Form(String),
-    /// One that `onecli run` sets itself, or that changes how programs start.
+    /// `onecli run` sets the variable itself, or the variable changes how programs start.
     #[error(
         "'{0}' is not for credentials: programs are started by it; name the variable your program reads its key from"
     )]
     Reserved(String),
 }
 
-/// Variables that a placeholder would break: programs are found, loaded or run by them, or `run` sets them itself.
+/// Variables that a placeholder would break: the system finds, loads or runs programs with them, or `run` sets them
+/// itself.
 const RESERVED_ENV: &[&str] = &[
     "AWS_CA_BUNDLE",
     "CARGO_HTTP_CAINFO",
@@ -84,13 +85,13 @@ impl From<EnvName> for String {
     }
 }
 
-/// One to eight variables, written with commas between them: some programs want one value under two names.
+/// One to eight variables, separated by commas. Some programs need one value under two names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EnvNames(Vec<EnvName>);
 
 impl EnvNames {
-    /// The names of a stored secret's variables.
+    /// Returns the names of a stored secret's variables.
     pub fn split(text: &str) -> impl Iterator<Item = &str> {
         text.split(',')
     }

@@ -9,38 +9,38 @@ use jiff::Timestamp;
 use onecli_model::AgentName;
 use serde::{Deserialize, Serialize};
 
-/// Asks for a session token of an agent that runs elsewhere.
+/// Requests a session token for an agent that runs in another environment, such as a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentEnvRequest {
-    /// How long the token is good for.
+    /// The lifetime of the token in hours.
     pub hours: u32,
 }
 
 impl AgentEnvRequest {
-    /// A year: what runs longer is started again.
+    /// One year. A workload that runs longer must be restarted.
     pub const MAX_HOURS: u32 = 24 * 365;
 }
 
-/// What a container needs to be an agent.
+/// The settings that a container needs to run as an agent.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct AgentEnv {
     /// The agent.
     pub agent: AgentName,
-    /// Where the explicit proxy listens.
+    /// The addresses of the explicit proxy.
     pub addresses: Vec<SocketAddr>,
-    /// Where it is spoken to over TLS.
+    /// The addresses of the explicit proxy over TLS.
     #[serde(default)]
     pub tls_addresses: Vec<SocketAddr>,
     /// A session token.
     pub token: String,
-    /// When it ends.
+    /// The time at which the token expires.
     pub expires: Timestamp,
-    /// A PEM file on the daemon's host: the system's roots and our CA.
+    /// A PEM file on the daemon's host with the system's roots and OneCLI's CA.
     pub ca_bundle: PathBuf,
-    /// Placeholders by the variable that the agent's programs read them from.
+    /// Placeholders, keyed by the environment variable from which the agent's programs read them.
     pub placeholders: BTreeMap<String, String>,
-    /// The agent's cgroup below the cgroup2 mount, where the agent requires that factor.
+    /// The agent's cgroup below the cgroup2 mount, if the agent requires that factor.
     pub cgroup: Option<String>,
 }
 

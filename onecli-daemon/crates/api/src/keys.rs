@@ -1,4 +1,4 @@
-//! Questions and answers about keys, and about the certificate authority.
+//! Requests and responses about keys and the certificate authority.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,44 +16,44 @@ use super::WireValue;
 pub struct KeyView {
     /// The id of the root key.
     pub key_id: String,
-    /// Where the key came from that opened it when the daemon started.
+    /// The source of the key that opened it when the daemon started.
     pub opened_at: String,
-    /// The slot that it opened.
+    /// The slot that was opened.
     pub opened_slot: u32,
     /// The root key's slots.
     pub slots: Vec<SlotView>,
-    /// A new root key that is taking over.
+    /// The progress of a root key rotation.
     pub rekey: Option<RekeyView>,
-    /// Why what was removed is still in the database's files; absent where it is not.
+    /// Why removed data is still present in the database files; absent if it is erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unerased: Option<String>,
 }
 
-/// A key slot, without what is in it.
+/// A key slot, without its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotView {
     /// Its number.
     pub number: u32,
     /// `key`, `passphrase`, `recovery`, or `damaged`.
     pub kind: String,
-    /// The id of its key, where it has one.
+    /// The id of its key, if it has one.
     pub key_id: Option<String>,
-    /// When it was made; absent for the first one.
+    /// The creation time; absent for the first slot.
     pub created: Option<Timestamp>,
 }
 
-/// How far a new root key has taken over.
+/// The progress of a root key rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RekeyView {
-    /// The old root key.
+    /// The id of the old root key.
     pub from: String,
-    /// The new one.
+    /// The id of the new root key.
     pub to: String,
-    /// Values in the store; 0 until they are counted.
+    /// The number of values in the store; 0 until they are counted.
     pub total: u64,
-    /// Of these, under the new root key.
+    /// The number of values already sealed under the new root key.
     pub done: u64,
-    /// What keeps it from going on.
+    /// The error that stops the rotation.
     pub fault: Option<String>,
 }
 
@@ -61,9 +61,9 @@ pub struct RekeyView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SlotAdd {
-    /// A new key file at the daemon's usual place.
+    /// A new key file at the daemon's default path.
     KeyFile {},
-    /// A key that the operator keeps.
+    /// A key that the operator stores.
     Key {
         /// 32 bytes.
         key: WireKey,
@@ -73,7 +73,7 @@ pub enum SlotAdd {
         /// The passphrase.
         passphrase: WireValue,
     },
-    /// A recovery key, which the daemon makes.
+    /// A recovery key, which the daemon generates.
     Recovery {},
 }
 
@@ -82,7 +82,7 @@ pub enum SlotAdd {
 pub struct SlotAdded {
     /// The slot.
     pub slot: SlotView,
-    /// The recovery key, which is shown here and never again.
+    /// The recovery key. It is shown only in this response.
     pub recovery_key: Option<String>,
 }
 
@@ -96,31 +96,31 @@ impl fmt::Debug for SlotAdded {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRotate {
-    /// The passphrases of passphrase slots, which the daemon does not keep.
+    /// The passphrases of passphrase slots. The daemon does not store them.
     #[serde(default)]
     pub passphrases: Vec<WireValue>,
-    /// Drop slots whose keys are not there.
+    /// Drop slots whose keys are not available.
     #[serde(default)]
     pub drop_other_slots: bool,
 }
 
-/// A new root key is taking over.
+/// The result of starting a root key rotation.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct KeyRotated {
-    /// Its id.
+    /// The id of the new root key.
     pub key_id: String,
-    /// The key file that has a new key.
+    /// The path of the key file that contains a new key.
     pub key_file: Option<String>,
-    /// Slots that are gone.
+    /// The slots that were dropped.
     pub dropped_slots: Vec<u32>,
-    /// New recovery keys, which are shown here and never again.
+    /// New recovery keys. They are shown only in this response.
     pub recovery_keys: Vec<RecoveryKey>,
 }
 
 /// A recovery key.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct RecoveryKey {
-    /// Its slot.
+    /// The number of its slot.
     pub slot: u32,
     /// The key.
     pub recovery_key: String,
@@ -138,7 +138,7 @@ impl fmt::Debug for RecoveryKey {
     }
 }
 
-/// 32 bytes of key on their way from the CLI to the daemon: base64 in JSON, zeroed when dropped.
+/// A 32-byte key in a request from the CLI to the daemon: base64 in JSON, zeroed on drop.
 #[derive(Clone)]
 pub struct WireKey(pub Zeroizing<[u8; 32]>);
 
@@ -157,7 +157,7 @@ impl Serialize for WireKey {
 
 impl<'de> Deserialize<'de> for WireKey {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<WireKey, D::Error> {
-        // Whatever stands there is not quoted.
+        // The error must not quote the input.
         let bad = || D::Error::custom("the key must be 32 bytes in base64");
         let text = Zeroizing::new(Option::<String>::deserialize(from).map_err(|_| bad())?.ok_or_else(bad)?);
         let bytes = Zeroizing::new(data_encoding::BASE64.decode(text.as_bytes()).map_err(|_| bad())?);
@@ -168,25 +168,25 @@ impl<'de> Deserialize<'de> for WireKey {
 /// `ca export` and `ca show`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ca {
-    /// What agents trust, in PEM: our CA's certificate, and the next one's while they overlap.
+    /// The CA certificates that agents trust, in PEM: the current one, and the next one during a rotation.
     pub pem: String,
-    /// A PEM file on this host: the system's roots and what is in `pem`.
+    /// A PEM file on this host with the system's roots and the certificates in `pem`.
     pub bundle: PathBuf,
-    /// The certificates in `pem`; the first one signs.
+    /// The certificates in `pem`. The first one signs.
     pub certificates: Vec<CaCertificate>,
 }
 
-/// One of our CA's certificates.
+/// A certificate of OneCLI's CA.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaCertificate {
-    /// `signing`, or `next` for the one that agents trust before it signs.
+    /// `signing`, or `next` for the one that agents already trust but that does not sign yet.
     pub role: String,
     /// SHA-256 of the certificate, 64 hex digits.
     pub sha256: String,
-    /// When it begins to be valid.
+    /// The start of its validity.
     pub not_before: Timestamp,
-    /// When it ends.
+    /// The end of its validity.
     pub not_after: Timestamp,
-    /// When it was made the next one.
+    /// The time at which it became the next one.
     pub since: Option<Timestamp>,
 }

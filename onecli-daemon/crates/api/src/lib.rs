@@ -1,6 +1,6 @@
-//! Questions and answers of the admin socket, shared by the daemon and the CLI.
+//! Requests and responses of the admin socket, shared by the daemon and the CLI.
 //!
-//! HTTP/1.1 over a Unix socket, one request per connection, bodies in JSON. Paths are in [`routes`]; every error is an
+//! HTTP/1.1 over a Unix socket, one request per connection, JSON bodies. Paths are in [`routes`]; every error is an
 //! [`ErrorBody`].
 
 #![forbid(unsafe_code)]
@@ -52,10 +52,10 @@ use onecli_model::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Where the admin socket is unless `--socket` or `ONECLI_SOCKET` says otherwise.
+/// The path of the admin socket unless `--socket` or `ONECLI_SOCKET` names another.
 pub const DEFAULT_SOCKET: &str = "/run/onecli/admin.sock";
 
-/// Paths of the API. Names hold no character that would need escaping.
+/// Paths of the API. Names contain no character that needs escaping.
 pub mod routes {
     use jiff::Timestamp;
     use onecli_model::{AgentName, RuleId, Runner, SecretName};
@@ -68,9 +68,9 @@ pub mod routes {
     pub const DOCTOR: &str = "/v1/doctor";
     /// `GET`: [`super::Ca`].
     pub const CA: &str = "/v1/ca";
-    /// `POST`: the [`super::Ca`] as it is then.
+    /// `POST`: the [`super::Ca`] after the rotation.
     pub const CA_ROTATE: &str = "/v1/ca/rotate";
-    /// `POST`: the [`super::Ca`] as it is then.
+    /// `POST`: the [`super::Ca`] after the rotation.
     pub const CA_FINISH: &str = "/v1/ca/finish";
     /// `GET`: [`super::KeyView`].
     pub const KEY: &str = "/v1/key";
@@ -102,7 +102,7 @@ pub mod routes {
     /// `GET`: [`super::ApprovalEvent`]s as JSON lines, until the client hangs up.
     pub const APPROVALS_WATCH: &str = "/v1/approvals-watch";
 
-    /// The query of a `DELETE` of an agent that kills what runs as it.
+    /// The query of a `DELETE` of an agent that also kills the agent's processes.
     pub const KILL: &str = "kill=true";
 
     /// `GET`: [`super::AgentDetail`]. `DELETE`, with the query [`KILL`] or none: [`super::AgentRemoved`].
@@ -111,14 +111,15 @@ pub mod routes {
     }
 
     /// `POST`: `rotate` ([`super::AgentToken`]), `enable`, `disable` ([`super::AgentView`]), `set`
-    /// ([`super::AgentSet`]: [`super::AgentChanged`]), `session` ([`super::SessionRequest`]: [`super::Session`]), `env` ([`super::AgentEnvRequest`]: [`super::AgentEnv`]).
+    /// ([`super::AgentSet`]: [`super::AgentChanged`]), `session` ([`super::SessionRequest`]:
+    /// [`super::Session`]), `env` ([`super::AgentEnvRequest`]: [`super::AgentEnv`]).
     pub fn agent_action(name: &AgentName, action: &str) -> String {
         format!("{AGENTS}/{name}/{action}")
     }
 
-    /// The query of a `PUT` of a runner that lets it see every run, or not: before `true` or `false`.
+    /// The query of a `PUT` of a runner that changes whether the runner may see every run; `true` or `false` follows.
     pub const SEE_ALL: &str = "see_all=";
-    /// The query of a question of a runner about every run of the agent, and not only the own ones.
+    /// The query with which a runner requests data about every run of the agent, not only its own runs.
     pub const EVERY_RUN: &str = "every_run=true";
 
     /// `PUT`, with the query [`SEE_ALL`] or none, `DELETE`: [`super::AgentDetail`].
@@ -131,12 +132,12 @@ pub mod routes {
         format!("{AGENTS}/{name}/learn")
     }
 
-    /// `GET`: [`super::Refusals`] since then, without those of commands that another uid launched.
+    /// `GET`: [`super::Refusals`] since the given time, without those of commands that another uid launched.
     pub fn refusals(name: &AgentName, since: Timestamp, launched_by: u32) -> String {
         format!("{AGENTS}/{name}/refusals?since={since}&launched_by={launched_by}")
     }
 
-    /// `DELETE`: [`super::RuleView`] as it was.
+    /// `DELETE`: [`super::RuleView`] before the removal.
     pub fn rule(id: RuleId) -> String {
         format!("{RULES}/{id}")
     }
@@ -151,7 +152,7 @@ pub mod routes {
         format!("{APPROVALS}/{id}/{answer}")
     }
 
-    /// `GET`: [`super::SecretView`]. `DELETE`: [`super::SecretView`] as it was.
+    /// `GET`: [`super::SecretView`]. `DELETE`: [`super::SecretView`] before the removal.
     pub fn secret(name: &SecretName) -> String {
         format!("{SECRETS}/{name}")
     }
@@ -162,44 +163,45 @@ pub mod routes {
         format!("{SECRETS}/{name}/{action}")
     }
 
-    /// `DELETE`: [`super::SlotView`] as it was.
+    /// `DELETE`: [`super::SlotView`] before the removal.
     pub fn key_slot(number: u32) -> String {
         format!("{KEY_SLOTS}/{number}")
     }
 
-    /// `PUT`: [`super::GrantView`]. `DELETE`: [`super::GrantView`] as it was.
+    /// `PUT`: [`super::GrantView`]. `DELETE`: [`super::GrantView`] before the removal.
     pub fn grant(agent: &AgentName, secret: &SecretName) -> String {
         format!("/v1/grants/{agent}/{secret}")
     }
 }
 
-/// Any answer that is not 2xx.
+/// The body of every response that is not 2xx.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// The error.
     pub error: ErrorDetail,
 }
 
-/// The code of a value that does not look like the credential. The same request with `force` stores it.
+/// The error code for a value that does not look like the expected credential. The same request with `force` stores the
+/// value.
 pub const VALUE_DOUBTFUL: &str = "value_doubtful";
 
-/// What went wrong.
+/// An error, for people and programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDetail {
-    /// A word for programs: `not_permitted`, `not_found`, `exists`, `invalid`, ...
+    /// A machine-readable code: `not_permitted`, `not_found`, `exists`, `invalid`, ...
     pub code: String,
-    /// What happened.
+    /// A description of the failure.
     pub message: String,
-    /// What to do next; may be empty.
+    /// The next step for the user; may be empty.
     #[serde(default)]
     pub hint: String,
 }
 
-/// Begins the line of an error's text that says what to do next.
+/// The separator before the next step in an error's text.
 pub const HELP: &str = "\nhelp: ";
 
 impl ErrorDetail {
-    /// Takes an error's text apart where [`HELP`] begins.
+    /// Splits an error's text at [`HELP`] into message and hint.
     pub fn new(code: &str, error: &dyn std::fmt::Display) -> ErrorDetail {
         let text = error.to_string();
         let (message, hint) = text.split_once(HELP).unwrap_or((&text, ""));
@@ -211,24 +213,24 @@ impl ErrorDetail {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentAdd {
-    /// Its name.
+    /// The agent's name.
     pub name: AgentName,
-    /// What it must prove; by default token and cgroup, without eBPF the token.
+    /// The factors that it must present. Default: token and cgroup; without eBPF, the token only.
     #[serde(default)]
     pub factors: Option<Factors>,
-    /// Its managed cgroup; by default one made from its name.
+    /// Its managed cgroup. Default: derived from its name.
     #[serde(default)]
     pub cgroup: Option<CgroupName>,
-    /// The user its processes run as: one that exists, never uid 0, no other agent's.
+    /// The user that its processes run as. The user must exist, must not be uid 0, and must belong to no other agent.
     #[serde(default)]
     pub user: Option<String>,
-    /// What happens to hosts that neither a rule nor a grant names.
+    /// How the daemon treats hosts that neither a rule nor a grant names.
     #[serde(default)]
     pub egress: Egress,
-    /// Who besides administrators may start commands as it.
+    /// The runners, besides administrators, that may start commands as the agent.
     #[serde(default)]
     pub runners: Vec<Runner>,
-    /// Whether it may change the configuration and the hooks of git repositories in a project.
+    /// Whether it may change the configuration and hooks of git repositories in a project.
     #[serde(default)]
     pub allow_git_config: bool,
 }
@@ -236,54 +238,54 @@ pub struct AgentAdd {
 /// An agent in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentView {
-    /// Its name.
+    /// The agent's name.
     pub name: AgentName,
-    /// Its identity in the store.
+    /// Its id in the store.
     pub id: AgentId,
-    /// Is it let in?
+    /// Whether the agent is enabled.
     pub enabled: bool,
-    /// What it must prove.
+    /// The factors that it must present.
     pub factors: Factors,
     /// Its managed cgroup, below the agents root.
     pub cgroup: CgroupName,
     /// The user its processes run as.
     pub user: Option<String>,
-    /// What happens to hosts that neither a rule nor a grant names.
+    /// How the daemon treats hosts that neither a rule nor a grant names.
     pub egress: Egress,
-    /// How often its token was made, from 1.
+    /// The generation of its token: 1 for the first, plus 1 for each rotation.
     pub generation: u32,
-    /// Whether it may change the configuration and the hooks of git repositories in a project.
+    /// Whether it may change the configuration and hooks of git repositories in a project.
     #[serde(default)]
     pub allow_git_config: bool,
 }
 
-/// An agent with what it may use.
+/// An agent with its grants and runners.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentDetail {
     /// The agent.
     #[serde(flatten)]
     pub agent: AgentView,
-    /// What it may use, by name of secret.
+    /// Its grants, sorted by secret name.
     pub secrets: Vec<GrantView>,
-    /// Who besides administrators may start commands as it.
+    /// The runners, besides administrators, that may start commands as the agent.
     #[serde(default)]
     pub runners: Vec<Runner>,
-    /// Which of them may also see requests of runs that others started.
+    /// The runners that may also see requests of runs started by others.
     #[serde(default)]
     pub see_all: Vec<Runner>,
 }
 
-/// An agent that was removed: its token, sessions, grants and placeholders are gone. Its audit records stay.
+/// A removed agent. Its token, sessions, grants and placeholders are deleted; its audit records remain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentRemoved {
-    /// The agent as it was.
+    /// The agent before the removal.
     #[serde(flatten)]
     pub agent: AgentDetail,
-    /// Why its cgroup is still there, if it is: processes that live in it are refused everything.
+    /// The reason why its cgroup still exists, if it does. The daemon refuses everything from the processes in it.
     pub cgroup_left: Option<String>,
 }
 
-/// An agent with its token, which is shown here and never again.
+/// An agent with its token. The token is shown only in this response.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct AgentToken {
     /// The agent.
@@ -299,17 +301,18 @@ impl fmt::Debug for AgentToken {
     }
 }
 
-/// One agent's use of one secret.
+/// Permission for one agent to use one secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantView {
     /// The agent.
     pub agent: AgentName,
-    /// The secret.
+    /// The placeholder that the agent holds instead of the credential. Runners who are not administrators do not see
+    /// it.
     pub secret: SecretName,
     /// What the agent holds in the credential's place. Runners who do not administer are not shown it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub placeholder: String,
-    /// The variable that its programs read it from.
+    /// The environment variable from which the agent's programs read the placeholder.
     pub env: Option<String>,
 }
 
@@ -317,34 +320,34 @@ pub struct GrantView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretAdd {
-    /// Its name.
+    /// The secret's name.
     pub name: SecretName,
-    /// The hosts it may go to, with commas between them.
+    /// The hosts that it may be sent to, separated by commas.
     pub host: HostSet,
     /// The port, 1 to 65535.
     #[serde(default = "https_port")]
     pub port: u16,
-    /// The methods; empty for all.
+    /// The HTTP methods; empty for all.
     #[serde(default)]
     pub methods: MethodSet,
-    /// The paths; empty for all.
+    /// The path patterns; empty for all.
     #[serde(default)]
     pub paths: Vec<PathPattern>,
-    /// How it is placed.
+    /// The position of the credential in a request.
     pub placement: Placement,
-    /// Its template, the form of its placeholders, how its value becomes a credential.
+    /// Its template, the shape of its placeholders, and how the daemon turns its value into a credential.
     #[serde(default)]
     pub profile: Profile,
-    /// The variables that agents' programs read it from, with commas between them.
+    /// The environment variables from which agents' programs read the placeholder, separated by commas.
     #[serde(default)]
     pub env: Option<EnvNames>,
-    /// May it be sent over plain HTTP?
+    /// Whether the credential may be sent over plain HTTP.
     #[serde(default)]
     pub allow_plaintext: bool,
-    /// The credential; absent where the profile says where it is had from.
+    /// The credential; absent if the profile names an external source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<WireValue>,
-    /// Store a value that does not look like the credential.
+    /// Store the value even if it does not look like the expected credential.
     #[serde(default)]
     pub force: bool,
 }
@@ -353,52 +356,54 @@ fn https_port() -> u16 {
     443
 }
 
-/// A secret without its value, which no answer ever holds.
+/// A secret without its value. No response ever contains the value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretView {
-    /// Its name.
+    /// The secret's name.
     pub name: SecretName,
-    /// Its identity in the store.
+    /// Its id in the store.
     pub id: SecretId,
-    /// Is it ever injected?
+    /// Whether the daemon injects it.
     pub enabled: bool,
-    /// The hosts it may go to, with commas between them.
+    /// The hosts that it may be sent to, separated by commas.
     pub host: HostSet,
     /// The port.
     pub port: u16,
-    /// The methods; empty for all.
+    /// The HTTP methods; empty for all.
     pub methods: MethodSet,
-    /// The paths.
+    /// The path patterns.
     pub paths: Vec<PathPattern>,
-    /// How it is placed.
+    /// The position of the credential in a request.
     pub placement: Placement,
-    /// Its template, the form of its placeholders, how its value becomes a credential.
+    /// Its template, the shape of its placeholders, and how the daemon turns its value into a credential.
     #[serde(default)]
     pub profile: Profile,
-    /// The variables that agents' programs read it from, with commas between them.
+    /// The environment variables from which agents' programs read the placeholder, separated by commas.
     pub env: Option<String>,
-    /// May it be sent over plain HTTP?
+    /// Whether the credential may be sent over plain HTTP.
     pub allow_plaintext: bool,
-    /// Counts up with each new value, from 1.
+    /// The version of the value: 1 for the first, plus 1 for each new value.
     pub version: u32,
-    /// What is public about the value, such as `token/128`; `None` for values that an older version stored.
+    /// Public properties of the value, such as `token/128`; `None` for values stored by an older version of OneCLI.
     #[serde(default)]
     pub class: Option<ValueClass>,
-    /// Until when `secret rollback` can restore the value before this one, as the secret is now.
+    /// The time until which `secret rollback` can restore the previous value, given the secret's current settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_until: Option<Timestamp>,
-    /// Until when a former value is kept that cannot be restored as the secret is now. Responses are searched for it.
+    /// The time until which the daemon retains a previous value that cannot be restored with the secret's current
+    /// settings. Responses are still searched for that value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masked_until: Option<Timestamp>,
-    /// Who may use it.
+    /// The agents that may use it.
     pub agents: Vec<AgentName>,
-    /// When it was last injected.
+    /// The time of the last injection.
     #[serde(default)]
     pub last_used: Option<Timestamp>,
-    /// Was the given value stored already? Then nothing was changed. Only in the answer to `secret rotate`, and only for root.
+    /// Whether the given value was already stored, in which case nothing was changed. Present only in the response to
+    /// `secret rotate`, and only for root.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchanged: bool,
-    /// What to know about its value; only in the answer to `secret add` and `secret rotate`.
+    /// Warnings about the value; present only in the responses to `secret add` and `secret rotate`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Questions and answers about rules, decisions and approvals.
+//! Requests and responses about rules, decisions and approvals.
 
 use jiff::Timestamp;
 use onecli_model::{Action, AgentName, RequestId, Rule, RuleId, RuleText, SecretName, Terms};
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleAdd {
-    /// The agent it is for; absent for all.
+    /// The agent that it applies to; absent for all agents.
     #[serde(default)]
     pub agent: Option<AgentName>,
-    /// What it matches and does.
+    /// The conditions and the action of the rule.
     pub terms: Terms,
 }
 
-/// What an agent was refused since a point in time.
+/// An agent's refused requests since a point in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusals {
     /// The first few targets.
     pub targets: Vec<RefusedTarget>,
-    /// How many others there are.
+    /// The number of further targets.
     pub others: usize,
 }
 
-/// Where an agent was refused something.
+/// A target that the daemon refused to an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedTarget {
-    /// The host as the audit log has it: the agent chose it.
+    /// The host as recorded in the audit log. The agent chose this text.
     pub host: String,
-    /// The port; `null` for a name that was looked up and not connected to.
+    /// The port; `null` for a name that was resolved but not connected to.
     pub port: Option<u16>,
     /// The code of the first refusal.
     pub code: String,
@@ -38,34 +38,34 @@ pub struct RefusedTarget {
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleView {
-    /// Its number.
+    /// The rule's number.
     pub id: RuleId,
-    /// The agent it is for; `null` for all.
+    /// The agent that it applies to; `null` for all agents.
     pub agent: Option<AgentName>,
     /// `allow`, `deny`, `limit` or `approve`.
     pub action: Action,
-    /// A host or a pattern of hosts, `*` for all; `null` where it is for addresses.
+    /// A host or a host pattern, `*` for all; `null` if the rule is for addresses.
     pub host: Option<String>,
     /// A port; `null` for all.
     pub port: Option<u16>,
-    /// Methods; empty for all.
+    /// HTTP methods; empty for all.
     pub methods: Vec<String>,
     /// Path patterns; empty for all.
     pub paths: Vec<String>,
     /// A network.
     pub address: Option<String>,
-    /// How many in what time.
+    /// The number of requests per period.
     pub rate: Option<String>,
-    /// Does what is allowed pass unread even where a secret is stored for the host?
+    /// Whether allowed traffic passes uninspected even if a secret is stored for the host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tunnel: bool,
-    /// What to know about it; only in the answer to `rule add`.
+    /// Warnings about the rule; present only in the response to `rule add`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
 impl RuleView {
-    /// A rule with the name of its agent.
+    /// Builds the view of a rule with the name of its agent.
     pub fn new(rule: &Rule, agent: Option<AgentName>) -> RuleView {
         let text = RuleText::from(rule.terms.clone());
         RuleView {
@@ -83,7 +83,7 @@ impl RuleView {
         }
     }
 
-    /// Does it have these terms, for whichever agent?
+    /// Returns whether the rule has these terms, regardless of its agent.
     pub fn has_terms(&self, terms: &Terms) -> bool {
         let own = RuleText {
             action: self.action,
@@ -103,89 +103,89 @@ impl RuleView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Explain {
-    /// Who would ask.
+    /// The agent that would send the request.
     pub agent: AgentName,
-    /// With which method.
+    /// The HTTP method.
     pub method: String,
-    /// For what: `https://HOST[:PORT]/PATH` or `http://...`.
+    /// The URL: `https://HOST[:PORT]/PATH` or `http://...`.
     pub url: String,
     /// Headers that name a further resource, as `NAME: VALUE`.
     #[serde(default)]
     pub headers: Vec<String>,
 }
 
-/// What would be decided about a request, and why. Nothing is resolved or sent for it.
+/// The decision for a hypothetical request, and the reasons. Nothing is resolved or sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// Who would ask.
+    /// The agent that would send the request.
     pub agent: AgentName,
-    /// The method as it is matched.
+    /// The method in the form that rules match.
     pub method: String,
-    /// Host and port as they are matched.
+    /// Host and port in the form that rules match.
     pub authority: String,
     /// The canonical path.
     pub path: String,
     /// `inject`, `forward`, `tunnel` or `deny`.
     pub decision: String,
-    /// What decides: `grant`, `allow 7`, `egress deny`.
+    /// The deciding rule or setting: `grant`, `allow 7`, `egress deny`.
     pub because: Option<String>,
-    /// The code of a refusal.
+    /// The reason code of a refusal.
     pub code: Option<String>,
-    /// What is refused.
+    /// The message of a refusal.
     pub message: Option<String>,
-    /// What to do about it.
+    /// The next step for the user.
     pub hint: Option<String>,
-    /// The credentials that are put in.
+    /// The secrets whose credentials would be injected.
     pub secrets: Vec<SecretName>,
-    /// What the agent must present besides where it runs: each secret's placeholder.
+    /// The placeholders that the agent must present in addition to its location, one per secret.
     pub needs: Vec<String>,
-    /// What happens if it presents nothing.
+    /// The decision if the agent presents no placeholder.
     pub otherwise: Option<String>,
-    /// The rule by which a person is asked first.
+    /// The rule that requires an approval.
     pub approve: Option<RuleId>,
-    /// The limits that the request counts for.
+    /// The rate limits that the request counts towards.
     pub limits: Vec<RuleId>,
-    /// Networks that rules open for it besides the public ones, or close.
+    /// Networks that rules allow in addition to public addresses, or block.
     pub addresses: Vec<String>,
-    /// Everything that was looked at.
+    /// Every rule and secret that was considered.
     pub considered: Vec<ConsideredView>,
 }
 
-/// A rule or a secret that a decision looked at.
+/// A rule or secret that was considered for a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsideredView {
     /// `deny 7`, or `secret openai`.
     pub subject: String,
-    /// Does it apply?
+    /// Whether it applies.
     pub applies: bool,
-    /// Why not.
+    /// Why it does not apply.
     pub reason: Option<String>,
 }
 
-/// What an agent was refused, as the rule that would allow it.
+/// A rule that would allow a refused request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearnedRule {
-    /// How often it was refused.
+    /// The number of refusals.
     pub count: u64,
-    /// With which code.
+    /// The reason code of the refusals.
     pub code: String,
-    /// Why it should not be run as it is, if so.
+    /// Why the rule should not be added as it is, if there is a reason.
     #[serde(default)]
     pub doubt: Option<String>,
     /// The rule.
     pub rule: RuleText,
 }
 
-/// A request that waits for a person.
+/// A request that awaits approval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalView {
-    /// The number to answer it by.
+    /// The id with which to answer it.
     pub id: String,
-    /// Whose request.
+    /// The agent that sent the request.
     pub agent: AgentName,
-    /// The rule that wants it asked.
+    /// The rule that requires the approval.
     pub rule: RuleId,
-    /// The request in the audit log.
+    /// The request's id in the audit log.
     pub request_id: RequestId,
     /// Its method.
     pub method: String,
@@ -195,15 +195,15 @@ pub struct ApprovalView {
     pub path: String,
     /// Its query.
     pub query: Option<String>,
-    /// The credentials that it will get.
+    /// The secrets whose credentials will be injected.
     pub secrets: Vec<SecretName>,
-    /// SHA-256 over its head and its body, in hex.
+    /// SHA-256 of its head and body, in hex.
     pub digest: String,
-    /// Length of its body; none where that streams, and is not in the digest.
+    /// The length of its body; none for a streaming body, which is not part of the digest.
     #[serde(default)]
     pub body_bytes: Option<u64>,
-    /// When it was asked.
+    /// The time of the request.
     pub since: Timestamp,
-    /// When it is refused if nobody answers.
+    /// The time at which the daemon refuses the request if no administrator has answered.
     pub until: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! What runs now.
+//! Agents that run now.
 
 use jiff::Timestamp;
 use onecli_model::{AgentName, CgroupName};
@@ -11,12 +11,13 @@ pub struct RunningAgent {
     pub agent: AgentName,
     /// Its managed cgroup, below the agents root.
     pub cgroup: CgroupName,
-    /// Processes in that cgroup and below it.
+    /// The number of processes in that cgroup and below it.
     pub processes: usize,
-    /// Users of those processes.
+    /// The uids of those processes.
     pub uids: Vec<u32>,
-    /// When the oldest of those processes was started; `null` where there is none.
+    /// The start time of the oldest of those processes; `null` if there are none.
     pub since: Option<Timestamp>,
-    /// Connections to the daemon that are known to be the agent's: redirected ones and those of the explicit proxy.
+    /// The number of daemon connections that belong to the agent: redirected connections and explicit proxy
+    /// connections.
     pub connections: usize,
 }

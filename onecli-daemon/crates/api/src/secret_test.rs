@@ -4,45 +4,46 @@ use onecli_model::harmless::TestVerdict;
 use onecli_model::{Host, RequestId, SecretName};
 use serde::{Deserialize, Serialize};
 
-/// What to send in place of what the secret's template names.
+/// Overrides of the request that the secret's template names.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretTest {
-    /// The host, which the secret's scope must have.
+    /// The host. It must be in the secret's scope.
     #[serde(default)]
     pub host: Option<Host>,
-    /// The method; GET unless given.
+    /// The method; GET by default.
     #[serde(default)]
     pub method: Option<String>,
-    /// Path and query.
+    /// The path and query.
     #[serde(default)]
     pub path: Option<String>,
-    /// The user of Basic authentication, for a secret that is only its password.
+    /// The user for Basic authentication, if the secret is only the password.
     #[serde(default)]
     pub user: Option<String>,
 }
 
-/// What the service answered.
+/// The service's response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretTested {
     /// The secret.
     pub secret: SecretName,
-    /// Method and URL.
+    /// The method and URL.
     pub request: String,
-    /// The status.
+    /// The HTTP status.
     pub status: u16,
-    /// What it means.
+    /// The meaning of the status.
     pub verdict: TestVerdict,
-    /// Was it the request that the secret's template names? Otherwise a 2xx shows only that the path answers.
+    /// Whether the request was the one that the secret's template names. Otherwise a 2xx status shows only that the
+    /// path responds.
     #[serde(default)]
     pub template_request: bool,
-    /// The host that a redirect leads to.
+    /// The host that a redirect points to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect_host: Option<String>,
-    /// The beginning of the body, at most 400 characters, without any secret.
+    /// The first 400 characters of the body at most, with all secrets scrubbed.
     pub excerpt: String,
-    /// Until the answer was read, in milliseconds.
+    /// The time until the response was read, in milliseconds.
     pub duration_ms: u64,
-    /// Its records in the audit log.
+    /// The id of the request's audit records.
     pub request_id: Option<RequestId>,
 }

@@ -1,4 +1,4 @@
-//! What `onecli run` asks for.
+//! Requests and responses of `onecli run`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,22 +9,23 @@ use onecli_model::recipe::RecipeName;
 use onecli_model::{AgentId, AgentName};
 use serde::{Deserialize, Serialize};
 
-/// `run`: asks for a session.
+/// `run`: requests a session.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionRequest {
-    /// Run as this user in place of the agent's own. Who is no administrator may name themselves alone.
+    /// The user to run as instead of the agent's own. A caller without administrator rights may
+    /// name only themselves.
     #[serde(default)]
     pub user: Option<String>,
-    /// On whose behalf the launcher asks; only uid 0 may speak for others.
+    /// The process on whose behalf the launcher asks. Only uid 0 may name another caller.
     #[serde(default)]
     pub caller: Option<Caller>,
-    /// The recipe of the program that is started.
+    /// The recipe of the program to start.
     #[serde(default)]
     pub recipe: Option<RecipeName>,
 }
 
-/// Who connected to the launcher, in the kernel's word.
+/// The process that connected to the launcher, according to the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Caller {
@@ -32,35 +33,35 @@ pub struct Caller {
     pub uid: u32,
     /// Effective gid.
     pub gid: u32,
-    /// Path in the cgroup2 hierarchy; none on a host without.
+    /// Path in the cgroup2 hierarchy; none on a host without cgroup2.
     pub cgroup: Option<String>,
 }
 
-/// What `run` needs to start a command as the agent.
+/// The settings that `run` needs to start a command as the agent.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Session {
     /// The agent.
     pub agent: AgentName,
-    /// Its id, which no other agent ever has.
+    /// Its id, which is never reused.
     pub id: AgentId,
-    /// The directory of the managed cgroup to enter; none where connections are not redirected.
+    /// The directory of the managed cgroup to enter; none if connections are not redirected.
     pub cgroup: Option<PathBuf>,
     /// The user to run as.
     pub user: String,
-    /// A PEM file: the system's roots and our CA.
+    /// A PEM file with the system's roots and OneCLI's CA.
     pub ca_bundle: PathBuf,
-    /// Placeholders by the variable that the agent's programs read them from.
+    /// Placeholders, keyed by the environment variable from which the agent's programs read them.
     pub placeholders: BTreeMap<String, String>,
-    /// The explicit proxy's URL with a session token in it, where connections are not redirected.
+    /// The explicit proxy's URL with a session token, if connections are not redirected.
     pub proxy: Option<String>,
-    /// When that session token ends.
+    /// The time at which that session token expires.
     pub expires: Option<Timestamp>,
-    /// Directories of the daemon's own, which the command shall not see.
+    /// The daemon's directories, which the command must not see.
     pub hidden: Vec<PathBuf>,
-    /// Whether the command may change the configuration and the hooks of git repositories.
+    /// Whether the command may change the configuration and hooks of git repositories.
     #[serde(default)]
     pub allow_git_config: bool,
-    /// Whether the agent would be refused a request that the recipe names.
+    /// Whether the policy would refuse the agent a request that the recipe names.
     #[serde(default)]
     pub lacks_rules: bool,
 }

@@ -1,4 +1,4 @@
-//! Answers about the daemon itself.
+//! Responses about the daemon itself.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,29 +11,29 @@ use serde::{Deserialize, Serialize};
 pub struct Status {
     /// The daemon's version.
     pub version: String,
-    /// When this daemon began to serve.
+    /// The time at which this daemon began to serve.
     pub started: Timestamp,
     /// Whether connections of managed cgroups are redirected.
     pub transparent: Transparent,
-    /// What is wrong with the redirect right now, if anything.
+    /// The current fault of the redirect, if there is one.
     pub transparent_fault: Option<String>,
-    /// Where the explicit proxy listens.
+    /// The address of the explicit proxy.
     pub explicit: Option<SocketAddr>,
-    /// What is wrong with the database right now: with reading it, or with a change: one tried for this answer, or
-    /// the last records that were brought into it.
+    /// The current fault of the database, if there is one. It comes from a read, from the small write made for this
+    /// response, or from the last attempt to ship audit records.
     pub store_fault: Option<String>,
     /// The audit log.
     pub audit: AuditStatus,
-    /// Agents stored; absent where the database cannot be read.
+    /// The number of stored agents; absent if the database cannot be read.
     pub agents: Option<usize>,
-    /// Secrets stored; absent where the database cannot be read.
+    /// The number of stored secrets; absent if the database cannot be read.
     pub secrets: Option<usize>,
-    /// Requests that wait for an approval.
+    /// The number of requests that await approval.
     #[serde(default)]
     pub approvals_waiting: usize,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
-    /// Growth of each counter per second, over the last minute. Empty in the daemon's first second.
+    /// The growth of each counter per second over the last minute. Empty in the daemon's first second.
     #[serde(default)]
     pub rates: BTreeMap<String, f64>,
 }
@@ -41,13 +41,13 @@ pub struct Status {
 /// The audit log, in `status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditStatus {
-    /// Why it cannot be written right now, if it cannot: requests are refused meanwhile.
+    /// Why the log cannot be written now, if it cannot. The daemon refuses requests meanwhile.
     pub fault: Option<String>,
-    /// Number of the last record on disk.
+    /// The number of the last record on disk.
     pub durable: u64,
-    /// Number of the last record that can be listed.
+    /// The number of the last record that can be listed.
     pub shipped: u64,
-    /// Why records cannot be brought into the database right now, if they cannot.
+    /// Why records cannot be shipped to the database now, if they cannot.
     pub shipping_fault: Option<String>,
 }
 

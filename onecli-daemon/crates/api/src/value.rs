@@ -8,7 +8,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// A credential on its way from the CLI to the daemon: base64 in JSON, zeroed when dropped, never in an answer.
+/// A credential in a request from the CLI to the daemon: base64 in JSON, zeroed on drop, never part of a response.
 #[derive(Debug, Clone)]
 pub struct WireValue(pub SecretValue);
 
@@ -27,7 +27,7 @@ impl<'de> Deserialize<'de> for WireValue {
             const NOT_TEXT: &'static str = "the value must be a string in base64";
         }
 
-        // Messages of serde's own quote a number or a boolean that stands where a string should; these do not.
+        // serde's own messages quote a number or boolean found instead of a string. These messages do not.
         impl Visitor<'_> for Base64 {
             type Value = WireValue;
 

@@ -1,4 +1,4 @@
-//! The vault server, and values that become secrets by templates.
+//! The vault server, and values imported as secrets by templates.
 
 use onecli_model::{MaskIssued, SecretName};
 use serde::{Deserialize, Serialize};
@@ -10,21 +10,21 @@ use super::WireValue;
 pub struct VaultView {
     /// Host and port.
     pub address: String,
-    /// Namespace.
+    /// The namespace.
     pub namespace: Option<String>,
-    /// Login method.
+    /// The login method.
     pub method: String,
-    /// The server's version, where it answers.
+    /// The server's version, if it responds.
     pub version: Option<String>,
-    /// Sealed?
+    /// Whether the server is sealed.
     pub sealed: Option<bool>,
-    /// Standby?
+    /// Whether the server is a standby.
     pub standby: Option<bool>,
-    /// Seconds that our token still lasts; absent where it does not end, or there is none.
+    /// Remaining lifetime of the daemon's token in seconds; absent if the token never expires or does not exist.
     pub token_ttl_s: Option<u64>,
-    /// Leases that are held for agents.
+    /// The number of leases held for agents.
     pub leases: usize,
-    /// What is wrong, if anything.
+    /// The current fault, if there is one.
     pub fault: Option<String>,
 }
 
@@ -34,10 +34,10 @@ pub struct VaultView {
 pub struct VaultImport {
     /// A path in a KV mount.
     pub path: String,
-    /// Take values that do not look like the credential.
+    /// Accept values that do not look like the expected credential.
     #[serde(default)]
     pub force: bool,
-    /// What happens where a secret exists, and whether anything is changed at all.
+    /// How existing secrets are treated, and whether this is a dry run.
     #[serde(default)]
     pub how: ImportHow,
 }
@@ -46,9 +46,9 @@ pub struct VaultImport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImportHow {
-    /// Replace the values of secrets that exist. Without it they are skipped.
+    /// Replace the values of existing secrets. Otherwise they are skipped.
     pub replace: bool,
-    /// Change nothing; report what would be done.
+    /// Change nothing; report the planned changes.
     pub dry_run: bool,
 }
 
@@ -56,15 +56,15 @@ pub struct ImportHow {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Import {
-    /// What the file holds.
+    /// The values in the file.
     pub values: Vec<NamedValue>,
-    /// What happens to credentials that the services issue, for secrets that are added.
+    /// How added secrets treat credentials that services issue.
     #[serde(default)]
     pub mask_issued: MaskIssued,
-    /// Take values that do not look like the credential.
+    /// Accept values that do not look like the expected credential.
     #[serde(default)]
     pub force: bool,
-    /// What happens where a secret exists, and whether anything is changed at all.
+    /// How existing secrets are treated, and whether this is a dry run.
     #[serde(default)]
     pub how: ImportHow,
 }
@@ -79,23 +79,23 @@ pub struct NamedValue {
     pub value: WireValue,
 }
 
-/// What became of one value.
+/// The result for one value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
     /// The variable or field.
     pub name: String,
-    /// The secret, where there is one for it.
+    /// The secret, if one corresponds to the name.
     pub secret: Option<SecretName>,
-    /// What was done.
+    /// The action taken.
     pub end: ImportEnd,
-    /// Why it was left out.
+    /// Why the value was skipped.
     pub reason: Option<String>,
-    /// What to know about the value.
+    /// A warning about the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }
 
-/// What was done with a value.
+/// The action taken for a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImportEnd {
@@ -103,8 +103,8 @@ pub enum ImportEnd {
     Added,
     /// A new value for a secret.
     Rotated,
-    /// The secret has that value.
+    /// The secret already has that value.
     Unchanged,
-    /// Left out.
+    /// Skipped.
     Skipped,
 }

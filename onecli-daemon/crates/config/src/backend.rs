@@ -1,4 +1,4 @@
-//! `[backend]`: where values come from that are not kept in the store.
+//! `[backend]`: external sources of secret values.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub struct Backend {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Exec {
-    /// The user that commands run as, where root starts the daemon; under systemd the unit says it. Nothing else should run
-    /// as this user: it could read the values. Default `onecli-executor`.
+    /// The user that commands run as if root starts the daemon; under systemd the unit names it. No other service
+    /// should run as this user, because it could read the values. Default `onecli-executor`.
     pub user: String,
 }
 
@@ -37,24 +37,23 @@ impl Default for Exec {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VaultServer {
-    /// `https://HOST[:PORT]`; `http://` to a loopback address only. Port 8200 unless said.
+    /// `https://HOST[:PORT]`; `http://` only for a loopback address. The default port is 8200.
     pub address: String,
-    /// The namespace that every path is in. Default none.
+    /// The namespace of every path. Default none.
     #[serde(default)]
     pub namespace: Option<String>,
-    /// PEM file with the CA certificates that the server's certificate is verified against, in place of the system's.
-    /// Default none.
+    /// A PEM file with the CA certificates that verify the server's certificate, instead of the system's. Default none.
     #[serde(default, deserialize_with = "maybe_absolute")]
     pub ca_file: Option<PathBuf>,
-    /// How to log in.
+    /// The login method.
     pub auth: VaultAuth,
-    /// How long one fetch may take, tries counted in: 1 ms to 1 min. Default `5s`.
+    /// The time limit for one fetch, including retries: 1 ms to 1 min. Default `5s`.
     #[serde(default = "five_seconds", deserialize_with = "up_to_a_minute")]
     pub timeout: Duration,
-    /// How long a static value is used before it is fetched again: 0 s to 1 h. Default `30s`.
+    /// How long a static value is cached: 0 s to 1 h. Default `30s`.
     #[serde(default = "half_a_minute", deserialize_with = "up_to_an_hour")]
     pub cache_ttl: Duration,
-    /// How much longer a value may be used while the server fails: 0 s to 1 day. Default `0s`: not at all.
+    /// How much longer a cached value may be used while the server fails: 0 s to 1 day. Default `0s`: not at all.
     #[serde(default, deserialize_with = "up_to_a_day")]
     pub stale_for: Duration,
 }
@@ -63,45 +62,45 @@ pub struct VaultServer {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "method", rename_all = "lowercase", deny_unknown_fields)]
 pub enum VaultAuth {
-    /// A token out of a file.
+    /// A token from a file.
     Token {
-        /// Holds the token.
+        /// The file with the token.
         #[serde(deserialize_with = "must_be_absolute")]
         token_file: PathBuf,
     },
     /// `AppRole`.
     AppRole {
-        /// Where the method is mounted. Default `approle`.
+        /// The mount path of the method. Default `approle`.
         #[serde(default = "approle")]
         mount: String,
         /// The role's id.
         role_id: String,
-        /// Holds the secret id, or a wrapping token for it.
+        /// The file with the secret id, or with a wrapping token for it.
         #[serde(deserialize_with = "must_be_absolute")]
         secret_id_file: PathBuf,
-        /// Does the file hold a wrapping token? Default `false`.
+        /// Whether the file contains a wrapping token. Default `false`.
         #[serde(default)]
         wrapped: bool,
     },
     /// The service account token of a Kubernetes pod.
     Kubernetes {
-        /// Where the method is mounted. Default `kubernetes`.
+        /// The mount path of the method. Default `kubernetes`.
         #[serde(default = "kubernetes")]
         mount: String,
         /// The role.
         role: String,
-        /// Holds the JWT. Default `/var/run/secrets/kubernetes.io/serviceaccount/token`.
+        /// The file with the JWT. Default `/var/run/secrets/kubernetes.io/serviceaccount/token`.
         #[serde(default = "service_account", deserialize_with = "must_be_absolute")]
         jwt_file: PathBuf,
     },
     /// Any other JWT.
     Jwt {
-        /// Where the method is mounted. Default `jwt`.
+        /// The mount path of the method. Default `jwt`.
         #[serde(default = "jwt")]
         mount: String,
         /// The role.
         role: String,
-        /// Holds the JWT.
+        /// The file with the JWT.
         #[serde(deserialize_with = "must_be_absolute")]
         jwt_file: PathBuf,
     },

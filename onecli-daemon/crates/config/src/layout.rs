@@ -1,4 +1,4 @@
-//! Where the parts of a daemon are.
+//! The locations of a daemon's parts.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,25 +9,25 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 
-/// The parts of a daemon that can be examined from outside: its configuration as it runs, flags included.
+/// The locations of a running daemon that can be checked from outside: its effective configuration, flags included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonLayout {
-    /// Whether it redirects connections.
+    /// Whether the daemon redirects connections.
     pub ebpf: bool,
     /// The cgroup whose children are the agents' cgroups, below the cgroup2 mount.
     pub agents_root: PathBuf,
-    /// Its own cgroup, below the cgroup2 mount.
+    /// The daemon's own cgroup, below the cgroup2 mount.
     pub daemon_cgroup: PathBuf,
-    /// Where programs, links and maps are pinned.
+    /// The directory in which programs, links and maps are pinned.
     pub bpffs_dir: PathBuf,
-    /// Port of the transparent listeners and of the agents' resolver.
+    /// The port of the transparent listeners and of the agents' resolver.
     pub transparent_port: u16,
-    /// Addresses of the explicit proxy.
+    /// The addresses of the explicit proxy.
     pub explicit: Vec<SocketAddr>,
-    /// Addresses where it is spoken to over TLS.
+    /// The addresses of the explicit proxy over TLS.
     #[serde(default)]
     pub explicit_tls: Vec<SocketAddr>,
-    /// Does it reach even its own host's loopback through an upstream proxy?
+    /// Whether the daemon uses an upstream proxy even for its own host's loopback.
     #[serde(default)]
     pub proxied: bool,
 }
@@ -52,7 +52,7 @@ impl DaemonLayout {
         }
     }
 
-    /// The same as the kernel part needs it.
+    /// Returns the locations as the configuration of the kernel part.
     pub fn kernel_config(&self) -> KernelConfig {
         KernelConfig {
             agents_root: self.agents_root.clone(),
@@ -65,7 +65,7 @@ impl DaemonLayout {
         }
     }
 
-    /// All addresses of the explicit proxy.
+    /// Returns all addresses of the explicit proxy.
     pub fn explicit_all(&self) -> impl Iterator<Item = SocketAddr> {
         self.explicit.iter().chain(&self.explicit_tls).copied()
     }

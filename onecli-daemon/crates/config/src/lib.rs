@@ -1,6 +1,6 @@
-//! The daemon's configuration: a TOML file, then command-line flags over it.
+//! The daemon's configuration: a TOML file, overridden by command-line flags.
 //!
-//! Every key has a default; a key that is not known is an error that names file, line and key.
+//! Every key has a default. An unknown key is an error that names file, line and key.
 
 #![forbid(unsafe_code)]
 
@@ -29,22 +29,24 @@ use parse::{
     size, timeout,
 };
 
-/// Read where `--config` is not given; it need not exist then.
+/// The configuration file if `--config` is not given. It need not exist.
 pub const DEFAULT_FILE: &str = "/etc/onecli/config.toml";
 
-/// Everything the daemon is told before it starts.
+/// The complete configuration of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where key, database, CA and audit segments live; 0700, the daemon's own. Default `/var/lib/onecli`.
+    /// The directory of key, database, CA and audit segments; mode 0700, owned by the daemon. Default
+    /// `/var/lib/onecli`.
     #[serde(deserialize_with = "absolute")]
     pub data_dir: PathBuf,
     /// Database URL. Default: `sqlite://DATA_DIR/onecli.db`; see [`Config::store_url`].
     pub store: Option<String>,
-    /// Socket of the helper that is a service of its own; by flag alone. `None`: the daemon forks one.
+    /// Socket of a helper that runs as a separate service; set only by a flag. `None`: the daemon forks a helper.
     #[serde(skip)]
     pub helper_socket: Option<PathBuf>,
-    /// Socket of the executor that is a service of its own; by flag alone. `None`: a daemon that root starts forks one.
+    /// Socket of an executor that runs as a separate service; set only by a flag. `None`: a daemon started by root
+    /// forks one.
     #[serde(skip)]
     pub executor_socket: Option<PathBuf>,
     /// `[kernel]`.
@@ -69,11 +71,11 @@ pub struct Config {
     pub vault: Vault,
 }
 
-/// `[kernel]`: the redirect's place on this host.
+/// `[kernel]`: the redirect's cgroups and pins on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kernel {
-    /// Whether to redirect with eBPF at all; `--no-ebpf` turns it off. Default `true`.
+    /// Whether to redirect connections with eBPF; `--no-ebpf` turns it off. Default `true`.
     pub ebpf: bool,
     /// The cgroup whose direct children are the agents' cgroups, below the cgroup2 mount.
     /// Default `onecli.slice/onecli-agents.slice`.
@@ -83,66 +85,67 @@ pub struct Kernel {
     /// Default `onecli.slice/onecli-daemon.slice`.
     #[serde(deserialize_with = "cgroup_path")]
     pub daemon_cgroup: String,
-    /// Where programs, links and maps are pinned; a bpffs is mounted there if none is.
+    /// The directory in which programs, links and maps are pinned. The daemon mounts a bpffs there if none is mounted.
     /// Default `/sys/fs/bpf/onecli`.
     #[serde(deserialize_with = "absolute")]
     pub bpffs_dir: PathBuf,
 }
 
-/// `[upstream]`: connections to the services that credentials are for.
+/// `[upstream]`: connections to the services that use the credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Upstream {
-    /// PEM files with CA certificates that are trusted besides the system's roots. Default none.
+    /// PEM files with CA certificates to trust in addition to the system's roots. Default none.
     #[serde(deserialize_with = "absolutes")]
     pub extra_ca_files: Vec<PathBuf>,
-    /// The proxy of this host's network, `http://[USER:PASSWORD@]HOST:PORT` or `https://...`: upstreams are reached
-    /// through it, and it resolves their names. Default none.
+    /// The network's proxy, `http://[USER:PASSWORD@]HOST:PORT` or `https://...`. The daemon reaches upstreams through
+    /// it, and the proxy resolves their names. Default none.
     #[serde(deserialize_with = "proxy_url")]
     pub proxy: Option<ProxyUrl>,
-    /// A file that holds the password of the user that `proxy` names. Default none.
+    /// A file with the password of the user in `proxy`. Default none.
     #[serde(deserialize_with = "absolute_if_any")]
     pub proxy_password_file: Option<PathBuf>,
-    /// Names (with all below them), addresses and networks that are reached without the proxy. Default none.
+    /// Names (including all subdomains), addresses and networks that are reached without the proxy. Default none.
     #[serde(deserialize_with = "no_proxy")]
     pub no_proxy: Vec<NoProxy>,
-    /// How long one upstream may take to accept a connection, 1 ms to 5 min. Default `5s`.
+    /// The time limit for an upstream to accept a connection, 1 ms to 5 min. Default `5s`.
     #[serde(deserialize_with = "timeout")]
     pub connect_timeout: Duration,
-    /// How long an upstream may think before its answer begins, from the last that it took of the request, 1 ms to 1 h:
-    /// language models take minutes. Default `10m`.
+    /// The time limit for an upstream's response to begin, measured from the last part of the request that it accepted,
+    /// 1 ms to 1 h. Language models take minutes. Default `10m`.
     #[serde(deserialize_with = "head_timeout")]
     pub head_timeout: Duration,
-    /// How long an upstream may be silent within an answer, 1 ms to 24 h. Tunnels, those of WebSocket too, may be for longer.
-    /// Default `1h`.
+    /// The longest pause of an upstream within a response, 1 ms to 24 h. Tunnels, including WebSocket, may be silent
+    /// for longer. Default `1h`.
     #[serde(deserialize_with = "idle_timeout")]
     pub idle_timeout: Duration,
 }
 
-/// `[resolver]`: names.
+/// `[resolver]`: name resolution.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resolver {
-    /// Names with fixed addresses, which win over DNS. Default none.
+    /// Names with fixed addresses, which take precedence over DNS. Default none.
     #[serde(deserialize_with = "hosts")]
     pub hosts: BTreeMap<Host, Vec<IpAddr>>,
 }
 
-/// `[dns]`: what agents' queries are answered with.
+/// `[dns]`: answers to agents' queries.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dns {
-    /// IPv4 network, /4 to /20, that nothing is routed to. A name that an agent may not resolve, or that only the upstream proxy
-    /// can, is answered with an address of it. `""` switches this off: such names are REFUSED. Default `"198.18.0.0/15"`.
+    /// An IPv4 network, /4 to /20, that is not routed anywhere. The daemon answers with an address of this network if
+    /// an agent may not resolve a name, or if only the upstream proxy can resolve it. `""` turns this off: such queries
+    /// are REFUSED. Default `"198.18.0.0/15"`.
     #[serde(deserialize_with = "refused_range")]
     pub refused_range: Option<Ipv4Net>,
 }
 
-/// `[egress]`: addresses.
+/// `[egress]`: reachable addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Egress {
-    /// Networks that are reachable although they lie in a blocked range. Default none.
+    /// Networks that are reachable although they are in a blocked range. Default none.
     #[serde(deserialize_with = "networks")]
     pub allow_addresses: Vec<IpNet>,
 }
@@ -151,48 +154,52 @@ pub struct Egress {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// How long a request waits for a person's approval before it is refused, 1 s to 1 h. Default `2m`.
+    /// How long a request waits for an approval before the daemon refuses it, 1 s to 1 h. Default `2m`.
     #[serde(deserialize_with = "approval_timeout")]
     pub approval_timeout: Duration,
 }
 
-/// `[audit]`: the record of what happened.
+/// `[audit]`: the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
-    /// When a credential may leave, as seen from its decision record. Default `strict`.
+    /// The point at which a decision record counts as written, so that the credential may be sent. Default `strict`.
     pub durability: Durability,
-    /// Segments whose records are all older than so many days are removed; 0 keeps them for ever. Default 0.
+    /// Segments are removed if all of their records are older than this number of days; 0 retains them for ever.
+    /// Default 0.
     pub keep_days: u32,
-    /// The oldest segments are removed while all together are larger than this, whoever wrote them; `"0"` keeps them all.
-    /// Default `"0"`.
+    /// The oldest segments are removed while the total size exceeds this, regardless of which daemon wrote them;
+    /// `"0"` retains all. Default `"0"`.
     #[serde(deserialize_with = "size")]
     pub keep_bytes: u64,
-    /// Space on the log's file system that is kept for the others when one agent uses up the rest. Default `"256MiB"`.
+    /// Space on the log's file system that is reserved for other agents when one agent has used up the rest. Default
+    /// `"256MiB"`.
     #[serde(deserialize_with = "size")]
     pub reserve_bytes: u64,
-    /// Records per second that one agent may cause for long; ten times as many at once. Default 5000.
+    /// The sustained number of records per second that one agent may cause; bursts may be ten times as large. Default
+    /// 5000.
     #[serde(deserialize_with = "rate")]
     pub agent_rate: u32,
-    /// Bytes on the disk that one agent's records may take in a day: three for each of a line. Default `"4GiB"`.
+    /// Disk space in bytes that one agent's records may use per day. Each byte of a record line counts as three.
+    /// Default `"4GiB"`.
     #[serde(deserialize_with = "size")]
     pub agent_bytes: u64,
-    /// Are refusals of one agent that repeat within ten seconds one record with a count? Default `true`.
+    /// Whether refusals of one agent that repeat within ten seconds become one record with a count. Default `true`.
     pub fold_refusals: bool,
-    /// Where signed checkpoints go besides the data directory: `"file:/PATH"` (appended to), `"syslog"`, `"syslog:/SOCKET"`,
-    /// `"https://HOST/PATH"` or `"http://..."` (POST). Default none.
+    /// Destinations for signed checkpoints in addition to the data directory: `"file:/PATH"` (appended to), `"syslog"`,
+    /// `"syslog:/SOCKET"`, `"https://HOST/PATH"` or `"http://..."` (POST). Default none.
     pub witnesses: Vec<Witness>,
 }
 
-/// Somebody who keeps checkpoints, so that the log cannot be rolled back together with them.
+/// A destination that retains checkpoints, so that the log and its checkpoints cannot be rolled back together.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Witness {
-    /// A file that checkpoints are appended to: on another disk, or one that can only be appended to.
+    /// A file that checkpoints are appended to: on another disk, or append-only.
     File(PathBuf),
-    /// A syslog, by the datagram socket that it listens on; the host's is `/dev/log`.
+    /// The datagram socket of a syslog service; the host's is `/dev/log`.
     Syslog(PathBuf),
-    /// A server that takes them by POST.
+    /// A server that accepts checkpoints by POST.
     Url(String),
 }
 
@@ -227,29 +234,31 @@ impl TryFrom<String> for Witness {
     }
 }
 
-/// `[vault]`: what opens it, besides credentials of systemd's and the key file, and what it keeps.
+/// `[vault]`: additional ways to unlock the vault, besides systemd credentials and the key file, and the retention of
+/// replaced values.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vault {
-    /// A file with a passphrase or a recovery key; `-`, as a flag alone, is standard input. Default none.
+    /// A file with a passphrase or a recovery key; `-`, only as a flag, is standard input. Default none.
     #[serde(deserialize_with = "absolute_or_none")]
     pub passphrase_file: Option<PathBuf>,
-    /// Take a key in base64 from `ONECLI_ROOT_KEY`; `--insecure-key-from-env` alone sets it. Default `false`.
+    /// Read a base64 key from `ONECLI_ROOT_KEY`; only `--insecure-key-from-env` sets it. Default `false`.
     #[serde(skip)]
     pub insecure_key_from_env: bool,
-    /// How long a replaced value is kept for `secret rollback`, 1 s to 30 days; `"0"` keeps none. Default `"24h"`.
+    /// How long a replaced value is retained for `secret rollback`, 1 s to 30 days; `"0"` retains none. Default
+    /// `"24h"`.
     #[serde(deserialize_with = "keep_replaced")]
     pub keep_replaced: Duration,
 }
 
-/// When a decision record counts as written.
+/// The point at which a decision record counts as written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// Once fdatasync(2) has returned.
+    /// After fdatasync(2) has returned.
     #[default]
     Strict,
-    /// Once write(2) has returned; fdatasync(2) follows within about a second.
+    /// After write(2) has returned; fdatasync(2) follows within about a second.
     Relaxed,
 }
 
@@ -332,12 +341,12 @@ impl Default for Policy {
     }
 }
 
-/// What command-line flags say; each wins over the file.
+/// Values of command-line flags. Each one takes precedence over the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
-    /// `--listen`, in place of all of `listen.explicit`; empty leaves it.
+    /// `--listen`. Replaces all of `listen.explicit`, unless empty.
     pub listen: Vec<SocketAddr>,
     /// `--admin-socket`.
     pub admin_socket: Option<PathBuf>,
@@ -365,30 +374,30 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What open(2) or read(2) said.
+        /// The error of open(2) or read(2).
         source: std::io::Error,
     },
-    /// A key is unknown or its value does not fit.
+    /// A key is unknown or its value is invalid.
     #[error("{}:{line}: {}{message}", path.display(), KeyPrefix(key))]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Line in the file, from 1.
+        /// The line in the file, from 1.
         line: usize,
-        /// The key with its table, `listen.explicit`; empty where the text is no TOML at all.
+        /// The key with its table, such as `listen.explicit`; empty if the text is not TOML.
         key: String,
-        /// What is wrong.
+        /// The error message.
         message: String,
     },
-    /// A command-line flag does not fit.
+    /// A command-line flag is invalid.
     #[error("{flag}: {message}")]
     Flag {
         /// The flag.
         flag: &'static str,
-        /// What is wrong.
+        /// The error message.
         message: String,
     },
-    /// Each value is good, but not together.
+    /// Each value is valid, but they conflict with each other.
     #[error("{0}")]
     Together(String),
 }
@@ -402,7 +411,7 @@ impl fmt::Display for KeyPrefix<'_> {
 }
 
 impl Config {
-    /// Reads `file` (or [`DEFAULT_FILE`], if it exists) and lays `overrides` over it.
+    /// Reads `file` (or [`DEFAULT_FILE`], if it exists) and applies `overrides`.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -477,7 +486,7 @@ impl Config {
         Ok(self)
     }
 
-    /// The database's URL.
+    /// Returns the database's URL.
     pub fn store_url(&self) -> String {
         match &self.store {
             Some(url) => url.clone(),
@@ -486,7 +495,7 @@ impl Config {
     }
 }
 
-/// Line of a byte offset, from 1.
+/// Returns the line of a byte offset, from 1.
 fn line_of(text: &str, offset: usize) -> usize {
     text[..text.floor_char_boundary(offset)].matches('\n').count() + 1
 }

@@ -13,22 +13,23 @@ use super::parse::{absolute, addresses, host_names, networks, port};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
-    /// Addresses of the explicit proxy; none turns it off. Default `127.0.0.1:10255`.
+    /// Addresses of the explicit proxy; an empty list turns it off. Default `127.0.0.1:10255`.
     #[serde(deserialize_with = "addresses")]
     pub explicit: Vec<SocketAddr>,
-    /// Addresses where the explicit proxy is spoken to over TLS. Default none.
+    /// Addresses of the explicit proxy over TLS. Default none.
     #[serde(deserialize_with = "addresses")]
     pub explicit_tls: Vec<SocketAddr>,
-    /// Names that its certificate is good for, besides those addresses. Default none.
+    /// Names in the TLS proxy's certificate, in addition to those addresses. Default none.
     #[serde(deserialize_with = "host_names")]
     pub explicit_tls_names: Vec<Host>,
-    /// Networks whose clients the explicit proxy serves, besides loopback; empty for every client. Default none.
+    /// Networks of the clients that the explicit proxy serves, in addition to loopback; empty for every client. Default
+    /// none.
     #[serde(deserialize_with = "networks")]
     pub allow_sources: Vec<IpNet>,
-    /// Loopback port that redirected connections arrive at, 1 to 65535. Default 10256.
+    /// The loopback port of redirected connections, 1 to 65535. Default 10256.
     #[serde(deserialize_with = "port")]
     pub transparent_port: u16,
-    /// The admin socket. Default `/run/onecli/admin.sock`.
+    /// The path of the admin socket. Default `/run/onecli/admin.sock`.
     #[serde(deserialize_with = "absolute")]
     pub admin_socket: PathBuf,
 }
@@ -47,7 +48,7 @@ impl Default for Listen {
 }
 
 impl Listen {
-    /// The names that the certificate of the proxy over TLS is good for; none where it does not listen.
+    /// Returns the names in the certificate of the TLS proxy; empty if it does not listen.
     pub fn proxy_names(&self) -> Vec<Host> {
         let addresses = self.explicit_tls.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let mut names: Vec<Host> = addresses.map(Host::from).chain(self.explicit_tls_names.clone()).collect();
@@ -56,7 +57,7 @@ impl Listen {
         names
     }
 
-    /// Values that do not fit together, as a sentence.
+    /// Returns an error for values that conflict with each other, as a sentence.
     pub(super) fn check(&self) -> Result<(), String> {
         let port = self.transparent_port;
         for (key, addresses) in [("explicit", &self.explicit), ("explicit_tls", &self.explicit_tls)] {

@@ -1,4 +1,4 @@
-//! Values as the configuration writes them.
+//! Parsers for configuration values.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -35,7 +35,7 @@ pub(super) fn absolute_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Opti
     Option::<PathBuf>::deserialize(from)?.map(check_absolute).transpose()
 }
 
-/// The error does not quote the text: it may hold a password.
+/// Parses the proxy URL. The error does not quote the text, which may contain a password.
 pub(super) fn proxy_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ProxyUrl>, D::Error> {
     let text = Option::<String>::deserialize(from)?;
     text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
@@ -45,7 +45,8 @@ pub(super) fn no_proxy<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<NoProxy
     parse_each(&Vec::deserialize(from)?, "host name, address or network, such as corp.example or 10.0.0.0/8")
 }
 
-/// The parsers' own messages do not say which of several values they mean.
+/// Parses each value and names the failing one in the error. The parsers' own messages do not say which of several
+/// values they mean.
 pub(super) fn parse_each<T: std::str::FromStr, E: serde::de::Error>(
     texts: &[String],
     what: &str,
@@ -83,7 +84,7 @@ pub(super) fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> 
     }
 }
 
-/// `"512MiB"`, `"4GiB"`, or a number of bytes.
+/// Parses `"512MiB"`, `"4GiB"`, or a number of bytes.
 pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let text = String::deserialize(from)?;
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)];
@@ -113,7 +114,7 @@ pub(super) fn idle_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duratio
     time(from, Duration::from_millis(1)..=Duration::from_hours(24), "1ms to 24h; write 5m or 1h")
 }
 
-/// A time within `bounds`, which `told` says in words.
+/// Parses a duration within `bounds`. The last argument describes the bounds for the error message.
 fn time<'de, D: Deserializer<'de>>(
     from: D,
     bounds: RangeInclusive<Duration>,
@@ -131,7 +132,7 @@ pub(super) fn approval_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Dur
     time(from, Duration::from_secs(1)..=Duration::from_hours(1), "1s to 1h; write 30s or 2m")
 }
 
-/// `"0"` is none.
+/// Parses the retention time; `"0"` is none.
 pub(super) fn keep_replaced<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     let bounds = Duration::from_secs(1)..=Duration::from_hours(30 * 24);
@@ -143,7 +144,7 @@ pub(super) fn cgroup_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, 
     check_cgroup_path(&String::deserialize(from)?).map_err(D::Error::custom)
 }
 
-/// A path below the cgroup2 mount, without a leading or trailing `/`.
+/// Checks a path below the cgroup2 mount, and strips leading and trailing `/`.
 pub(super) fn check_cgroup_path(text: &str) -> Result<String, String> {
     let trimmed = text.trim_matches('/');
     let plain = Path::new(trimmed).components().all(|part| matches!(part, Component::Normal(_)));
@@ -155,11 +156,13 @@ pub(super) fn check_cgroup_path(text: &str) -> Result<String, String> {
     Ok(trimmed.to_owned())
 }
 
-/// Benchmarking (RFC 2544, RFC 6890): no network on the Internet has it, private networks and VPNs do not use it, and
-/// tools with a "fake IP" mode have used it for years, so client programs accept it. 240.0.0.0/4 is refused by some.
+/// The default range, reserved for benchmarks (RFC 2544, RFC 6890). No network on the Internet uses it, and private
+/// networks and VPNs avoid it. Tools with a "fake IP" mode have used it for years, so client programs accept it. Some
+/// clients reject 240.0.0.0/4.
 pub(super) const REFUSED_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15);
 
-/// A network, or `""` for none. Addresses are handed out by the hash of a name, so it must have some room.
+/// Parses a network, or `""` for none. The daemon assigns addresses by the hash of a name, so the network must be large
+/// enough.
 pub(super) fn refused_range<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ipv4Net>, D::Error> {
     let text = String::deserialize(from)?;
     if text.is_empty() {

@@ -1,4 +1,4 @@
-//! Every key of the configuration, read and refused.
+//! Tests of every configuration key, with valid and invalid values.
 
 use super::*;
 
@@ -38,12 +38,12 @@ fn the_proxy_over_tls_has_names_and_addresses_of_its_own() {
     }
 }
 
-/// Guards the file that the package installs: what it shows as a default is one, and no key is left out.
+/// Guards the file that the package installs: every value shown as a default is the default, and no key is missing.
 #[test]
 fn the_installed_file_shows_every_key_with_its_default() {
     let installed = include_str!("../../../../systemd/config.toml");
     assert_eq!(parse(installed).unwrap(), Config::default(), "as installed");
-    // A setting is switched off by '#' alone, a remark stands after '# '.
+    // A lone '#' disables a setting; '# ' begins a remark.
     let switched_on: String = installed
         .lines()
         .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).unwrap_or(line))
@@ -51,7 +51,7 @@ fn the_installed_file_shows_every_key_with_its_default() {
         .collect();
     let mut shown = parse(&switched_on).unwrap();
     assert_eq!(shown.store_url(), Config::default().store_url());
-    // These have no default: what is shown is an example.
+    // These keys have no default; the file shows examples.
     shown.store = None;
     shown.upstream.proxy = None;
     shown.upstream.proxy_password_file = None;
@@ -61,7 +61,7 @@ fn the_installed_file_shows_every_key_with_its_default() {
     let document: toml::Table = switched_on.parse().unwrap();
     let has = |table: &toml::Table, keys: Vec<String>| {
         for key in keys {
-            // What has no default is shown by an example in a remark.
+            // A key without a default is shown by an example in a remark.
             let example = format!("\n# {key} = ");
             let shown = table.contains_key(&key) || installed.contains(&example);
             assert!(shown, "systemd/config.toml does not show '{key}'");
@@ -69,14 +69,14 @@ fn the_installed_file_shows_every_key_with_its_default() {
     };
     has(&document, known_keys(""));
     for (name, value) in &document {
-        // A vault server has no defaults: its keys stand in remarks, as an example.
+        // A vault server has no defaults: its keys are shown as an example in remarks.
         if let Some(table) = value.as_table().filter(|_| name != "backend") {
             has(table, known_keys(name));
         }
     }
 }
 
-/// The keys that the parser knows in a table, by what it answers to one that it does not.
+/// Returns the keys that the parser accepts in a table, taken from its error for an unknown key.
 fn known_keys(table: &str) -> Vec<String> {
     let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
     let refused = parse(&format!("{header}no_such_key = 1\n")).unwrap_err().to_string();

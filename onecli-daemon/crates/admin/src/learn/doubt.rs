@@ -1,18 +1,18 @@
-//! Why a learned rule is not for pasting without a thought.
+//! Reasons why an operator must review a learned rule before adding it.
 
 use onecli_model::metadata::is_metadata_service;
 use onecli_model::{Code, Host, RuleText, Terms};
 
-/// Stands for a network that the log does not name.
+/// A placeholder for a network that the log does not name.
 pub(super) const UNKNOWN_NETWORK: &str = "NETWORK";
 const DNS_PORT: &str = "53";
 
-/// Does a method only read (RFC 9110 section 9.2.1)?
+/// Returns whether a method is read-only (RFC 9110 section 9.2.1).
 pub(super) fn is_safe(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS")
 }
 
-/// The reason to comment a rule out; `None` if it works as it is.
+/// Returns the reason to comment a rule out; `None` if it works as it is.
 pub(super) fn doubt(code: &str, rule: &RuleText) -> Option<String> {
     let host = rule.host.as_deref().or(rule.address.as_deref()).and_then(|host| host.parse::<Host>().ok());
     if host.as_ref().is_some_and(is_metadata_service) {
@@ -44,7 +44,7 @@ pub(super) fn doubt(code: &str, rule: &RuleText) -> Option<String> {
     Terms::try_from(rule.clone()).err().map(|error| format!("no rule can say this: {error}"))
 }
 
-/// Names of the local network, and those of addresses.
+/// Returns whether a name belongs to the local network or is a reverse name.
 fn is_local(name: &str) -> bool {
     !name.contains('.') || [".arpa", ".local", ".lan", ".internal"].iter().any(|end| name.ends_with(end))
 }

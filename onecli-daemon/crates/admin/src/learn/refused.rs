@@ -1,4 +1,4 @@
-//! A refusal as the audit log has it, and whether the policy of this moment still refuses it.
+//! A refusal from the audit log, and whether the current policy still refuses it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use onecli_model::{Authority, CanonicalPath, Code, Host, Operations, PathReading
 use onecli_policy::{Decision, Identity, RequestFacts, Route, Snapshot};
 use serde::Deserialize;
 
-/// The port that the record of a DNS query has.
+/// The port in the record of a DNS query.
 const DNS_PORT: u16 = 53;
 
-/// What is read of a record.
+/// The fields of a record that matter here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) struct Refused {
     pub(super) code: Option<String>,
@@ -29,17 +29,17 @@ impl Refused {
         self.code.as_deref() == Some(code.as_str())
     }
 
-    /// Was a name refused, before any connection?
+    /// Returns whether a name was refused before any connection.
     pub(super) fn is_dns(&self) -> bool {
         self.port == Some(DNS_PORT) && self.address.is_none() && self.method.is_none()
     }
 
-    /// Where the connection went, according to the kernel.
+    /// Returns the destination of the connection according to the kernel.
     pub(super) fn destination(&self) -> Option<SocketAddr> {
         self.address.as_ref()?.parse().ok()
     }
 
-    /// The host that was asked for; of a connection without a name, its address.
+    /// Returns the requested host; for a connection without a name, its address.
     pub(super) fn host(&self) -> Option<Host> {
         match &self.host {
             Some(host) => host.parse().ok(),
@@ -47,7 +47,7 @@ impl Refused {
         }
     }
 
-    /// The port that was asked for; `None` for a name alone.
+    /// Returns the requested port; `None` for a name only.
     pub(super) fn port(&self) -> Option<u16> {
         if self.is_dns() {
             return None;
@@ -55,21 +55,21 @@ impl Refused {
         Some(self.port.or(self.destination().map(|address| address.port())).unwrap_or(443))
     }
 
-    /// Method and path; `None` for a connection of which nothing was read.
+    /// Returns the method and path; `None` for a connection whose content was not read.
     pub(super) fn request(&self) -> Option<(&str, &str)> {
         let method = self.method.as_deref().filter(|method| *method != "CONNECT")?;
         Some((method, self.path.as_deref()?))
     }
 }
 
-/// The policy of this moment, for one agent.
+/// The current policy for one agent.
 pub(super) struct Now {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) identity: Identity,
 }
 
 impl Now {
-    /// Would it be refused again? What cannot be judged would.
+    /// Returns whether the current policy refuses the same access. Returns true if that cannot be determined.
     pub(super) fn refuses(&self, refused: &Refused) -> bool {
         let Some(host) = refused.host() else { return true };
         let Some(port) = refused.port() else { return !self.snapshot.may_resolve(&self.identity, &host) };
@@ -109,7 +109,7 @@ impl Now {
                 sessions: &[],
             },
         );
-        // Which addresses the host has is not known here: a network that a rule names is taken for theirs.
+        // The host's addresses are not known here. Assume that a network named by a rule contains them.
         let is_blocked = refused.is(Code::AddressBlocked) && ruling.reach.allowed.is_empty();
         is_blocked || matches!(ruling.decision, Decision::Deny(_))
     }

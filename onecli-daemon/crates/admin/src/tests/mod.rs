@@ -1,4 +1,4 @@
-//! The rules of peers and of the wire, and a server to try commands against.
+//! Tests of peer rights and the wire protocol, and a server for command tests.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -41,7 +41,7 @@ fn who_may_do_what() {
     check(Peer { is_owner: true, ..peer(1000, &[], "") }, Some(Rights::Root));
 }
 
-/// An agent must not administer what holds it, whatever its uid.
+/// An agent must not administer its own confinement, whatever its uid.
 #[test]
 fn peers_inside_the_agents_root_are_refused_always() {
     for cgroup in [
@@ -49,7 +49,7 @@ fn peers_inside_the_agents_root_are_refused_always() {
         "/onecli.slice/onecli-agents.slice/onecli-agents-a.slice",
         "/onecli.slice/onecli-agents.slice/a.slice/deep/er",
         "/onecli.slice/onecli-agents.slice/gone (deleted)",
-        // Outside of the daemon's cgroup namespace: it cannot tell.
+        // Outside the daemon's cgroup namespace: the daemon cannot determine the cgroup.
         "/../onecli.slice/onecli-agents.slice/a",
         "/..",
     ] {
@@ -152,10 +152,10 @@ fn the_socket_replaces_a_stale_one_only() {
     assert!(matches!(bind(Path::new("/proc/none/x.sock")), Err(SocketError::File { .. })));
 }
 
-/// Sends bytes, gives the status and the whole answer.
+/// Sends bytes; returns the status and the whole response.
 fn exchange(served: &Served, request: &[u8]) -> (u16, String) {
     let mut stream = UnixStream::connect(served.socket()).unwrap();
-    // The server may answer before it has read all.
+    // The server may respond before it has read everything.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -241,7 +241,7 @@ fn wait_until(condition: impl Fn() -> bool) {
     panic!("not within five seconds");
 }
 
-/// A change is in force before it is answered, and stays so when the client does not wait for the answer.
+/// A change is active before the response is sent, even if the client disconnects before it.
 #[test]
 fn changes_are_in_force_even_if_the_client_hangs_up() {
     if !root("the admin server") {
@@ -264,7 +264,7 @@ fn changes_are_in_force_even_if_the_client_hangs_up() {
     );
 }
 
-/// They once kept everybody waiting until they had timed out, after 10 s.
+/// Silent connections must not delay others until the 10 s timeout.
 #[test]
 fn silent_connections_keep_nobody_waiting_long() {
     if !root("a crowd on the admin socket") {
