@@ -1,7 +1,7 @@
-//! Accounts that agents run as: what services of the host would trust in them, and how they are converted.
+//! Accounts that agents run as: which of their files host services trust, and how an account is converted.
 //!
-//! sshd, mail servers and service managers read files in the home that passwd(5) names. Where the agent can write there, it
-//! can have them start programs for it, outside of its cgroup.
+//! sshd, mail servers and service managers read files in the home named in passwd(5). If the agent can write there, it
+//! can make those services start programs outside of its cgroup.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -17,7 +17,7 @@ use super::output::Output;
 use super::user::{UserError, agents_dir, run};
 use super::{CliError, program};
 
-/// Files of a home that services of the host trust.
+/// Files in a home directory that host services trust.
 const TRUSTED: &[&str] = &[
     ".ssh",
     ".forward",
@@ -28,7 +28,7 @@ const TRUSTED: &[&str] = &[
     ".k5login",
     ".pam_environment",
 ];
-/// Files named after a user that have programs started for it.
+/// Files named after a user that make services start programs for that user.
 const STARTERS: &[(&str, &str)] = &[
     ("lingering", "/var/lib/systemd/linger"),
     ("a crontab", "/var/spool/cron/crontabs"),
@@ -36,13 +36,13 @@ const STARTERS: &[(&str, &str)] = &[
 ];
 /// Jobs of at(1), which belong to their user.
 const AT_JOBS: &[&str] = &["/var/spool/cron/atjobs", "/var/spool/at"];
-/// Jobs that are looked at.
+/// The largest number of jobs to examine.
 const MAX_JOBS: usize = 10_000;
-/// inode(7): in a directory with it, only owners rename and remove.
+/// inode(7): in a directory with this bit, only owners may rename and remove entries.
 const STICKY: u32 = 0o1000;
 const NAME: &str = "agent accounts";
 
-/// What `onecli doctor` reports of the accounts that agents run as.
+/// Returns the checks of `onecli doctor` for the accounts that agents run as.
 pub(super) fn checks(client: &Client) -> Vec<Check> {
     let agents: Vec<AgentView> = match client.get(routes::AGENTS) {
         Ok(agents) => agents,
@@ -72,7 +72,7 @@ fn warning(user: &LaunchUser) -> Option<Check> {
         .then(|| Check::warn(NAME, format!("user '{}': {}", user.name, problems.join("; ")), fix))
 }
 
-/// What lets a program of the agent's out of its cgroup, by way of a service of the host.
+/// Lists the ways in which the agent could start a program outside of its cgroup through a host service.
 fn problems(user: &LaunchUser) -> Vec<String> {
     let mut problems = Vec::new();
     if !is_no_login(&user.shell) {
@@ -102,7 +102,7 @@ fn problems(user: &LaunchUser) -> Vec<String> {
     problems
 }
 
-/// By owner and mode: access control lists are not looked at.
+/// Returns whether the user may write, by owner and mode. Access control lists are not considered.
 fn can_write(user: &LaunchUser, found: &fs::Metadata) -> bool {
     let is_in_group =
         user.gid.as_raw() == found.gid() || user.groups.iter().any(|gid| gid.as_raw() == found.gid());
@@ -111,8 +111,8 @@ fn can_write(user: &LaunchUser, found: &fs::Metadata) -> bool {
         || found.mode() & 0o002 != 0
 }
 
-/// The directory on the way to the home, or the home itself, that the user can rename: it can write the one above. In one
-/// with the sticky bit only owners rename.
+/// Returns the home or the directory on its path that the user can rename because the user may write its parent. In a
+/// parent with the sticky bit, only owners may rename.
 fn replaceable(user: &LaunchUser) -> Option<&Path> {
     user.home.ancestors().find(|step| {
         let (Some(parent), Ok(found)) = (step.parent(), fs::symlink_metadata(step)) else { return false };
@@ -128,7 +128,8 @@ fn has_job(spool: &Path, uid: u32) -> bool {
     jobs.filter_map(|job| job.metadata().ok()).any(|found| found.is_file() && found.uid() == uid)
 }
 
-/// `agent convert-user`: makes accounts such that nobody can log in, and that no service trusts what an agent writes.
+/// `agent convert-user`: converts accounts so that logins are impossible and no service trusts files that an agent
+/// writes.
 pub(super) fn convert(users: &[String], all: bool, output: &mut Output) -> Result<(), CliError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(UserError::NotRoot.into());
@@ -149,7 +150,7 @@ pub(super) fn convert(users: &[String], all: bool, output: &mut Output) -> Resul
     Ok(())
 }
 
-/// The users whose homes lie in the agents' directory: those that `--create-user` made.
+/// Returns the users whose homes are in the agents' directory, which `--create-user` created.
 fn made_users(agents: &AgentsDir) -> Vec<String> {
     let entries = fs::read_dir(agents.path()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -159,7 +160,7 @@ fn made_users(agents: &AgentsDir) -> Vec<String> {
     names.filter(is_made).collect()
 }
 
-/// Converts one; tells what was done, if anything was to be done.
+/// Converts one account. Returns a description of the changes, or `None` if the account needed none.
 fn convert_one(agents: &AgentsDir, user: &LaunchUser) -> Result<Option<String>, UserError> {
     let name = &user.name;
     let mut done = Vec::new();
@@ -183,9 +184,9 @@ fn convert_one(agents: &AgentsDir, user: &LaunchUser) -> Result<Option<String>, 
     Ok((!done.is_empty()).then(|| format!("user '{name}': {}", done.join("; "))))
 }
 
-/// Checks that nobody but root can exchange the home: it and every directory on the way are no links, and the directories
-/// above it are root's and closed to others' changes. Without that, a link could have root move and give away another
-/// directory.
+/// Checks that only root can replace the home. Neither the home nor any directory on its path may be a link, and the
+/// directories above it must belong to root and be writable only by root. Otherwise root could be made to move another
+/// directory and change its owner.
 fn check_way(user: &LaunchUser) -> Result<(), UserError> {
     let refused =
         |why: String| UserError::Exchangeable { user: user.name.clone(), home: user.home.clone(), why };
@@ -205,7 +206,7 @@ fn check_way(user: &LaunchUser) -> Result<(), UserError> {
     Ok(())
 }
 
-/// Checks that a home of another user, which is not moved, is closed to this one.
+/// Checks that this user cannot write a home that belongs to another user, which is not moved.
 fn check_mode(user: &LaunchUser) -> Result<(), UserError> {
     match fs::metadata(&user.home) {
         Ok(home) if home.uid() != user.uid.as_raw() && can_write(user, &home) => {
@@ -215,7 +216,7 @@ fn check_mode(user: &LaunchUser) -> Result<(), UserError> {
     }
 }
 
-/// Moves the files of a home that its user can write, and leaves an empty one of root's.
+/// Moves the files out of a home that its user can write, and leaves an empty directory that belongs to root.
 fn move_home(agents: &AgentsDir, user: &LaunchUser) -> Result<bool, UserError> {
     let Ok(home) = fs::canonicalize(&user.home) else { return Ok(false) };
     let is_own = fs::metadata(&home).is_ok_and(|found| found.uid() == user.uid.as_raw());
@@ -224,7 +225,7 @@ fn move_home(agents: &AgentsDir, user: &LaunchUser) -> Result<bool, UserError> {
     }
     let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
     let target = agents.make_home(&user.name, uid, gid).map_err(UserError::Home)?;
-    // Empty, or the agent has had two homes.
+    // This fails unless the directory is empty. Otherwise the agent has two homes.
     fs::remove_dir(&target).map_err(UserError::Home)?;
     match fs::rename(&home, &target) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_home(user, &home, &target)?,
@@ -235,7 +236,7 @@ fn move_home(agents: &AgentsDir, user: &LaunchUser) -> Result<bool, UserError> {
     Ok(true)
 }
 
-/// To another file system. What runs meanwhile could change what is copied.
+/// Copies the home to another file system. A process that runs meanwhile could change the files during the copy.
 fn copy_home(user: &LaunchUser, home: &Path, target: &Path) -> Result<(), UserError> {
     if runs(user.uid.as_raw()) {
         return Err(UserError::Busy(user.name.clone()));
@@ -245,7 +246,7 @@ fn copy_home(user: &LaunchUser, home: &Path, target: &Path) -> Result<(), UserEr
         .map_err(|message| UserError::Program { program: "mv", message })
 }
 
-/// Whether a process runs as this user.
+/// Returns whether a process runs as this user.
 fn runs(uid: u32) -> bool {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbered =
@@ -285,7 +286,7 @@ mod tests {
         let home = dir.path().join("parent/home");
         fs::create_dir_all(&home).unwrap();
         let user = robot(home.clone());
-        // Owner, group and mode of the home and of the directory above it.
+        // Owner, group and mode of the home and of its parent directory.
         let check = |own: (u32, u32, u32), parent: (u32, u32, u32), expected: [bool; 2]| {
             for (path, (uid, gid, mode)) in [(home.as_path(), own), (home.parent().unwrap(), parent)] {
                 chown(path, Some(uid), Some(gid)).unwrap();

@@ -44,7 +44,7 @@ pub(super) fn add(client: &Client, mut args: AgentAddArgs, output: &mut Output) 
         output.fields(&fields(&added.agent))?;
         show_token(&added, output)?;
     }
-    // The token has been shown: what fails now can be done again with `agent set`.
+    // The token has been shown. If a later step fails, `agent set` can repeat it.
     let applied = recipe.map(|recipe| recipe.apply(client, &added.agent.name)).transpose()?;
     if output.is_json() {
         return Ok(());
@@ -193,8 +193,8 @@ pub(super) fn remove(
     Ok(())
 }
 
-/// Deletes the agent's temporary files. An administrator without root leaves them until root removes an agent: they
-/// belong to an id that no other agent ever has.
+/// Deletes the agent's temporary files. Without root, they remain until root removes an agent. They belong to an id
+/// that is never reused.
 fn forget_kept(client: &Client) -> Result<(), CliError> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(());

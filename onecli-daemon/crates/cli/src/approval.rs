@@ -79,7 +79,7 @@ pub(super) fn request(one: &ApprovalView) -> String {
     format!("{} {}{}{query}", one.method, one.authority, one.path)
 }
 
-/// The id as a part of a path; what it means, the daemon knows.
+/// Checks that the id is safe in a path. Only the daemon knows whether it exists.
 fn checked(id: &str) -> Result<String, CliError> {
     if !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return Ok(id.to_owned());

@@ -7,7 +7,7 @@ use super::approval::request;
 use super::client::Client;
 use super::output::{Output, joined};
 
-/// Begins each line of a body: what an agent wrote cannot pass for a line of ours.
+/// The prefix of each body line, so that text from an agent cannot look like a line of the CLI.
 const QUOTE: &str = "  | ";
 
 pub(super) fn show(client: &Client, id: &str, output: &mut Output) -> Result<(), CliError> {
@@ -48,7 +48,7 @@ fn show_body(body: &BodyView, output: &mut Output) -> Result<(), CliError> {
     Ok(())
 }
 
-/// On one line, whatever is in it.
+/// Escapes text so that it stays on one line.
 fn quoted(text: &str) -> String {
     format!("{QUOTE}{}", onecli_model::printable(text))
 }

@@ -11,10 +11,10 @@ use super::approval::request;
 use super::client::{Client, ClientError};
 use super::output::{Output, complain, joined};
 
-/// How long to wait for a daemon that went away, before asking again.
+/// The pause before the next attempt to connect after the daemon has disconnected.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Prints until it is interrupted, or the output is closed.
+/// Prints events until it is interrupted or the output is closed.
 pub(super) fn watch(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let mut watched = Watched::default();
     loop {
@@ -22,7 +22,7 @@ pub(super) fn watch(client: &Client, output: &mut Output) -> Result<(), CliError
         match ended {
             Err(CliError::Client(error)) if error.is_gone() && watched.was_connected => {}
             Err(error) => return Err(error),
-            // The daemon stops, or the output was slower than what came.
+            // The daemon stopped, or the output was too slow for the events.
             Ok(()) => {}
         }
         watched.disconnected();
@@ -30,12 +30,12 @@ pub(super) fn watch(client: &Client, output: &mut Output) -> Result<(), CliError
     }
 }
 
-/// What is known of the requests that wait.
+/// The known pending requests.
 #[derive(Default)]
 struct Watched {
-    /// Those that were printed, by id.
+    /// The printed pending requests, by id.
     open: BTreeMap<String, ApprovalView>,
-    /// Those that the daemon has reported since it was asked; `None` once it has reported all.
+    /// The ids that the daemon has reported since the last connection; `None` after it has reported all.
     reported: Option<Vec<String>>,
     was_connected: bool,
     is_connected: bool,
@@ -59,7 +59,7 @@ impl Watched {
         Ok(output.finish()?)
     }
 
-    /// What is to be printed: each request once, however often the daemon reports it.
+    /// Returns the events to print, so that each request is printed once even if the daemon reports it again.
     fn note(&mut self, event: ApprovalEvent) -> Vec<ApprovalEvent> {
         match event {
             ApprovalEvent::Waiting(view) => {
@@ -104,14 +104,14 @@ fn print(
     }
 }
 
-/// `until` is when it is refused.
+/// Formats a pending request. `until` is the time at which the daemon refuses it.
 fn waiting(view: &ApprovalView, until: &str) -> String {
     let secrets = joined(&view.secrets, "none");
     let described = described(view);
     format!("{} waits, and is refused {until}: {described} (rule {}, secrets: {secrets})", view.id, view.rule)
 }
 
-/// On one line, whatever the agent put into it.
+/// Formats a request on one line, whatever the agent sent.
 fn described(view: &ApprovalView) -> String {
     format!("agent '{}', {}", view.agent, printable(&request(view)))
 }
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(told(&watched.note(waits("a"))), ["a"]);
         assert_eq!(told(&watched.note(ApprovalEvent::Ready)), ["ready"]);
         assert_eq!(told(&watched.note(waits("b"))), ["b"]);
-        // Another daemon, or the same one after it was too fast: `a` is still there, `b` is not.
+        // A restarted daemon, or the same daemon after a slow client: `a` is still pending, `b` is not.
         watched.reported = Some(Vec::new());
         assert_eq!(told(&watched.note(waits("a"))), [""; 0]);
         let gone = format!("b {}", ApprovalOutcome::DaemonStopped.as_str());

@@ -12,10 +12,10 @@ use super::verify;
 
 const HEADING: [&str; 10] =
     ["TIME", "EVENT", "AGENT", "VERDICT", "STATUS", "METHOD", "HOST", "PATH", "SECRET", "CODE"];
-/// For records that come in one by one. Longer cells push the rest of their line.
+/// Column widths for records that arrive one at a time. A longer cell shifts the rest of its line.
 const WIDTHS: [usize; 10] = [27, 8, 12, 7, 6, 7, 24, 24, 12, 0];
 
-/// What is shown of a record. A newer daemon may send more.
+/// The displayed fields of a record. A newer daemon may send more.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Record {
@@ -85,7 +85,7 @@ pub(super) fn run(client: &Client, command: AuditCommand, output: &mut Output) -
             if let Some(header) = export.header()? {
                 output.record(&header)?;
             }
-            // Lines on the terminal show how far it is.
+            // On a terminal, the printed lines already show progress.
             if output.is_terminal() {
                 return client.lines(&path(&query), |line| Ok(output.record(&export.line(line)?)?));
             }
@@ -110,7 +110,7 @@ fn list(client: &Client, query: &AuditQuery, output: &mut Output) -> Result<(), 
     let mut rows = Vec::new();
     client.lines(&path, |line| {
         let mut cells = serde_json::from_slice::<Record>(line)?.cells();
-        // A file keeps the exact time: it is read later.
+        // A file keeps the exact time, because it is read later.
         if let (true, Ok(time)) = (output.is_terminal(), cells[0].parse()) {
             cells[0] = output.time(time);
         }
@@ -131,7 +131,7 @@ fn tail(client: &Client, query: &AuditQuery, output: &mut Output) -> Result<(), 
         } else {
             output.cells(&serde_json::from_slice::<Record>(line)?.cells(), &WIDTHS)?;
         }
-        // Whoever watches wants each record as it comes.
+        // A follower wants each record immediately.
         Ok(output.finish()?)
     })
 }

@@ -14,10 +14,10 @@ use super::client::Client;
 use super::key_args::RestoreArgs;
 use super::output::{Output, Progress, Unit};
 
-/// What the beginning of a SQLite database is (<https://sqlite.org/fileformat.html>, section 1.3).
+/// The first bytes of a SQLite database (<https://sqlite.org/fileformat.html>, section 1.3).
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Writes a backup: whole and on the disk under its name, or not at all.
+/// Writes a backup. The file appears under its name only when it is complete and on disk.
 pub(super) fn backup(client: &Client, path: &Path, output: &mut Output) -> Result<(), CliError> {
     let failed = |source| CliError::File { path: path.to_owned(), source };
     if path.exists() {
@@ -51,7 +51,7 @@ pub(super) fn backup(client: &Client, path: &Path, output: &mut Output) -> Resul
     Ok(output.line("to try it: onecli restore --dry-run FILE, as root, with the daemon stopped")?)
 }
 
-/// A file under another name, which is removed unless it gets its own.
+/// A temporary file in the same directory, removed unless it is linked to its final name.
 struct Beside {
     path: PathBuf,
     file: File,
@@ -67,7 +67,7 @@ impl Beside {
         Ok(Beside { path, file })
     }
 
-    /// link(2) fails where the name is taken; the other name goes with this value.
+    /// Links the file to its final name. link(2) fails if the name exists. The temporary name is removed on drop.
     fn name(self, path: &Path) -> io::Result<()> {
         std::fs::hard_link(&self.path, path)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -81,7 +81,8 @@ impl Drop for Beside {
     }
 }
 
-/// Hands over to the daemon's program, which knows its configuration and its vault. Does not come back where it starts.
+/// Replaces this process with the daemon's program, which knows its configuration and its vault. Returns only if that
+/// fails.
 pub(super) fn restore(args: &RestoreArgs, json: bool) -> CliError {
     let program = std::env::current_exe()
         .ok()

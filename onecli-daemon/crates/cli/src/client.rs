@@ -1,4 +1,4 @@
-//! The CLI's side of the admin socket.
+//! The client side of the admin socket.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,22 +18,22 @@ use zeroize::Zeroizing;
 use super::output::Report;
 use super::unit::{UnitState, unit_state};
 
-/// A command that takes longer than this has failed.
+/// The time limit for a command.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Room for the largest request, so that a credential in it is not copied about as the buffer grows.
+/// Room for the largest request, so that a growing buffer does not leave copies of a credential behind.
 const REQUEST_CAPACITY: usize = 96 * 1024;
 
-/// Where the daemon says what went wrong.
+/// The place where the daemon reports errors.
 const DAEMON_LOG: &str = "see the daemon's log ('journalctl -u onecli-daemon')";
-/// The usual reason for an answer of another form.
+/// The usual cause of a response in an unexpected form.
 pub(super) const SAME_VERSION: &str =
     "use the same version of onecli and onecli-daemon ('onecli --version', 'onecli status')";
 
-/// Why the daemon gave no answer, or a bad one.
+/// Why the daemon gave no valid response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    /// Nobody answers.
+    /// No process listens on the socket.
     #[error(
         "no OneCLI daemon answers on {}: {source}\n\
          help: start it ('systemctl start onecli-daemon'), or name its socket with --socket or ONECLI_SOCKET",
@@ -42,40 +42,40 @@ pub(super) enum ClientError {
     NotReachable {
         /// The socket.
         socket: PathBuf,
-        /// What connect(2) said.
+        /// The error of connect(2).
         source: io::Error,
     },
-    /// The socket's file permissions keep us out.
+    /// The socket's file permissions deny access.
     #[error("you may not open {}\nhelp: use sudo, or join the group 'onecli'", .0.display())]
     SocketDenied(PathBuf),
-    /// The daemon went away in the middle.
+    /// The daemon closed the connection during the response.
     #[error("the daemon broke the connection off: {0}\nhelp: {DAEMON_LOG}")]
     BrokenOff(String),
-    /// Nothing answers, and the service manager knows why.
+    /// No daemon listens, and the service manager knows the reason.
     #[error(
         "the daemon is not reachable: onecli-daemon.service failed{}\n\
          help: 'onecli doctor' shows what is wrong, and 'journalctl -u onecli-daemon' the daemon's log",
         .0.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
     )]
     Failed(Option<String>),
-    /// The daemon took too long.
+    /// The daemon did not respond in time.
     #[error("the daemon gave no answer within {} seconds\nhelp: {DAEMON_LOG}", .0.as_secs())]
     Timeout(Duration),
-    /// The daemon said no.
+    /// The daemon refused the request.
     #[error("{}{}", .0.message, Hint(&.0.hint))]
     Refused(ErrorDetail),
-    /// The daemon said that we may not.
+    /// The caller has no permission.
     #[error("{}{}", .0.message, Hint(&.0.hint))]
     NotPermitted(ErrorDetail),
-    /// The request or the answer is not JSON as we know it.
+    /// The request or the response is not the expected JSON.
     #[error("cannot understand the daemon: {0}\nhelp: {SAME_VERSION}")]
     Json(#[from] serde_json::Error),
-    /// The process has no means left to talk.
+    /// The process lacks resources for communication.
     #[error("cannot start talking to the daemon: {0}")]
     Runtime(io::Error),
 }
 
-/// The next step as an error's text has it.
+/// The next step, as part of an error's text.
 struct Hint<'h>(&'h str);
 
 impl std::fmt::Display for Hint<'_> {
@@ -85,7 +85,7 @@ impl std::fmt::Display for Hint<'_> {
 }
 
 impl ClientError {
-    /// Does no daemon answer, or not any more?
+    /// Returns whether the daemon does not run or has disconnected.
     pub(super) fn is_gone(&self) -> bool {
         matches!(
             self,
@@ -96,7 +96,7 @@ impl ClientError {
         )
     }
 
-    /// A word for programs.
+    /// Returns the machine-readable code.
     fn code(&self) -> &str {
         match self {
             ClientError::NotReachable { .. } | ClientError::Failed(_) => "daemon_not_reachable",
@@ -111,7 +111,7 @@ impl ClientError {
 
     pub(super) fn report(&self) -> Report {
         match self {
-            // The daemon's text may hold what an agent chose: it is not searched for a hint.
+            // The daemon's text may contain text from an agent, so it is not searched for a hint.
             ClientError::Refused(detail) | ClientError::NotPermitted(detail) => Report {
                 code: detail.code.clone(),
                 message: detail.message.clone(),
@@ -133,7 +133,7 @@ impl ClientError {
     }
 }
 
-/// Asks the daemon, one question per connection. Nothing of it lives on between questions: no thread, no file.
+/// A client of the daemon, with one request per connection. No thread or file stays open between requests.
 pub(super) struct Client {
     socket: PathBuf,
     patience: Duration,
@@ -144,7 +144,7 @@ impl Client {
         Client::patient(socket, TIMEOUT)
     }
 
-    /// Gives up a question after `patience`.
+    /// Creates a client whose requests time out after `patience`.
     pub(super) fn patient(socket: PathBuf, patience: Duration) -> Client {
         Client { socket, patience }
     }
@@ -165,7 +165,7 @@ impl Client {
         self.ask(Method::POST, path, Some(body))
     }
 
-    /// A POST that says all by its path.
+    /// Sends a POST without a body.
     pub(super) fn act<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::POST, path, None::<&()>)
     }
@@ -202,7 +202,8 @@ impl Client {
         .map_err(|error| self.explained(error))
     }
 
-    /// A daemon that failed at its start is told apart from one that does not run: systemd keeps its socket open.
+    /// Distinguishes a daemon that failed at its start from one that does not run: systemd keeps the socket open in
+    /// both cases.
     fn explained(&self, error: ClientError) -> ClientError {
         if !error.is_gone() {
             return error;
@@ -213,13 +214,13 @@ impl Client {
         }
     }
 
-    /// What systemd knows of the daemon behind this socket.
+    /// Returns systemd's state of the daemon behind this socket.
     pub(super) fn unit_state(&self) -> Option<UnitState> {
         if self.socket == Path::new(DEFAULT_SOCKET) { unit_state() } else { None }
     }
 
-    /// Reads an answer line by line, for as long as it goes on. `each` gets a line without its end; its error
-    /// ends the reading.
+    /// Reads a response line by line until it ends. `each` receives a line without its line break; its error ends the
+    /// reading.
     pub(super) fn lines<E: From<ClientError>>(
         &self,
         path: &str,
@@ -241,7 +242,7 @@ impl Client {
         })
     }
 
-    /// Reads an answer that is a file, for as long as it takes.
+    /// Reads a response that is a file, without a time limit.
     pub(super) fn bytes<E: From<ClientError>>(
         &self,
         path: &str,
@@ -249,7 +250,7 @@ impl Client {
     ) -> Result<(), E> {
         block_on_any(async {
             let mut answer = self.send(Method::GET, path, Zeroizing::default()).await?;
-            // An answer that ends early is an error here: its length, or its last chunk, is missing.
+            // A response that ends early is an error here, because its length or its last chunk is missing.
             while let Some(frame) = answer.frame().await {
                 if let Ok(data) = frame.map_err(|error| broken_off(&error))?.into_data() {
                     each(&data)?;
@@ -272,7 +273,7 @@ impl Client {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broken_off(&error))?;
-        // Ends with the runtime; what goes wrong in it shows in the answer.
+        // The task ends with the runtime. Its errors appear in the response.
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -304,7 +305,8 @@ fn block_on<T>(future: impl Future<Output = Result<T, ClientError>>) -> Result<T
     block_on_any(future)
 }
 
-/// A runtime on this thread alone, gone when this returns: what `run` does next needs a process of one thread.
+/// Runs a future on a runtime of this thread only, dropped on return. The next steps of `run` need a single-threaded
+/// process.
 fn block_on_any<T, E: From<ClientError>>(future: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)?;

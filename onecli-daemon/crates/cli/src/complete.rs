@@ -1,7 +1,7 @@
-//! Completion of names that the daemon knows, in bash, zsh and fish.
+//! Completion of names from the daemon, in bash, zsh and fish.
 //!
-//! The script of `onecli completions` calls this program again with [`VARIABLE`] in its environment. A daemon that is down,
-//! or that the caller may not ask, completes nothing.
+//! The script of `onecli completions` calls this program again with [`VARIABLE`] in its environment. If the daemon is
+//! down or refuses the caller, there are no candidates.
 
 use std::any::TypeId;
 use std::ffi::OsString;
@@ -20,24 +20,24 @@ use serde::de::DeserializeOwned;
 use super::client::Client;
 use super::rule::sentence;
 
-/// Names the shell that asks for candidates.
+/// The variable that names the shell that requests candidates.
 const VARIABLE: &str = "_ONECLI_COMPLETE";
-/// The socket's path, as for every command.
+/// The variable with the socket's path, as for every command.
 const SOCKET: &str = "ONECLI_SOCKET";
-/// A shell waits for the candidates at each press of the tab key.
+/// The time limit. A shell waits for the candidates at each press of the tab key.
 const PATIENCE: Duration = Duration::from_millis(800);
 
-/// Answers the shell, if it asked. Then nothing else may be printed.
+/// Prints candidates if a shell requested them. If it returns true, the caller must print nothing else.
 ///
 /// # Errors
-/// The shell is not known, or the output cannot be written.
+/// The shell is unknown, or the output cannot be written.
 pub(super) fn answered(arguments: &[OsString]) -> clap::error::Result<bool> {
     let directory = std::env::current_dir().ok();
     let definition = || with_names(super::definition());
     CompleteEnv::with_factory(definition).var(VARIABLE).try_complete(arguments, directory.as_deref())
 }
 
-/// The script that makes a shell ask this program. Empty for a shell that cannot.
+/// Returns the script with which a shell calls this program. Empty for an unsupported shell.
 pub(super) fn script(shell: clap_complete::Shell) -> std::io::Result<Vec<u8>> {
     let mut script = Vec::new();
     if let Some(completer) = Shells::builtins().completer(&shell.to_string()) {
@@ -46,9 +46,9 @@ pub(super) fn script(shell: clap_complete::Shell) -> std::io::Result<Vec<u8>> {
     Ok(script)
 }
 
-/// Adds candidates to every argument that names something. Found by its type: so new arguments complete, too.
+/// Adds candidates to every argument that is a name. Arguments are found by type, so new ones complete as well.
 fn with_names(command: Command) -> Command {
-    // What is added has a new name.
+    // An added object has a new name.
     let is_new = command.get_name() == "add";
     let is_approval = command.get_name() == "approval";
     command.mut_args(move |arg| if is_new && arg.is_positional() { arg } else { named(arg) }).mut_subcommands(
@@ -123,7 +123,7 @@ fn recipes() -> Vec<CompletionCandidate> {
 }
 
 fn candidate(name: &impl ToString, help: &str) -> CompletionCandidate {
-    // Agents chose some of it, and shells print it.
+    // Agents chose part of the text, and shells print it.
     let help = onecli_model::printable(help);
     CompletionCandidate::new(name.to_string()).help(Some(StyledStr::from(help)))
 }

@@ -1,5 +1,5 @@
-//! Questions to the person at the controlling terminal. Standard input may be a pipe with a value in it, so they are asked
-//! on `/dev/tty`.
+//! Questions to the user at the controlling terminal. They use `/dev/tty`, because standard input may be a pipe with a
+//! value.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -8,13 +8,13 @@ use nix::unistd::{getpgrp, tcgetpgrp};
 use onecli_model::printable;
 
 const TERMINAL: &str = "/dev/tty";
-/// Longest answer, in bytes. What follows in its line is ignored.
+/// The longest answer in bytes. The rest of the line is ignored.
 const MAX_ANSWER: usize = 4096;
 
 /// Why a step was not confirmed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConfirmError {
-    /// There is no terminal, or another process group has it (a background job).
+    /// There is no terminal, or another process group uses it (this is a background job).
     #[error(
         "nothing was changed: this needs an answer, and there is no terminal to ask on\nhelp: add {option} to go on without a question"
     )]
@@ -39,10 +39,10 @@ impl ConfirmError {
     }
 }
 
-/// Asks `question` with `[y/N]` behind it, unless `option` was given.
+/// Asks `question` followed by `[y/N]`, unless `option` was given.
 ///
 /// # Errors
-/// The answer is no, or nobody can be asked.
+/// The answer is no, or there is no terminal.
 pub(super) fn confirm(question: &str, option: &'static str, given: bool) -> Result<(), ConfirmError> {
     if given {
         return Ok(());
@@ -55,20 +55,20 @@ pub(super) fn confirm(question: &str, option: &'static str, given: bool) -> Resu
 pub(super) struct Terminal(File);
 
 impl Terminal {
-    /// `None` where the process has no terminal, or is in its background: reading would stop it.
+    /// Opens the terminal. `None` if the process has none or runs in the background, where a read would stop it.
     pub(super) fn open() -> Option<Terminal> {
         let file = File::options().read(true).write(true).open(TERMINAL).ok()?;
         (tcgetpgrp(&file) == Ok(getpgrp())).then_some(Terminal(file))
     }
 
-    /// One line, without white space around it. The end of the input is an error.
+    /// Reads one line and trims white space. The end of the input is an error.
     pub(super) fn ask(&mut self, question: &str) -> io::Result<String> {
         write!(self.0, "{} ", printable(question))?;
         let line = self.line()?;
         Ok(String::from_utf8_lossy(&line).trim().to_owned())
     }
 
-    /// Asks until the answer is yes, no or empty, which means `default`.
+    /// Asks until the answer is yes, no or empty; empty selects `default`.
     pub(super) fn agrees(&mut self, question: &str, default: bool) -> io::Result<bool> {
         let choices = if default { "[Y/n]" } else { "[y/N]" };
         loop {
@@ -78,7 +78,7 @@ impl Terminal {
         }
     }
 
-    /// Byte by byte: what is typed ahead is for the next reader of the terminal.
+    /// Reads byte by byte, so that later input remains for the next reader of the terminal.
     fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
         let mut byte = [0];

@@ -1,4 +1,4 @@
-//! `onecli doctor`: what the daemon tells of itself, then what this process sees of the host.
+//! `onecli doctor`: the daemon's own checks, then this process's checks of the host.
 
 use onecli_api::{Doctor, routes};
 use onecli_config::DaemonLayout;
@@ -14,18 +14,18 @@ use super::self_test::self_test;
 use super::surroundings::surroundings;
 use super::unit::UnitState;
 
-/// Whether there is a daemon, as far as this process can tell.
+/// Whether a daemon runs, as seen from this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Running {
-    /// It answers, and says where its parts are.
+    /// The daemon responds and reports its locations.
     Yes(DaemonLayout),
-    /// Nobody answers.
+    /// No daemon responds.
     No,
-    /// It may: this process must not ask.
+    /// The daemon may run, but this process may not query it.
     Unknown,
 }
 
-/// Prints every check; tells whether none has failed.
+/// Prints every check. Returns whether none has failed.
 pub(super) fn doctor(client: &Client, args: &DoctorArgs, output: &mut Output) -> Result<bool, CliError> {
     let (mut checks, running) = ask(client);
     let place = match &running {
@@ -49,7 +49,7 @@ pub(super) fn doctor(client: &Client, args: &DoctorArgs, output: &mut Output) ->
     Ok(checks.iter().all(|check| check.status != CheckStatus::Fail))
 }
 
-/// What the daemon tells, and where its parts are.
+/// Returns the daemon's checks, and its locations.
 fn ask(client: &Client) -> (Vec<Check>, Running) {
     let ours = env!("CARGO_PKG_VERSION");
     let told = match client.get::<Doctor>(routes::DOCTOR) {
@@ -60,7 +60,7 @@ fn ask(client: &Client) -> (Vec<Check>, Running) {
         }
         Err(error) => {
             let unit = match &error {
-                // systemd was asked for this error.
+                // systemd has already been queried for this error.
                 ClientError::Failed(reason) => Some(UnitState::Failed(reason.clone())),
                 _ => client.unit_state(),
             };
@@ -77,7 +77,7 @@ fn ask(client: &Client) -> (Vec<Check>, Running) {
     (std::iter::once(daemon).chain(told.checks).collect(), Running::Yes(told.place))
 }
 
-/// What to do about a daemon that does not answer, and whether it runs.
+/// Returns the fix for a daemon that does not respond, and whether it runs.
 fn silent(error: &ClientError, unit: Option<&UnitState>) -> (&'static str, Running) {
     let runs = !matches!(error, ClientError::NotReachable { .. } | ClientError::Failed(_));
     match unit {

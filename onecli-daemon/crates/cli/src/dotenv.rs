@@ -1,13 +1,13 @@
-//! Files of `NAME=VALUE` lines, as tools that load a `.env` read them. Nothing is expanded.
+//! Files of `NAME=VALUE` lines, parsed as tools that load a `.env` do. Nothing is expanded.
 
 use onecli_api::{ImportEnd, Imported, NamedValue, WireValue};
 use onecli_model::SecretValue;
 use zeroize::Zeroizing;
 
-/// The byte order mark, which editors of Windows write before the first line.
+/// The byte order mark, which Windows editors write before the first line.
 pub(super) const MARK: char = '\u{feff}';
 
-/// The values, and what cannot be one.
+/// Returns the values, and the lines that cannot be used.
 pub(super) fn read(text: &str) -> (Vec<NamedValue>, Vec<Imported>) {
     let (mut values, mut unusable) = (Vec::new(), Vec::new());
     let text = text.strip_prefix(MARK).unwrap_or(text);
@@ -48,7 +48,7 @@ fn assignment(line: &str) -> Option<(&str, &str)> {
     is_name.then(|| (name, value.trim_start()))
 }
 
-/// In single quotes as it stands, in double ones with escapes, else up to a comment.
+/// Unquotes a value: verbatim in single quotes, with escapes in double quotes, otherwise up to a comment.
 fn unquoted(raw: &str) -> Result<Zeroizing<String>, &'static str> {
     const OPEN: &str = "its quotes do not end in the same line";
     let mut out = Zeroizing::new(String::with_capacity(raw.len()));
@@ -77,7 +77,7 @@ fn unquoted(raw: &str) -> Result<Zeroizing<String>, &'static str> {
     }
 }
 
-/// Only a comment may follow the closing quote. A shell would join what else does.
+/// Checks that only a comment follows the closing quote. A shell would append other text to the value.
 fn ended(value: Zeroizing<String>, after: &str) -> Result<Zeroizing<String>, &'static str> {
     let is_comment = after.trim_start().starts_with('#') && after.starts_with([' ', '\t']);
     let is_end = after.trim().is_empty() || is_comment;

@@ -1,4 +1,4 @@
-//! Values that do not look like the credential are stored after a question.
+//! Confirmation before values that do not look like the expected credential are stored.
 
 use onecli_api::VALUE_DOUBTFUL;
 
@@ -7,7 +7,7 @@ use super::client::ClientError;
 use super::confirm::confirm;
 use super::output::Output;
 
-/// Sends a value. If the daemon doubts it, asks the person and sends it again with `force`.
+/// Sends a value. If the daemon doubts it, asks the user and sends it again with `force`.
 ///
 /// # Errors
 /// The value was not stored.

@@ -16,41 +16,41 @@ use super::env_args::{EnvArgs, EnvFor};
 use super::output::Output;
 use super::output::note;
 
-/// Where the bundle is in a container.
+/// The path of the bundle in a container.
 const BUNDLE: &str = onecli_launch::BUNDLE;
-/// systemd manages cgroups here, and container engines name slices.
+/// The directory exists if systemd manages cgroups; container engines then name slices.
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// The variables that name hosts to reach without the proxy. Those of a shell or an image would lead around it.
+/// Variables with hosts to reach without the proxy. Values from a shell or an image would bypass it.
 const NOT_PROXIED: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// Services that the agent's own programs start.
 const LOCAL: &str = "localhost,127.0.0.1,::1";
 
-/// Why there are no files for a container.
+/// Why the files for a container were not written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EnvError {
     /// A file could not be read or written.
     #[error("cannot {step} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The operation that failed.
         step: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A path that the engine's syntax cannot hold.
+    /// A path that the engine's syntax cannot express.
     #[error("'{0}' holds a blank or a colon, which 'docker run' would split at\nhelp: give another --out")]
     Path(String),
-    /// There is nowhere to put the files.
+    /// There is no directory for the files.
     #[error("there is no XDG_RUNTIME_DIR\nhelp: name a directory with --out")]
     NoDirectory,
-    /// The proxy does not listen there.
+    /// The proxy does not listen on the address.
     #[error("the proxy does not listen on {0}\nhelp: give one of its addresses: {1}")]
     Address(SocketAddr, String),
 }
 
-/// One way to speak to the proxy.
+/// One address of the proxy, with its scheme.
 #[derive(Debug, Clone, Copy)]
 struct Proxy {
     address: SocketAddr,
@@ -93,8 +93,8 @@ pub(super) fn env(client: &Client, args: &EnvArgs, output: &mut Output) -> Resul
     }
 }
 
-/// Where the proxy is, and whether it is spoken to over TLS there. Not every client can: in the clear, where there is a
-/// choice and nothing was said.
+/// Returns the proxy's address and scheme. Not every client supports TLS to a proxy, so plain HTTP is the default if
+/// both are available.
 fn address(args: &EnvArgs, env: &AgentEnv) -> Result<Proxy, EnvError> {
     let plain = env.addresses.iter().map(|&address| Proxy { address, scheme: "http" });
     let tls = env.tls_addresses.iter().map(|&address| Proxy { address, scheme: "https" });
@@ -108,12 +108,12 @@ fn address(args: &EnvArgs, env: &AgentEnv) -> Result<Proxy, EnvError> {
     }
     let local = args.kind == EnvFor::Shell;
     let fitting = all.iter().find(|proxy| proxy.address.ip().is_loopback() == local);
-    // The daemon answers only where there is one.
+    // The daemon responds only if the proxy listens.
     let nowhere = Proxy { address: SocketAddr::from(([127, 0, 0, 1], 0)), scheme: "http" };
     Ok(*fitting.or(all.first()).unwrap_or(&nowhere))
 }
 
-/// All variables, by name.
+/// Returns all variables, by name.
 fn variables(env: &AgentEnv, proxy: Proxy, bundle: &str, java: Option<&str>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let proxy = format!("{}://{}:{}@{}", proxy.scheme, env.agent, env.token, proxy.address);
@@ -127,7 +127,7 @@ fn variables(env: &AgentEnv, proxy: Proxy, bundle: &str, java: Option<&str>) -> 
     all
 }
 
-/// For a shell: nothing in it is expanded.
+/// Quotes a value for a shell, without expansion.
 fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
@@ -166,7 +166,7 @@ fn write(args: &EnvArgs, env: &AgentEnv, proxy: Proxy) -> Result<Files, EnvError
     Ok(files)
 }
 
-/// Written beside and renamed: nobody reads half of it, nor an old file's mode.
+/// Writes a temporary file and renames it, so that no reader sees a partial file or an old file's mode.
 fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let beside = path.with_extension("new");
     match fs::remove_file(&beside) {
@@ -179,7 +179,7 @@ fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     fs::rename(beside, path)
 }
 
-/// A directory of this user's that nobody else writes.
+/// Returns a directory that only this user can write.
 fn runtime_dir() -> Result<PathBuf, EnvError> {
     if nix::unistd::geteuid().is_root() {
         return Ok(PathBuf::from("/run"));
@@ -187,15 +187,15 @@ fn runtime_dir() -> Result<PathBuf, EnvError> {
     std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).ok_or(EnvError::NoDirectory)
 }
 
-/// As engines name it: with systemd's driver by the slice alone.
+/// Returns the cgroup in the engine's notation. The systemd driver uses only the slice name.
 fn cgroup_parent(cgroup: &str, systemd: bool) -> &str {
     let slice = cgroup.rsplit('/').next().unwrap_or(cgroup);
     let is_slice = Path::new(slice).extension().is_some_and(|extension| extension == "slice");
     if systemd && is_slice { slice } else { cgroup }
 }
 
-/// The capability that engines give and a managed container must not have: its packets would pass no hook of ours where the
-/// kernel runs no programs of the BPF LSM.
+/// A default capability of container engines that a managed container must not have. Without the BPF LSM in the kernel,
+/// its packets would bypass every hook of OneCLI.
 const PACKETS: &str = "NET_RAW";
 
 fn docker(files: &Files, cgroup: Option<&str>) -> String {
@@ -211,7 +211,7 @@ fn docker(files: &Files, cgroup: Option<&str>) -> String {
     options.join(" ")
 }
 
-/// To be laid over a Compose file that has the service.
+/// Returns an override for a Compose file that contains the service.
 fn compose(service: &str, files: &Files, cgroup: Option<&str>) -> String {
     let cgroup =
         cgroup.map(|cgroup| format!("    cgroup_parent: {cgroup}\n    cap_drop:\n      - {PACKETS}\n"));
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(quoted("a$b'c`d"), r"'a$b'\''c`d'");
     }
 
-    /// Each is read by a client that ignores `HTTPS_PROXY`, or would lead a client around the proxy.
+    /// Clients that ignore `HTTPS_PROXY` read these variables, or would bypass the proxy because of them.
     #[test]
     fn variables_help_clients_that_ignore_the_common_ones() {
         let env = AgentEnv {

@@ -1,4 +1,4 @@
-//! Audit records in the forms of other programs.
+//! Audit records in the formats of other programs.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use super::CliError;
 use super::audit_args::ExportFormat;
 use super::ocsf::ocsf;
 
-/// The columns of CSV: every field that a record can have.
+/// The CSV columns: every field that a record can have.
 const COLUMNS: [&str; 39] = [
     "time",
     "seq",
@@ -51,7 +51,7 @@ const COLUMNS: [&str; 39] = [
     "other",
 ];
 
-/// What turns records into lines.
+/// Converts records into lines.
 pub(super) struct Export {
     format: ExportFormat,
 }
@@ -61,15 +61,15 @@ impl Export {
         Export { format }
     }
 
-    /// The line before the first record, without its end.
+    /// Returns the header line, without its line break.
     ///
     /// # Errors
-    /// None in practice: the line is made in memory.
+    /// None in practice: the line is created in memory.
     pub(super) fn header(&self) -> Result<Option<Vec<u8>>, CliError> {
         (self.format == ExportFormat::Csv).then(|| csv_line(COLUMNS)).transpose()
     }
 
-    /// A record's line, without its end.
+    /// Returns a record's line, without its line break.
     pub(super) fn line(&mut self, record: &[u8]) -> Result<Vec<u8>, CliError> {
         Ok(match self.format {
             ExportFormat::Jsonl => record.to_vec(),
@@ -79,7 +79,7 @@ impl Export {
     }
 }
 
-/// RFC 4180. Fields that only a newer daemon knows go into the last column, as JSON.
+/// Formats a record by RFC 4180. Fields known only to a newer daemon go into the last column, as JSON.
 fn csv(mut record: Map<String, Value>) -> Result<Vec<u8>, CliError> {
     let mut cells: Vec<String> = COLUMNS[..COLUMNS.len() - 1]
         .iter()
@@ -89,7 +89,7 @@ fn csv(mut record: Map<String, Value>) -> Result<Vec<u8>, CliError> {
     csv_line(cells)
 }
 
-/// A line with every cell quoted. It ends with the CR of its CRLF: the caller adds the LF.
+/// Returns a line with every cell quoted. It ends with the CR of its CRLF; the caller adds the LF.
 fn csv_line<I: IntoIterator<Item: AsRef<[u8]>>>(cells: I) -> Result<Vec<u8>, CliError> {
     let mut writer = csv::WriterBuilder::new()
         .quote_style(csv::QuoteStyle::Always)
@@ -99,7 +99,7 @@ fn csv_line<I: IntoIterator<Item: AsRef<[u8]>>>(cells: I) -> Result<Vec<u8>, Cli
     Ok(writer.into_inner().map_err(csv::IntoInnerError::into_error)?)
 }
 
-/// Numbers are written as they are. A text that a spreadsheet would take for a formula gets an apostrophe.
+/// Returns a cell. Numbers stay unchanged. Text that a spreadsheet would treat as a formula gets an apostrophe.
 fn cell(value: &Value) -> String {
     match value {
         Value::Number(number) => number.to_string(),
@@ -108,8 +108,8 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Puts an apostrophe before each formula. A formula may also begin behind a character that separates cells where commas do
-/// not (`;` and tab), or behind a line break, because not every program honours the quotes then.
+/// Puts an apostrophe before each formula. A formula may also begin after a line break, or after `;` or a tab, which
+/// separate cells in some locales. Not every program honours the quotes in these cases.
 fn without_formulas(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut at_start = true;
@@ -120,7 +120,7 @@ fn without_formulas(text: &str) -> String {
         safe.push(c);
         at_start = match c {
             ';' | '\t' | '\r' | '\n' => true,
-            // They are trimmed before the cell is judged.
+            // Spreadsheets trim these characters before they interpret the cell.
             ' ' | '"' | '\u{a0}' | '\u{3000}' => at_start,
             _ => false,
         };
@@ -128,7 +128,7 @@ fn without_formulas(text: &str) -> String {
     safe
 }
 
-/// Also in full-width form, which some programs fold.
+/// Includes the full-width forms, which some programs fold.
 fn begins_formula(c: char) -> bool {
     matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '＝' | '＋' | '－' | '＠')
 }

@@ -1,4 +1,4 @@
-//! What to do about a command that the caller has, and the agent does not see.
+//! Hints for a command that the caller can run but the agent cannot see.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use onecli_launch::{Homes, shown};
 
-/// Names the options that would show the command to the agent, where it lies in a home directory. Looked up as the caller, so it reports
-/// nothing about the homes of others.
+/// Returns the options that would make a command in a home directory visible to the agent. The lookup runs as the
+/// caller, so it reveals nothing about other users' homes.
 pub(super) fn hint(program: &OsStr) -> Option<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::path::absolute(onecli_launch::find_program(program, &path)?).ok()?;
@@ -24,7 +24,7 @@ pub(super) fn hint(program: &OsStr) -> Option<String> {
     ))
 }
 
-/// The directories of a command and of what it is a link to, as far as they lie in homes.
+/// Returns the directories of the command and of its link target that are in home directories.
 fn hidden(found: &Path, physical: &Path, homes: &Homes) -> BTreeSet<PathBuf> {
     let parent = found.parent().and_then(|parent| std::fs::canonicalize(parent).ok());
     let parents = [parent, physical.parent().map(Path::to_owned)];

@@ -12,7 +12,7 @@ use super::dotenv;
 use super::import_args::ImportArgs;
 use super::output::{Output, Progress, Unit, or_dash};
 
-/// Values of a `.env` file by templates.
+/// Imports the values of a `.env` file through templates.
 pub(super) fn of_file(
     client: &Client,
     file: &Path,
@@ -30,7 +30,7 @@ pub(super) fn of_file(
     print(&all, args.how(), output)
 }
 
-/// Fields of a KV path by templates.
+/// Imports the fields of a KV path through templates.
 pub(super) fn of_vault(
     client: &Client,
     path: String,
@@ -43,7 +43,7 @@ pub(super) fn of_vault(
     print(&all, args.how(), output)
 }
 
-/// What became of each value, or would.
+/// Prints the actual or planned result for each value.
 fn print(all: &[Imported], how: ImportHow, output: &mut Output) -> Result<(), CliError> {
     if output.is_json() {
         return Ok(output.document(&all)?);

@@ -13,7 +13,7 @@ use super::key_args::{KeyCommand, PassphraseArgs};
 use super::output::{Output, Progress, Unit, or_dash};
 use super::value::{self, ValueError};
 
-/// How often progress is asked for.
+/// The interval between progress queries.
 const POLL: Duration = Duration::from_millis(250);
 
 pub(super) fn key(client: &Client, command: KeyCommand, output: &mut Output) -> Result<(), CliError> {
@@ -108,7 +108,7 @@ fn rotate(
     no_wait: bool,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    // Before the passphrases are asked for: there is time to stop.
+    // Print this before asking for the passphrases, so that the user can stop.
     output.warning(
         "backups made before now open only with a copy of the old root.key, which is overwritten: keep a copy",
     )?;
@@ -143,12 +143,12 @@ fn rotate(
             tell_recovery(output, key.slot, &key.recovery_key)?;
         }
     }
-    // Seen before the waiting begins.
+    // Flush before waiting, so that the user sees the output.
     output.finish()?;
     if no_wait { Ok(()) } else { wait(client, output) }
 }
 
-/// Ends with an error where what was removed is still in the database's files.
+/// Returns an error if removed data is still present in the database files.
 fn erased(keys: &KeyView) -> Result<(), CliError> {
     keys.unerased.clone().map_or(Ok(()), |reason| Err(CliError::Unfinished(reason)))
 }
@@ -176,7 +176,7 @@ fn has_taken_over(client: &Client, progress: &Progress) -> Result<bool, CliError
     }
 }
 
-/// 32 bytes, from a file or standard input (`-`).
+/// Reads 32 bytes from a file or standard input (`-`).
 fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, ValueError> {
     let failed = |source| ValueError::File { path: path.to_owned(), source };
     let mut bytes = Zeroizing::new(Vec::with_capacity(64));

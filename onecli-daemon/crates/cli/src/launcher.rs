@@ -1,4 +1,4 @@
-//! `onecli launcher`: starts agents for users who are not root. Run by the service manager.
+//! `onecli launcher`: starts agents for users other than root. Run by the service manager.
 
 use jiff::Timestamp;
 use onecli_api::{Refusals, Session, SessionRequest, routes};
@@ -11,10 +11,10 @@ use super::client::Client;
 use super::output::complain;
 use super::user::agents_dir;
 
-/// Characters of a host that are shown: the longest DNS name has 253.
+/// The number of characters of a host to show. The longest DNS name has 253.
 const LONGEST_HOST: usize = 100;
 
-/// Serves until it is ended.
+/// Serves until the process is stopped.
 pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
     let path = args.listen.unwrap_or_else(|| onecli_launch::beside(client.socket()));
     let rules = Rules { users: args.users, agents: agents_dir() };
@@ -53,7 +53,8 @@ pub(super) fn work(
     worker::serve(wire, caller, rules, (&ask, &refused), authorised);
 }
 
-/// What the agent was refused since then. Nothing, if the daemon does not answer: the command has ended, whatever it was refused.
+/// Returns the agent's refusals since the given time; `None` if the daemon does not respond. The command has already
+/// ended, so a failure here has no other effect.
 fn refused(client: &Client, agent: &str, since: Timestamp, uid: u32) -> Option<String> {
     let agent: AgentName = agent.parse().ok()?;
     let since = Timestamp::from_millisecond(since.as_millisecond()).ok()?;
@@ -61,7 +62,8 @@ fn refused(client: &Client, agent: &str, since: Timestamp, uid: u32) -> Option<S
     (!refusals.targets.is_empty()).then(|| summary(&agent, since, &refusals))
 }
 
-/// The agent chose the hosts: they are escaped, cut, and in no command that a person may paste.
+/// Formats the refusals. The agent chose the hosts, so they are escaped, shortened, and never part of a command to
+/// paste.
 fn summary(agent: &AgentName, since: Timestamp, refusals: &Refusals) -> String {
     let mut lines = vec![format!("agent '{agent}' was refused:")];
     lines.extend(refusals.targets.iter().map(|target| {
@@ -77,7 +79,7 @@ fn summary(agent: &AgentName, since: Timestamp, refusals: &Refusals) -> String {
     lines.join("\n")
 }
 
-/// The daemon's word on whether `caller` may.
+/// Asks the daemon whether `caller` may run the agent.
 fn ask(client: &Client, subject: &Subject, caller: &Caller) -> Result<Permission, String> {
     let agent: AgentName = subject.agent.parse().map_err(|error| format!("{error}"))?;
     let Caller { uid, gid, cgroup } = caller.clone();

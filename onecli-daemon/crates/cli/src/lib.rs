@@ -1,4 +1,4 @@
-//! The `onecli` command: talks to the daemon over its admin socket, and starts agents.
+//! The `onecli` command: communicates with the daemon over its admin socket, and starts agents.
 
 #![forbid(unsafe_code)]
 
@@ -79,16 +79,16 @@ use client::{Client, ClientError};
 use output::{Output, Report, complain};
 use recipe_args::RecipeCommand;
 
-/// How long `status` and `doctor` wait for an answer.
+/// The time that `status` and `doctor` wait for a response.
 const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
-    /// The daemon was not there, or said no.
+    /// The daemon was not available or refused the request.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The command line is right in form, but says too little.
+    /// The command line parses but is incomplete.
     #[error("{0}")]
     Usage(String),
     /// A value could not be read.
@@ -103,30 +103,30 @@ enum CliError {
     /// A file for a container could not be written.
     #[error(transparent)]
     Env(#[from] env::EnvError),
-    /// What the host trusts could not be changed.
+    /// The host's trust store could not be changed.
     #[error(transparent)]
     Trust(#[from] trust::TrustError),
-    /// A file could not be written, or a program not be started.
+    /// A file could not be written, or a program could not be started.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Under way, but not done.
+    /// The operation has started but has not finished.
     #[error("{0}")]
     Unfinished(String),
-    /// The audit log is not as it was written.
+    /// The audit log was modified.
     #[error("the audit log is NOT as it was written\n{}", describe(.0))]
     NotVerified(Box<Findings>),
     /// A file of the audit log could not be read.
     #[error(transparent)]
     Audit(AuditError),
-    /// Our output could not be written.
+    /// The output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
-    /// What the daemon sent is not what this version understands.
+    /// This version does not understand the daemon's response.
     #[error("cannot read the daemon's answer: {0}\nhelp: {help}", help = client::SAME_VERSION)]
     Answer(#[from] serde_json::Error),
 }
@@ -151,7 +151,7 @@ impl CliError {
         }
     }
 
-    /// A word for programs.
+    /// Returns the machine-readable code.
     fn code(&self) -> &'static str {
         match self {
             CliError::Usage(_) => "usage",
@@ -177,13 +177,13 @@ impl CliError {
         }
     }
 
-    /// The reader of our output went away, as `head` does: nothing to complain about.
+    /// Returns whether the reader of the output has exited, as `head` does. That is not an error.
     fn is_closed_pipe(&self) -> bool {
         matches!(self, CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 
-/// The definition of this command line, for what is made from it: completion scripts and manual pages.
+/// Returns the definition of this command line, for completion scripts and manual pages.
 pub fn definition() -> clap::Command {
     Args::command()
 }
@@ -218,7 +218,7 @@ fn describe(found: &Findings) -> String {
     text
 }
 
-/// The command by which `doctor` starts itself in an agent's cgroup.
+/// The command with which `doctor` starts itself in an agent's cgroup.
 const PROBE: &str = "self-test-probe";
 
 /// Runs the command of this process's arguments.
@@ -238,7 +238,7 @@ pub fn main() -> ExitCode {
     };
     args.color.write_global();
     let client = match args.command {
-        // They are asked when something is wrong.
+        // These commands are used to diagnose a fault, so they time out early.
         Command::Status | Command::Doctor(_) => Client::patient(args.socket, SHORT_PATIENCE),
         _ => Client::new(args.socket),
     };
@@ -266,7 +266,7 @@ pub fn main() -> ExitCode {
         Ok(is_well) => u8::from(!is_well),
         Err(error) if error.is_closed_pipe() => 0,
         Err(error) => {
-            // What was printed comes first.
+            // Flush the output before the error.
             let _ = output.finish();
             error.report().print(output.is_json());
             error.exit_code()
@@ -275,7 +275,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Prints help, the version, or why the command line is not understood.
+/// Prints help, the version, or the error of a command line that does not parse.
 fn refuse(refused: &clap::Error, arguments: &[OsString]) -> u8 {
     color_of(arguments).write_global();
     let is_run = names_run(arguments);
@@ -293,7 +293,7 @@ fn refuse(refused: &clap::Error, arguments: &[OsString]) -> u8 {
     }
 }
 
-/// What `--color` says, also in a command line that is not understood.
+/// Returns the value of `--color`, even from a command line that does not parse.
 fn color_of(arguments: &[OsString]) -> colorchoice_clap::Color {
     let mut color = colorchoice_clap::Color::default();
     let mut words =
@@ -307,8 +307,8 @@ fn color_of(arguments: &[OsString]) -> colorchoice_clap::Color {
     color
 }
 
-/// Whether `--json` stands before the end of options. A program that `run` starts may have such an option, too: after
-/// `run`, only options count that follow it directly.
+/// Returns whether `--json` occurs before the end of options. A program started by `run` may have the same option, so
+/// after `run` only the options that directly follow it count.
 fn asks_for_json(arguments: &[OsString]) -> bool {
     let words = arguments.iter().skip(1).take_while(|word| *word != "--");
     if !names_run(arguments) {
@@ -324,7 +324,7 @@ fn asks_for_json(arguments: &[OsString]) -> bool {
         .any(|word| word == "--json")
 }
 
-/// Asks what standard input says, and prints the answer.
+/// Sends the request from standard input, and prints the response.
 fn probe(address: SocketAddr) -> io::Result<()> {
     let mut request = Vec::new();
     io::stdin().lock().read_to_end(&mut request)?;
@@ -333,7 +333,7 @@ fn probe(address: SocketAddr) -> io::Result<()> {
 
 fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<(), CliError> {
     match command {
-        // Handled before: they have exit codes of their own.
+        // Handled earlier, because they have their own exit codes.
         Command::Run(_) | Command::Launcher(_) | Command::Doctor(_) | Command::SelfTestProbe { .. } => Ok(()),
         Command::Agent(command) => match command {
             AgentCommand::Add(args) => agent::add(client, args, output),
@@ -401,7 +401,8 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
     }
 }
 
-/// Is `run` the command? Its usage errors have an exit code of their own, so that they are not taken for CMD's.
+/// Returns whether the command is `run`. Its usage errors have a distinct exit code, so that they are not mistaken for
+/// those of CMD.
 fn names_run(arguments: &[OsString]) -> bool {
     let mut words = arguments.iter().skip(1);
     while let Some(word) = words.next() {

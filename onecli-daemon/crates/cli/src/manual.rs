@@ -1,4 +1,4 @@
-//! Manual pages, from the command line.
+//! Manual pages, generated from the command line.
 
 use std::fs;
 use std::io;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-/// What `activity_id` of HTTP Activity and `http_method` have a value for.
+/// Methods for which `activity_id` of HTTP Activity and `http_method` have a value.
 const METHODS: [(&str, &str); 9] = [
     ("CONNECT", "Connect"),
     ("DELETE", "Delete"),
@@ -16,11 +16,12 @@ const METHODS: [(&str, &str); 9] = [
     ("TRACE", "Trace"),
     ("PATCH", "Patch"),
 ];
-/// `activity_id` of everything else.
+/// The `activity_id` of everything else.
 const OTHER: u32 = 99;
 
-/// HTTP Activity (4002), or a Base Event (0) where a record tells of no request: of the log itself, of what an administrator
-/// did. Both with the profiles `security_control` and `host`. The record as it is stands in `unmapped`.
+/// Converts a record to HTTP Activity (4002), or to a Base Event (0) if it describes no request, such as an
+/// administrator's action. Both have the profiles `security_control` and `host`. `unmapped` contains the original
+/// record.
 pub(super) fn ocsf(record: Map<String, Value>) -> Value {
     let text = |name: &str| record.get(name).and_then(Value::as_str);
     let number = |name: &str| record.get(name).and_then(Value::as_u64);
@@ -90,7 +91,7 @@ pub(super) fn ocsf(record: Map<String, Value>) -> Value {
     }
     prune(&mut event);
     if let Value::Object(event) = &mut event {
-        // All that OCSF has no name for, and what it would round.
+        // Everything for which OCSF has no name, and values that it would round.
         event.insert("unmapped".to_owned(), Value::Object(record));
     }
     event
@@ -105,7 +106,7 @@ fn endpoint(host: Option<&str>, port: Option<u64>) -> Value {
     }
 }
 
-/// What OCSF takes for one: an agent may have asked for anything.
+/// Returns whether OCSF accepts the text as a hostname. An agent may have requested any text.
 fn is_hostname(host: &str) -> bool {
     let label = |label: &str| {
         let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -118,7 +119,7 @@ fn milliseconds(time: Option<&str>) -> i64 {
     time.and_then(|time| time.parse::<jiff::Timestamp>().ok()).map_or(0, jiff::Timestamp::as_millisecond)
 }
 
-/// Takes out what is not known.
+/// Removes unknown values.
 fn prune(value: &mut Value) {
     if let Value::Object(object) = value {
         object.values_mut().for_each(prune);

@@ -1,7 +1,8 @@
-//! All that the CLI prints: JSON for programs, aligned tables for people.
+//! All output of the CLI: JSON for programs, aligned tables for people.
 //!
-//! Agents choose some of what is shown: paths, hosts, process names, file names. So no character that drives a terminal or
-//! misleads the eye (controls, C1 controls, direction overrides, invisible characters) leaves unescaped.
+//! Agents choose part of the displayed text: paths, hosts, process names, file names. Characters that control a
+//! terminal or mislead a reader are therefore always escaped: controls, C1 controls, direction overrides, invisible
+//! characters.
 
 mod progress;
 mod report;
@@ -22,12 +23,12 @@ use terminal_size::{Width, terminal_size_of};
 
 use style::{BAD, GOOD, HEADING, WARNING, shows_colors};
 
-/// Standard output. Errors come back to the caller, because a closed pipe is no failure.
+/// Standard output. The caller handles write errors, because a closed pipe is not a failure.
 pub(super) struct Output {
     json: bool,
     is_terminal: bool,
     has_colors: bool,
-    /// Columns of the terminal.
+    /// The number of columns of the terminal.
     width: Option<u16>,
     out: Box<dyn Write>,
 }
@@ -44,28 +45,28 @@ impl Output {
         }
     }
 
-    /// Whether the output is for programs.
+    /// Returns whether the output is JSON.
     pub(super) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether a person sees the output as it is printed.
+    /// Returns whether the output is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.is_terminal
     }
 
-    /// One JSON document.
+    /// Prints one JSON document.
     pub(super) fn document(&mut self, document: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_string_pretty(document)?;
         writeln!(self.out, "{}", printable_json(&text))
     }
 
-    /// A line for people, or several: a line break in `text` is the CLI's own.
+    /// Prints one or several lines of text. A line break in `text` comes from the CLI itself.
     pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         text.split('\n').try_for_each(|line| writeln!(self.out, "{}", printable(line)))
     }
 
-    /// One record of the audit log, as JSON or CSV. Programs get the bytes that the log holds.
+    /// Prints one audit record, as JSON or CSV. Programs get exactly the bytes in the log.
     pub(super) fn record(&mut self, line: &[u8]) -> io::Result<()> {
         if self.is_terminal {
             return self.line(&String::from_utf8_lossy(line.trim_ascii_end()));
@@ -74,19 +75,19 @@ impl Output {
         self.out.write_all(b"\n")
     }
 
-    /// A warning on standard error, apart from what a program may read.
+    /// Prints a warning on standard error, separate from output for programs.
     #[expect(clippy::unused_self, reason = "all that is printed goes through this type")]
     pub(super) fn warning(&mut self, text: &str) -> io::Result<()> {
         report::warning(text)
     }
 
-    /// A completion script. Nothing in it comes from outside of this program.
+    /// Prints a completion script. All of it comes from this program.
     pub(super) fn script(&mut self, script: &[u8]) -> io::Result<()> {
         self.out.write_all(script.trim_ascii_end())?;
         self.out.write_all(b"\n")
     }
 
-    /// A table with a heading. On a terminal, cells wrap so that it is no wider than the terminal.
+    /// Prints a table with a heading. On a terminal, cells wrap so that the table fits its width.
     pub(super) fn table<const N: usize>(
         &mut self,
         heading: [&str; N],
@@ -95,7 +96,7 @@ impl Output {
         self.table_of(self.width, heading, rows)
     }
 
-    /// A table that is never wider than `width` columns.
+    /// Prints a table that is at most `width` columns wide.
     pub(super) fn table_within<const N: usize>(
         &mut self,
         width: u16,
@@ -120,7 +121,7 @@ impl Output {
         Ok(())
     }
 
-    /// A line of cells in columns of fixed width, for what comes in one by one.
+    /// Prints a row of cells in columns of fixed width, for data that arrives one row at a time.
     pub(super) fn cells<const N: usize>(
         &mut self,
         cells: &[String; N],
@@ -130,7 +131,7 @@ impl Output {
         self.out.write_all(aligned(cells.each_ref().map(String::as_str), widths).as_bytes())
     }
 
-    /// Names and what they are, one per line; what is empty is left out.
+    /// Prints names and values, one pair per line. Empty values are left out.
     pub(super) fn fields(&mut self, fields: &[(&str, String)]) -> io::Result<()> {
         let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
         for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
@@ -139,7 +140,7 @@ impl Output {
         Ok(())
     }
 
-    /// A check with its status, and the fix below. `width` is that of the longest name.
+    /// Prints a check with its status, and its fix below. `width` is the width of the longest name.
     pub(super) fn check(&mut self, check: &Check, width: usize) -> io::Result<()> {
         let (status, style) = match check.status {
             CheckStatus::Ok => ("OK", GOOD),
@@ -155,18 +156,18 @@ impl Output {
         }
     }
 
-    /// A point in time for people, in relation to now. JSON has the point itself.
+    /// Formats a time relative to now. JSON output contains the exact time.
     #[expect(clippy::unused_self, reason = "all that is printed goes through this type")]
     pub(super) fn time(&self, time: Timestamp) -> String {
         time::relative(time, SystemClock.now())
     }
 
-    /// The same; `-` where there is none.
+    /// Formats a time like [`Output::time`]; `-` if there is none.
     pub(super) fn time_or_dash(&self, time: Option<Timestamp>) -> String {
         time.map_or_else(|| "-".to_owned(), |time| self.time(time))
     }
 
-    /// Sends what is buffered on its way.
+    /// Flushes the output.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -188,12 +189,12 @@ fn aligned<const N: usize>(cells: [&str; N], widths: &[usize; N]) -> String {
     line
 }
 
-/// `-` where there is nothing.
+/// Formats a value; `-` if there is none.
 pub(super) fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
 }
 
-/// Joined by commas; `none` where there is nothing.
+/// Joins items with commas; returns `none` if there are none.
 pub(super) fn joined<T: ToString>(items: impl IntoIterator<Item = T>, none: &str) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     if items.is_empty() { none.to_owned() } else { items.join(", ") }
@@ -212,7 +213,7 @@ mod tests {
         assert_eq!(aligned(["äöüß", ""], &widths), "äöüß\n");
     }
 
-    /// Shared with an [`Output`] under test.
+    /// A buffer shared with an [`Output`] under test.
     #[derive(Clone, Default)]
     struct Captured(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
 

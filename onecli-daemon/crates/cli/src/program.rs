@@ -1,11 +1,11 @@
-//! Programs of the host that a command needs, run to their end.
+//! Host programs that a command runs to completion.
 
 use std::process::{Command, Stdio};
 
-/// Runs `program` with nothing on its standard input, looked up where the system keeps its own.
+/// Runs `program` with empty standard input, found in the system's program directories.
 ///
 /// # Errors
-/// Why it could not be started, or what it wrote to its standard error.
+/// Why it could not be started, or its standard error.
 pub(super) fn run(program: &str, args: &[&str]) -> Result<(), String> {
     let output = Command::new(program)
         .args(args)

@@ -8,7 +8,7 @@ use super::CliError;
 use super::client::Client;
 use super::output::{Output, joined};
 
-/// Prints agents that run now.
+/// Prints the agents that run now.
 pub(super) fn ps(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let running: Vec<RunningAgent> = client.get(routes::RUNNING)?;
     if output.is_json() {
@@ -35,14 +35,14 @@ pub(super) fn ps(client: &Client, output: &mut Output) -> Result<(), CliError> {
 
 fn nothing(client: &Client, output: &mut Output) -> Result<(), CliError> {
     output.line("no agent has a process in its cgroup, or a connection to the daemon")?;
-    // Members of 'onecli-audit' may ask for the status, too.
+    // Members of 'onecli-audit' may read the status as well.
     if let Transparent::Off { .. } = client.get::<Status>(routes::STATUS)?.transparent {
         output.line("connections are not redirected on this host ('onecli status'), so agents' processes are in no cgroup")?;
     }
     Ok(())
 }
 
-/// The user's name; its number where it has none.
+/// Returns the user's name, or the uid if there is no name.
 fn user(uid: u32) -> String {
     let named = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     named.map_or_else(|| uid.to_string(), |user| user.name)

@@ -23,10 +23,10 @@ struct Planned {
 }
 
 impl Application {
-    /// Those of `recipe`, with hosts that the administrator names.
+    /// Plans the rules of `recipe`, with the hosts that the administrator names.
     ///
     /// # Errors
-    /// Hosts are missing, or are not used.
+    /// Hosts are missing or not used.
     pub(super) fn new(recipe: RecipeName, hosts: &[String]) -> Result<Application, CliError> {
         let recipe = recipe.recipe();
         if recipe.needs_hosts() == hosts.is_empty() {
@@ -81,11 +81,11 @@ fn add(client: &Client, agent: &AgentName, terms: &Terms) -> Result<RuleView, Cl
     Ok(client.post(routes::RULES, &RuleAdd { agent: Some(agent.clone()), terms: terms.clone() })?)
 }
 
-/// A recipe whose rules an agent has.
+/// A recipe whose rules the agent has.
 pub(super) struct Applied {
     recipe: &'static Recipe,
     agent: AgentName,
-    /// Each rule, and whether it was added or found.
+    /// Each rule, and whether it was added or already existed.
     rules: Vec<(&'static str, RuleView)>,
 }
 

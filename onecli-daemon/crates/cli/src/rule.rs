@@ -102,7 +102,7 @@ fn add(client: &Client, args: RuleAddArgs, output: &mut Output) -> Result<(), Cl
         rate: args.rate.clone(),
         tunnel: args.tunnel,
     };
-    // All are checked before the first is stored.
+    // Check all rules before storing the first one.
     let terms: Vec<Terms> = hosts
         .into_iter()
         .map(|host| Terms::try_from(text(host)).map_err(|error| CliError::Usage(error.to_string())))
@@ -160,7 +160,7 @@ fn remove(client: &Client, id: RuleId, output: &mut Output) -> Result<(), CliErr
     Ok(output.line(&format!("removed rule {id}: {}", sentence(&removed)))?)
 }
 
-/// As `rule add --port` takes it.
+/// Formats the port as `rule add --port` accepts it.
 fn port(rule: &RuleView) -> String {
     rule.port.map_or_else(|| "*".to_owned(), |port| port.to_string())
 }
@@ -182,7 +182,7 @@ pub(super) fn sentence(rule: &RuleView) -> String {
     )
 }
 
-/// What an agent would need, as commands that can be run.
+/// Prints the rules that an agent would need, as commands that can be run.
 pub(super) fn learn(
     client: &Client,
     name: &AgentName,
@@ -213,7 +213,7 @@ pub(super) fn learn(
     Ok(())
 }
 
-/// A comment that says why, and the command: commented out where there is doubt.
+/// Returns a comment with the reason, and the command. The command is commented out if it is doubtful.
 fn lines(agent: &AgentName, learned: &LearnedRule) -> [String; 2] {
     let LearnedRule { count, code, doubt, rule } = learned;
     let (times, command) = (if *count == 1 { "once" } else { "times" }, command(agent, rule));
@@ -229,7 +229,7 @@ fn lines(agent: &AgentName, learned: &LearnedRule) -> [String; 2] {
     }
 }
 
-/// The command line that adds a rule. Every part of it but patterns is made of letters, digits, `.`, `-`, `:` and `/`.
+/// Returns the command that adds a rule. All parts except patterns consist of letters, digits, `.`, `-`, `:` and `/`.
 pub(super) fn command(agent: &AgentName, rule: &RuleText) -> String {
     let mut words = format!("onecli rule add {} --agent {agent}", rule.action);
     let mut put = |option: &str, value: &str| {
@@ -252,7 +252,7 @@ pub(super) fn command(agent: &AgentName, rule: &RuleText) -> String {
     words
 }
 
-/// As a shell takes it for one word.
+/// Quotes text as one shell word.
 fn quoted(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'/' | b'_');
     if !text.is_empty() && text.bytes().all(plain) {
@@ -291,7 +291,7 @@ mod tests {
         assert!(doubtful[0].contains("of a reason"), "{doubtful:?}");
     }
 
-    /// What an agent chose is on the line that a person may paste: it stays one word.
+    /// The line to paste contains text from an agent, which must remain one word.
     #[test]
     fn commands_can_be_pasted() {
         let rule = RuleText {

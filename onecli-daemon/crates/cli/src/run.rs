@@ -1,4 +1,5 @@
-//! `onecli run`: asks the launcher for the agent's command, and stands between its terminal and the person's.
+//! `onecli run`: asks the launcher to start the agent's command, and relays between the command's terminal and the
+//! user's.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,10 +20,10 @@ use super::output::{Report, complain, joined, note};
 use super::run_dirs;
 use super::user::agents_dir;
 
-/// Exit code where the command was never started.
+/// The exit code if the command was not started.
 pub(super) const OURS: u8 = NOT_STARTED;
 
-/// Exit code where the agent finds no such command.
+/// The exit code if the agent cannot find the command.
 const NOT_FOUND: u8 = 127;
 
 /// Why the command was not started.
@@ -69,7 +70,7 @@ impl RunError {
     }
 }
 
-/// The exit code, which is the command's own if it was started.
+/// Returns the exit code, which is the command's own if it was started.
 pub(super) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
     let program = args.command.first().cloned();
     match start(client, args) {
@@ -140,7 +141,7 @@ fn start(client: &Client, mut args: RunArgs) -> Result<Ending, RunError> {
     onecli_launch::run(&wire, &request, standard, &mut |notice| note(notice)).map_err(RunError::Lost)
 }
 
-/// The one agent that the caller may run.
+/// Returns the only agent that the caller may run.
 fn only_agent(client: &Client) -> Result<AgentName, RunError> {
     let agents: Vec<AgentView> = client.get(routes::AGENTS).map_err(RunError::Agents)?;
     let mut names: Vec<AgentName> =
@@ -155,7 +156,8 @@ fn only_agent(client: &Client) -> Result<AgentName, RunError> {
     }
 }
 
-/// To the launcher. Root is its own: other users can fill the launcher's places.
+/// Connects to the launcher. Root acts as its own launcher, because other users could occupy all of the launcher's
+/// connections.
 fn connect(client: &Client) -> Result<Wire, RunError> {
     if nix::unistd::geteuid().is_root() {
         let work = |wire: &Wire, caller: &Caller| work(client, &rules(), wire, caller, &|| ());
@@ -165,12 +167,12 @@ fn connect(client: &Client) -> Result<Wire, RunError> {
     Wire::connect(&path).map_err(|source| RunError::NoLauncher { path, source })
 }
 
-/// Of root, who needs no launcher.
+/// The rules for root, who needs no launcher.
 fn rules() -> Rules {
     Rules { users: onecli_launch::worker::USERS.to_owned(), agents: agents_dir() }
 }
 
-/// umask(2) tells the old one only when it is changed.
+/// Returns the umask. umask(2) returns it only by changing it.
 fn own_umask() -> u32 {
     use nix::sys::stat::{Mode, umask};
     let own = umask(Mode::empty());
@@ -178,12 +180,12 @@ fn own_umask() -> u32 {
     own.bits()
 }
 
-/// Ends as the command did, so that whoever waits for us sees the same; with 128 and the signal's number, as a shell
-/// says it, where that does not end us.
+/// Ends this process with the command's signal, so that the parent sees the same result. If the signal does not end it,
+/// returns 128 plus the signal number, like a shell.
 fn die_of(signal: i32) -> u8 {
     let code = u8::try_from(128 + signal).unwrap_or(OURS);
     let Ok(signal) = Signal::try_from(signal) else { return code };
-    // The core, if any, is the command's.
+    // A core dump, if there is one, is the command's.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     onecli_launch::default_action(signal);
     let _ = SigSet::from(signal).thread_unblock();

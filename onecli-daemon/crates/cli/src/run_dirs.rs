@@ -1,4 +1,4 @@
-//! The directories that `onecli run` hands over, opened as the caller.
+//! The directories that `onecli run` passes to the agent, opened as the caller.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,20 @@ use onecli_sys::trusted;
 
 use super::args::RunArgs;
 
-/// What is handed over.
+/// The directories to pass.
 pub(super) struct Directories {
-    /// How the first one was asked for.
+    /// How the caller selected the project directory.
     pub(super) project: Project,
-    /// The directory that the command starts in.
+    /// The directory in which the command starts.
     pub(super) start: File,
-    /// What is shared besides, and whether the agent may change it.
+    /// The other shared directories, and whether the agent may change them.
     pub(super) shares: Vec<(File, bool)>,
 }
 
-/// Opens them.
+/// Opens the directories.
 ///
 /// # Errors
-/// Which one cannot be handed over, and why.
+/// The directory that cannot be passed, and the reason.
 pub(super) fn open(args: &RunArgs) -> Result<Directories, String> {
     let here = Here::find();
     let (project, start) = match &args.dir {
@@ -42,8 +42,8 @@ pub(super) fn open(args: &RunArgs) -> Result<Directories, String> {
     Ok(Directories { project, start, shares })
 }
 
-/// The directories of a recipe that exist in the caller's home. It leaves out those behind a link that root did not make:
-/// another program may have made that link to share a different directory.
+/// Returns the directories of a recipe that exist in the caller's home. Directories behind a link that root did not
+/// create are left out: another program may have created the link to share a different directory.
 pub(super) fn of_recipe(recipe: &Recipe) -> Vec<PathBuf> {
     let Some(home) = std::env::home_dir() else { return Vec::new() };
     let paths = recipe.share.iter().filter_map(|dir| dir.strip_prefix("~/")).map(|dir| home.join(dir));
@@ -53,7 +53,7 @@ pub(super) fn of_recipe(recipe: &Recipe) -> Vec<PathBuf> {
 /// The current directory.
 struct Here {
     physical: Option<PathBuf>,
-    /// As the shell has it, with links.
+    /// The path according to the shell, including links.
     logical: Option<PathBuf>,
 }
 
@@ -64,7 +64,7 @@ impl Here {
         Here { physical: std::env::current_dir().ok(), logical }
     }
 
-    /// Whether a link that root did not make leads here, as far as `$PWD` tells.
+    /// Returns whether a link that root did not create is part of the path in `$PWD`.
     fn project(&self) -> Project {
         let followed = |path: &PathBuf| trusted::directory(path).ok().map(|(_, physical)| physical);
         let linked = self.logical.as_ref().is_some_and(|path| followed(path) != self.physical);
@@ -74,13 +74,13 @@ impl Here {
     fn open() -> Result<File, String> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let open = |flags| File::options().read(true).custom_flags(libc::O_DIRECTORY | flags).open(".");
-        // One that cannot be read can still be started in.
+        // A command can start even in a directory that cannot be read.
         let opened = open(0).or_else(|_| open(libc::O_PATH));
         opened.map_err(|error| format!("cannot open the current directory: {error}"))
     }
 
-    /// Opens a directory that an option names. A relative path counts from where the shell says that we are: a link on
-    /// that way counts, too.
+    /// Opens a directory that an option names. A relative path starts at the shell's directory, and links in that
+    /// directory's path count as well.
     fn follow(&self, option: &str, path: &Path) -> Result<(File, PathBuf), String> {
         let base = self.logical.as_ref().or(self.physical.as_ref());
         let absolute = base.map_or_else(|| path.to_owned(), |base| base.join(path));

@@ -120,7 +120,7 @@ pub(super) fn rotate(
     Ok(rotated.warnings.iter().try_for_each(|warning| output.warning(warning))?)
 }
 
-/// Says what became of the replaced value.
+/// Prints whether the replaced value is retained.
 pub(super) fn kept(secret: &SecretView, output: &mut Output) -> Result<(), CliError> {
     let name = &secret.name;
     let text = match secret.previous_until {
@@ -187,7 +187,7 @@ fn methods(secret: &SecretView) -> String {
     joined(Vec::<String>::from(secret.methods.clone()), "all")
 }
 
-/// What is kept of the value before. Only what a rollback would restore is promised.
+/// Describes the retained previous value. The text promises only values that a rollback would restore.
 fn previous(secret: &SecretView, output: &Output) -> String {
     match (secret.previous_until, secret.masked_until) {
         (Some(until), _) => format!("kept; erased {}", output.time(until)),

@@ -1,4 +1,4 @@
-//! `onecli secret add`: where a credential goes, how it is placed, and what it is.
+//! `onecli secret add`: destinations, placement and kind of a credential.
 
 use clap::{ArgGroup, Args as ClapArgs};
 use onecli_api::EnvNames;
@@ -11,7 +11,7 @@ use onecli_model::{
 
 use super::args::ValueArgs;
 
-/// What says how the credential is placed: one of these at least.
+/// The options that determine the placement. At least one is required.
 fn how() -> ArgGroup {
     ArgGroup::new("how").required(true).multiple(true).args([
         "template",
@@ -160,7 +160,7 @@ pub(super) struct SecretAddArgs {
     pub(super) value: ValueArgs,
 }
 
-/// Where a secret goes and what it is, as the daemon takes it.
+/// The destinations and properties of a secret, in the form that the daemon accepts.
 pub(super) struct Resolved {
     pub(super) host: HostSet,
     pub(super) port: u16,
@@ -172,10 +172,10 @@ pub(super) struct Resolved {
 }
 
 impl SecretAddArgs {
-    /// Puts template and options together; an option wins.
+    /// Combines template and options. Options take precedence.
     ///
     /// # Errors
-    /// A sentence about what is missing or does not go together.
+    /// A sentence about missing or conflicting options.
     pub(super) fn resolve(&self) -> Result<Resolved, String> {
         let template = self.template.map(|choice| choice.template.template());
         let narrow = self.template.and_then(|choice| choice.narrow);
@@ -209,7 +209,7 @@ impl SecretAddArgs {
         let placement = match (placement, template) {
             (Some(placement), _) => placement,
             (None, Some(template)) => template.placement.clone(),
-            // A token, minted or not.
+            // A token, whether minted or not.
             (None, None) => Placement::bearer(),
         };
         let env = match (&self.env, template) {
@@ -239,7 +239,7 @@ impl SecretAddArgs {
         Ok(Resolved { host: hosts.into_iter().collect(), port, methods, paths, placement, profile, env })
     }
 
-    /// Where the value is, where it is not given.
+    /// Returns the external source of the value, if the value is not given.
     fn source(&self) -> Option<Source> {
         let file = || self.file.clone().map(Source::File);
         let exec = || self.exec.clone().map(Source::Exec);
@@ -282,7 +282,7 @@ pub(super) fn parse_scope(text: &str) -> Result<Placement, PlacementError> {
     Placement::sigv4(text, Vec::new())
 }
 
-/// `APP:INSTALLATION`.
+/// Parses `APP:INSTALLATION`.
 fn parse_app(text: &str) -> Result<(String, u64), String> {
     let bad = || {
         format!("'{text}': write APP:INSTALLATION, the app's id or client id and the installation's number")
@@ -296,13 +296,13 @@ fn parse_app(text: &str) -> Result<(String, u64), String> {
     }
 }
 
-/// As [`parse_host_and_port`], with port 443 where none is named.
+/// Parses like [`parse_host_and_port`], with default port 443.
 pub(super) fn parse_host(text: &str) -> Result<(HostPattern, u16), String> {
     let (host, port) = parse_host_and_port(text)?;
     Ok((host, port.unwrap_or(443)))
 }
 
-/// `HOST[:PORT]`, or a URL of the host, which names a port by its scheme. The host may be a pattern.
+/// Parses `HOST[:PORT]` or a URL, whose scheme implies a port. The host may be a pattern.
 pub(super) fn parse_host_and_port(text: &str) -> Result<(HostPattern, Option<u16>), String> {
     let (text, default_port) = authority_in(text)?;
     let (host, port) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
@@ -326,7 +326,7 @@ pub(super) fn parse_host_and_port(text: &str) -> Result<(HostPattern, Option<u16
     Ok((host.parse().map_err(|error| format!("{error}"))?, port))
 }
 
-/// Takes a URL apart: host with port, and the port that its scheme stands for. Other text has no scheme.
+/// Splits a URL into host with port, and the port that its scheme implies. Other text has no scheme.
 fn authority_in(text: &str) -> Result<(&str, Option<u16>), String> {
     let Some((scheme, rest)) = text.split_once("://") else { return Ok((text, None)) };
     let port = match scheme.to_ascii_lowercase().as_str() {

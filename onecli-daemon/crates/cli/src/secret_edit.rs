@@ -28,7 +28,8 @@ pub(super) fn run(client: &Client, args: &SecretEditArgs, output: &mut Output) -
     print(&edited, output)
 }
 
-/// Sends a change. Asks the person at the terminal for the value where the daemon wants it, and before a kept value is erased.
+/// Sends a change. Asks the user for the value if the daemon requires it, and for confirmation before a retained value
+/// is erased.
 fn send(
     client: &Client,
     args: &SecretEditArgs,
@@ -46,7 +47,7 @@ fn send(
             other => return other,
         };
         match refused.code.as_str() {
-            // What a script's standard input holds is perhaps meant for another command.
+            // A script's standard input may belong to another command.
             VALUE_REQUIRED if change.value.is_none() && std::io::stdin().is_terminal() => {
                 output.warning(&refused.message)?;
                 change.value = Some(value::read(&args.value)?);
@@ -60,7 +61,7 @@ fn send(
     }
 }
 
-/// Asks before a kept value is erased.
+/// Asks before a retained value is erased.
 fn agree(refused: &ErrorDetail, output: &mut Output) -> Result<(), CliError> {
     output.warning(&format!("{}; {}", refused.message, refused.hint))?;
     Ok(confirm("Erase the kept value?", "--force", false)?)

@@ -1,4 +1,4 @@
-//! `onecli secret edit`: what changes.
+//! `onecli secret edit`: the options of a change.
 
 use clap::{ArgGroup, Args as ClapArgs};
 use onecli_api::{EnvNames, SecretEdit};
@@ -81,10 +81,10 @@ pub(super) struct SecretEditArgs {
 }
 
 impl SecretEditArgs {
-    /// The change, without a value, of this version.
+    /// Returns the change to this version, without a value.
     ///
     /// # Errors
-    /// A sentence about what does not go together.
+    /// A sentence about conflicting options.
     pub(super) fn change(&self, version: u32) -> Result<SecretEdit, String> {
         let port = self.hosts.first().map(|(_, port)| *port);
         if self.hosts.iter().any(|(_, other)| Some(*other) != port) {

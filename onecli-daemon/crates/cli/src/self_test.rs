@@ -1,5 +1,5 @@
-//! The end-to-end part of `onecli doctor`: an agent, a secret and a service that last as long as the command send a
-//! credential both ways, and look where it went.
+//! The end-to-end part of `onecli doctor`. A temporary agent, secret and service send a credential in both modes and
+//! check where it arrives.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -23,16 +23,15 @@ use super::probe::{from_cgroup, over_tls};
 const EXPLICIT: &str = "self-test explicit";
 const TRANSPARENT: &str = "self-test transparent";
 const TLS: &str = "self-test TLS";
-/// Agents and secrets of this test have names that begin so; the rest is the process id.
+/// The name prefix of the test's agents and secrets; the process id follows.
 const PREFIX: &str = "doctor-self-test-";
-/// How long one request may take, with all that goes before it.
+/// The time limit for one request, including its preparation.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Most of an answer that is read.
+/// The largest part of a response to read, in bytes.
 const ANSWER: u64 = 64 * 1024;
 const LOG: &str = "the daemon's log and 'onecli audit list' have more";
 
-/// Sends a credential through the explicit proxy and, as root, from an agent's cgroup; nothing of it stays but its records
-/// in the audit log.
+/// Sends a credential through the explicit proxy and, as root, from an agent's cgroup. Only its audit records remain.
 pub(super) fn self_test(client: &Client, layout: &DaemonLayout) -> Vec<Check> {
     if layout.proxied {
         return vec![Check::warn(
@@ -52,10 +51,10 @@ pub(super) fn self_test(client: &Client, layout: &DaemonLayout) -> Vec<Check> {
     }
 }
 
-/// Speaks to `address`: writes `request`, and gives what is answered until the peer closes.
+/// Writes `request` to `address`, and returns the bytes received until the peer closes.
 ///
 /// # Errors
-/// The socket's; reading and writing take [`PATIENCE`] at most.
+/// The socket's errors. Reads and writes time out after [`PATIENCE`].
 pub(super) fn ask(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = connect(address)?;
     stream.write_all(request)?;
@@ -71,7 +70,7 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// What the test is made with. Dropping it takes it back.
+/// The objects of the test. Dropping it removes them.
 struct Stage<'c> {
     client: &'c Client,
     agent: AgentName,
@@ -81,7 +80,7 @@ struct Stage<'c> {
     token: String,
     cgroup: CgroupName,
     placeholder: String,
-    /// Why the rules of this host would not let the test's requests through.
+    /// Why this host's rules would refuse the test's requests.
     refused: Option<String>,
 }
 
@@ -98,7 +97,7 @@ impl<'c> Stage<'c> {
         let secret: SecretName = name.parse().map_err(|error| broken(&error))?;
         let added: AgentToken =
             client.post(routes::AGENTS, &json!({"name": agent, "factors": Factors::TOKEN}))?;
-        // From here on it is taken back, whatever comes.
+        // From here on, dropping the value removes the objects.
         let mut stage = Stage {
             client,
             agent,
@@ -114,7 +113,7 @@ impl<'c> Stage<'c> {
         Ok(stage)
     }
 
-    /// The secret, and the way to this process's own loopback.
+    /// Adds the secret, and allows connections to this process's own loopback.
     fn allow(&mut self) -> Result<(), ClientError> {
         let (host, port) = (Ipv4Addr::LOCALHOST, self.canary.address.port());
         let value = SecretValue::new(self.value.clone().into_bytes())
@@ -208,7 +207,7 @@ impl<'c> Stage<'c> {
         .into_bytes()
     }
 
-    /// Did the credential arrive, and nothing of it come back?
+    /// Checks that the credential arrived, and that the response contains no part of it.
     fn judge(&self, name: &str, path: &str, answer: &io::Result<Vec<u8>>) -> Check {
         let answer = match answer {
             Ok(answer) => String::from_utf8_lossy(answer),
@@ -231,7 +230,7 @@ impl<'c> Stage<'c> {
         }
     }
 
-    /// Does a client that trusts the bundle trust the daemon, and is a service without TLS given nothing?
+    /// Checks that a client with the bundle trusts the daemon, and that a service without TLS receives nothing.
     fn tls(&self, proxy: SocketAddr) -> Check {
         let bundle = match self.client.get::<Ca>(routes::CA) {
             Ok(ca) => ca.bundle,
@@ -269,7 +268,7 @@ impl<'c> Stage<'c> {
         }
     }
 
-    /// A connection through the proxy to where the service is.
+    /// Opens a connection through the proxy to the service.
     fn tunnel(&self, proxy: SocketAddr) -> io::Result<TcpStream> {
         let mut stream = connect(proxy)?;
         let target = self.canary.address;
@@ -285,19 +284,19 @@ impl<'c> Stage<'c> {
 
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
-        // Nobody is left to be told here; the next doctor finds what is left.
+        // An error cannot be reported here. The next `doctor` removes leftovers.
         let _ = take_back(self.client, &self.agent, &self.secret);
     }
 }
 
-/// The agent goes with its grants and rules.
+/// Removes the agent, with its grants and rules, and the secret.
 fn take_back(client: &Client, agent: &AgentName, secret: &SecretName) -> Result<(), ClientError> {
     let agent = client.delete::<Value>(&format!("{}?{}", routes::agent(agent), routes::KILL));
     let secret = client.delete::<Value>(&routes::secret(secret));
     agent.and(secret).map(drop)
 }
 
-/// What a doctor left that was killed.
+/// Removes leftovers of a killed `doctor`.
 fn take_back_left_over(client: &Client) -> Result<(), ClientError> {
     let is_over = |name: &str| {
         let process = name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok());
@@ -320,7 +319,7 @@ fn status(answer: &str) -> Option<u16> {
     answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
 }
 
-/// A refusal in a line.
+/// Formats a refusal as one line.
 fn told(status: Option<u16>, answer: &str) -> String {
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     let message = serde_json::from_str::<Value>(body)
@@ -330,7 +329,7 @@ fn told(status: Option<u16>, answer: &str) -> String {
     status.map_or_else(|| format!("no HTTP: {message}"), |status| format!("{status}: {message}"))
 }
 
-/// A head without its body. Byte by byte: what follows is another protocol's.
+/// Reads a head without its body. It reads byte by byte, because another protocol follows.
 fn read_head(stream: &mut impl Read) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < 16 * 1024 {
@@ -341,7 +340,7 @@ fn read_head(stream: &mut impl Read) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// The service: plain HTTP on loopback, which answers with what it was sent. Ends with this value.
+/// The service: plain HTTP on loopback that responds with the received request. It stops on drop.
 struct Canary {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
@@ -361,7 +360,7 @@ impl Canary {
                     if stopped.load(SeqCst) {
                         return;
                     }
-                    // What is no HTTP gets no answer.
+                    // Input other than HTTP gets no response.
                     let _ = answer(stream, &seen);
                 }
             }
@@ -385,7 +384,7 @@ impl Drop for Canary {
 }
 
 fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) -> io::Result<()> {
-    /// First byte of a TLS record with a handshake.
+    /// The first byte of a TLS handshake record.
     const TLS_HANDSHAKE: u8 = 22;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut first = [0];

@@ -56,7 +56,7 @@ fn waiting(count: usize) -> String {
     }
 }
 
-/// Is it written, and does it reach the database?
+/// Describes whether the log is written and whether records reach the database.
 fn audit(audit: &AuditStatus) -> String {
     let mut text = match &audit.fault {
         None => "healthy".to_owned(),

@@ -1,4 +1,4 @@
-//! What `onecli doctor` tells of the CA and of what agents find of it.
+//! Checks of `onecli doctor` for the CA and for agents' access to it.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use super::client::Client;
 const BUNDLE: &str = "CA bundle";
 const CLIENTS: &str = "agent clients";
 
-/// The bundle as agents read it, and the clients of this host.
+/// Checks the bundle that agents read, and the TLS clients of this host.
 pub(super) fn surroundings(client: &Client) -> Vec<Check> {
     let bundle = match client.get::<Ca>(routes::CA) {
         Ok(ca) => bundle(&ca),
@@ -56,7 +56,7 @@ fn bundle(ca: &Ca) -> Check {
     }
 }
 
-/// The first on the way to a file that is not open to everybody.
+/// Returns the first part of the file's path that is not readable by everyone.
 fn closed(file: &Path) -> io::Result<Option<String>> {
     for place in file.ancestors() {
         let found = fs::metadata(place)?;

@@ -1,4 +1,6 @@
-//! `onecli template list | show`: what this program knows of common services. No daemon is asked.
+//! `onecli template list
+//!
+//! show`: the built-in templates of common services. The commands do not contact the daemon.
 
 use onecli_model::TemplateName;
 use onecli_model::narrow::NarrowProfile;
@@ -7,7 +9,7 @@ use onecli_model::template::Template;
 use super::CliError;
 use super::output::{Output, joined, or_dash};
 
-/// Columns of the list, also where it goes to a file.
+/// The width of the list, also in a file.
 const WIDTH: u16 = 100;
 
 pub(super) fn list(output: &mut Output) -> Result<(), CliError> {

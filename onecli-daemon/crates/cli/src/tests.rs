@@ -1,4 +1,4 @@
-//! The command line, and commands against a real admin server.
+//! Tests of the command line, and of commands against a real admin server.
 
 mod agent_set;
 mod runners;
@@ -166,7 +166,7 @@ fn usage_errors_of_run_are_known_as_such() {
     check("onecli", false);
 }
 
-/// What `run` sets itself must not be taken by a placeholder.
+/// A placeholder must not replace a variable that `run` sets itself.
 #[test]
 fn no_secret_takes_a_variable_of_runs_own() {
     let Ok(user) = LaunchUser::find("nobody") else {
@@ -232,7 +232,7 @@ fn session(client: &Client, agent: &str, user: Option<&str>) -> Result<Session, 
     client.post(&routes::agent_action(&agent.parse().unwrap(), "session"), &request)
 }
 
-/// The words that a refusal has to hold.
+/// Checks that a refusal contains the words.
 fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>, words: &[&str]) {
     let error = result.unwrap_err();
     assert_eq!(error.exit_code(), 1, "{error}");
@@ -298,7 +298,7 @@ fn agents_from_their_first_day_to_their_last() {
     let removed: AgentRemoved = client.delete(&kill).unwrap();
     assert_eq!(removed.cgroup_left.as_deref(), Some("processes do not end"));
     assert_eq!(served.host().reloads(), before + 1);
-    // What still lives there must not become the next agent of that cgroup, by default or by name.
+    // Existing processes must not become the next agent of that cgroup, with a default or an explicit name.
     let lived_in =
         &["processes live in the cgroup 'onecli-agents-a.slice'", "onecli-agents-a.slice/cgroup.kill"];
     refused(add_agent(&client, "a", |_| {}), lived_in);
@@ -461,7 +461,7 @@ fn status_ca_and_audit() {
     exported.unwrap();
     assert_eq!(seqs, [1, 2, 3, 4, 5]);
 
-    // Following: one from before, then each as it is written, until the reader has enough.
+    // Following: one earlier record, then each new one, until the reader has enough.
     let seen = RefCell::new(Vec::new());
     let query = AuditQuery { limit: 1, follow: true, ..AuditQuery::default() };
     let followed = client.lines(&format!("{}?{}", routes::AUDIT, query.to_query()), |line| {
@@ -488,7 +488,7 @@ fn a_daemon_that_is_not_there_is_exit_code_3() {
     let error = Client::new(socket.clone()).get::<Status>(routes::STATUS).unwrap_err();
     assert_eq!(error.exit_code(), 3);
     assert!(error.to_string().contains(socket.to_str().unwrap()), "{error}");
-    // Left behind by a daemon that was killed.
+    // A socket left behind by a killed daemon.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     assert_eq!(Client::new(socket).get::<Status>(routes::STATUS).unwrap_err().exit_code(), 3);
 }
@@ -504,7 +504,7 @@ fn a_peer_that_may_not_is_exit_code_4() {
     let served = Served::with_agents_root(FakeHost::redirecting(), &own);
     let error = Client::new(served.socket()).get::<Status>(routes::STATUS).unwrap_err();
     assert_eq!(error.exit_code(), 4, "{error}");
-    // The same for a request with a body that nobody reads.
+    // The same check for a request with a body that the server does not read.
     let error = add_secret(&Client::new(served.socket()), "s", None).unwrap_err();
     assert_eq!(error.exit_code(), 4, "{error}");
 }
@@ -594,8 +594,7 @@ fn a_backup_is_a_database_and_leaves_nothing_behind() {
     assert_eq!(served.host().recorded(), ["backup_taken: a copy of the store"]);
 }
 
-/// Invariant 1, as far as `Debug` and error texts can break it: whatever can hold a value or a key on its way through the
-/// admin API.
+/// Invariant 1 for `Debug` output and error texts: no type that carries a value or key through the admin API prints it.
 #[test]
 fn nothing_on_the_way_of_a_value_prints_it() {
     const OTHER: &str = "another-value-of-many";
@@ -668,7 +667,7 @@ fn nothing_on_the_way_of_a_value_prints_it() {
     let panicked = onecli_tests::panicking::unwrap_text((add.clone(), session.clone(), wire(VALUE)));
     assert!(panicked.contains("SecretAdd"), "{panicked}");
     let shown = [shown.concat(), format!("{add:?} {session:?}"), panicked];
-    // What is wrong with a request is told without what is in it.
+    // The error of an invalid request does not quote its content.
     let bodies = [
         format!(r#"{{"value":"{VALUE}"}}"#),
         format!(r#"{{"value":["{VALUE}"]}}"#),

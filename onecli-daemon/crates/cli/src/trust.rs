@@ -1,4 +1,6 @@
-//! `onecli ca install | uninstall`: the authority among those that the whole host trusts.
+//! `onecli ca install
+//!
+//! uninstall`: adds the CA to the host's trust store.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -7,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use super::program;
 
-/// The certificate's file in a system's directory of anchors.
+/// The certificate's file name in a system's directory of anchors.
 const FILE: &str = "onecli-local-ca.crt";
 
-/// A system's directory of further authorities, and the program that brings them into its bundles.
+/// A system's directory for additional CAs, and the program that adds them to its bundles.
 struct Store {
     anchors: &'static str,
     update: &'static [&'static str],
@@ -27,13 +29,13 @@ const STORES: &[Store] = &[
     Store { anchors: "/etc/ca-certificates/trust-source/anchors", update: &["update-ca-trust"] },
 ];
 
-/// Why the host's trust was not changed.
+/// Why the host's trust store was not changed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TrustError {
-    /// Only root may.
+    /// Only root may change it.
     #[error("only root changes what the whole host trusts\nhelp: use sudo")]
     NotRoot,
-    /// A system of another kind.
+    /// The system's trust store is not supported.
     #[error(
         "the directory of this system's certificate authorities is not known\nhelp: add the output of 'onecli ca export' as its manual says"
     )]
@@ -43,20 +45,20 @@ pub(super) enum TrustError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The system's program failed.
     #[error("{program} failed: {message}")]
     Program {
-        /// Which.
+        /// The program.
         program: &'static str,
-        /// What it said.
+        /// Its error output.
         message: String,
     },
 }
 
-/// Makes the whole host trust the authority; tells where its certificate is.
+/// Makes the whole host trust the CA. Returns the path of its certificate.
 pub(super) fn install(pem: &str) -> Result<PathBuf, TrustError> {
     let store = store()?;
     let path = Path::new(store.anchors).join(FILE);
@@ -71,7 +73,7 @@ pub(super) fn install(pem: &str) -> Result<PathBuf, TrustError> {
     Ok(path)
 }
 
-/// Takes it back; `None` where it was not installed.
+/// Removes the CA; `None` if it was not installed.
 pub(super) fn uninstall() -> Result<Option<PathBuf>, TrustError> {
     let store = store()?;
     let path = Path::new(store.anchors).join(FILE);

@@ -1,39 +1,39 @@
-//! What the service manager knows of a daemon that does not answer.
+//! The service manager's state of a daemon that does not respond.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// There where systemd runs the host (`sd_booted(3)`).
+/// The directory exists if systemd runs the host (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
 const UNIT: &str = "onecli-daemon.service";
-/// Begins the unit's status where the daemon says why it failed.
+/// The prefix of the unit's status text if it contains the reason of a failure.
 const FAILED: &str = "failed: ";
 
-/// State of the daemon's unit.
+/// The state of the daemon's unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum UnitState {
-    /// It runs.
+    /// The unit runs.
     Running,
-    /// It starts right now.
+    /// The unit is starting.
     Starting,
-    /// It failed, and is perhaps started again later. With the reason, where one is known.
+    /// The unit failed and may be restarted later. Contains the reason, if known.
     Failed(Option<String>),
-    /// It was stopped, or never started.
+    /// The unit was stopped or never started.
     Stopped,
 }
 
-/// How often a unit that starts right now is looked at again, and how long in between: one that fails over and over is
-/// between two attempts for a moment only, because each waiting connection starts it again.
+/// How often to query a unit that is starting, and the pause between queries. A unit that fails repeatedly is between
+/// two attempts only briefly, because each waiting connection starts it again.
 const LOOKS: u32 = 12;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Asks systemd. `None` where it does not run the host, or has no such unit.
+/// Queries systemd. `None` if systemd does not run the host, or has no such unit.
 pub(super) fn unit_state() -> Option<UnitState> {
     settled(ask, || std::thread::sleep(PAUSE))
 }
 
-/// The first state that is not [`UnitState::Starting`]; that one if no other is seen.
+/// Returns the first state other than [`UnitState::Starting`], or that state if no other occurs.
 fn settled(mut ask: impl FnMut() -> Option<UnitState>, pause: impl Fn()) -> Option<UnitState> {
     for _ in 1..LOOKS {
         match ask() {

@@ -8,34 +8,35 @@ use onecli_model::{AgentId, AgentName};
 
 use super::program;
 
-/// Where agents' homes are, in place of the default: for root, who has an environment of their own choice.
+/// The variable that overrides the directory of agents' homes. Only for root, who controls the environment.
 const AGENTS_DIR_VARIABLE: &str = "ONECLI_AGENTS_DIR";
 /// The shell of accounts without login (nologin(8)).
 pub(super) const NO_LOGIN: &str = "/usr/sbin/nologin";
-/// Longest name that useradd(8) takes.
+/// The longest name that useradd(8) accepts.
 const MAX_NAME: usize = 32;
 
-/// Why there is no user.
+/// Why a user could not be created or converted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UserError {
-    /// Only root makes users.
+    /// Only root creates users.
     #[error("only root creates or changes a user of this host\nhelp: use sudo")]
     NotRoot,
-    /// The agent's name makes no user name.
+    /// The agent's name cannot be used in a user name.
     #[error("'{0}' is too long for a user name\nhelp: give a shorter one with --user")]
     Name(String),
-    /// There is one already.
+    /// The user already exists.
     #[error(
         "there is a user '{0}' already\nhelp: leave --create-user out to use it, or name another with --user"
     )]
     Exists(String),
-    /// Its home could not be made.
+    /// The home could not be created.
     #[error("cannot make or move the user's home: {0}")]
     Home(std::io::Error),
-    /// It is not there after it was made.
+    /// The user cannot be found after it was created.
     #[error("{0}")]
     Lookup(String),
-    /// Somebody could put another directory in its place while it is moved, and have that one moved and given away.
+    /// Another user could replace the home during the move, so that root would move another directory and change its
+    /// owner.
     #[error(
         "the home {} of user '{user}' cannot be moved: others can exchange it, because {why}\n\
          help: move it below a directory that only root can write (usermod --move-home --home), then run this again",
@@ -46,7 +47,7 @@ pub(super) enum UserError {
         user: String,
         /// Its home in passwd(5).
         home: PathBuf,
-        /// By what.
+        /// The reason.
         why: String,
     },
     /// The home belongs to another user, so it is not moved.
@@ -61,33 +62,33 @@ pub(super) enum UserError {
         /// Its home in passwd(5).
         home: PathBuf,
     },
-    /// Processes run as it.
+    /// Processes run as this user.
     #[error("processes run as user '{0}'\nhelp: end them first")]
     Busy(String),
     /// A program failed.
     #[error("cannot make or change the user: {program}: {message}")]
     Program {
-        /// Which.
+        /// The program.
         program: &'static str,
-        /// What it said.
+        /// Its error output.
         message: String,
     },
 }
 
-/// The user of an agent, unless `--user` names it: `onecli-a-NAME`.
+/// Returns the default user of an agent without `--user`: `onecli-a-NAME`.
 pub(super) fn name_for(agent: &AgentName) -> Result<String, UserError> {
     let name = format!("onecli-a-{}", agent.as_str().replace('.', "_"));
     if name.len() > MAX_NAME { Err(UserError::Name(name)) } else { Ok(name) }
 }
 
-/// [Makes](create) the user of an agent, with the name that `--user` says or else the usual one.
+/// [Creates](create) the user of an agent, with the name in `--user` or the default name.
 pub(super) fn make(named: Option<String>, agent: &AgentName) -> Result<String, UserError> {
     let name = named.map_or_else(|| name_for(agent), Ok)?;
     create(&name)?;
     Ok(name)
 }
 
-/// The directory of the agents' homes.
+/// Returns the directory of the agents' homes.
 pub(super) fn agents_dir() -> AgentsDir {
     match std::env::var_os(AGENTS_DIR_VARIABLE).map(PathBuf::from) {
         Some(path) if path.is_absolute() => AgentsDir::at(path),
@@ -95,8 +96,9 @@ pub(super) fn agents_dir() -> AgentsDir {
     }
 }
 
-/// Makes a user without password and login shell, whom the launcher takes for agents. Its home in passwd(5) is empty and
-/// root's, so that no service of the host finds a file there that an agent wrote; the launcher shows the agent another.
+/// Creates a user without password and login shell, which the launcher accepts for agents. Its home in passwd(5) is an
+/// empty directory that root owns, so host services find no file there that an agent wrote. The launcher shows the
+/// agent a different home.
 pub(super) fn create(name: &str) -> Result<(), UserError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(UserError::NotRoot);
@@ -130,7 +132,7 @@ pub(super) fn create(name: &str) -> Result<(), UserError> {
     Ok(())
 }
 
-/// Takes back what [`create`] made, for an agent that was not added.
+/// Removes the user that [`create`] created, for an agent that was not added.
 pub(super) fn remove(name: &str) -> Result<(), UserError> {
     run("userdel", &[name])?;
     let agents = agents_dir();
@@ -140,7 +142,7 @@ pub(super) fn remove(name: &str) -> Result<(), UserError> {
     Ok(())
 }
 
-/// Deletes the temporary files of agents that were removed.
+/// Deletes the temporary files of removed agents.
 pub(super) fn delete_kept(present: &[AgentId]) -> Result<(), UserError> {
     let agents = agents_dir();
     for agent in agents.kept_agents().iter().filter(|agent| !present.contains(agent)) {
@@ -149,7 +151,7 @@ pub(super) fn delete_kept(present: &[AgentId]) -> Result<(), UserError> {
     Ok(())
 }
 
-/// Removes a directory of the agents', which no user but root can exchange. rm(1) takes trees of any depth.
+/// Removes a directory of an agent that only root can replace. rm(1) handles trees of any depth.
 fn delete(path: &Path) -> Result<(), UserError> {
     run("rm", &["--recursive", "--force", "--one-file-system", "--", &path.display().to_string()])
 }

@@ -1,5 +1,5 @@
-//! Reading a credential: from standard input, a file, or a prompt. Never from the command line, which every
-//! process on the host can read.
+//! Reads a credential from standard input, a file, or a prompt. Credentials never come from the command line, which
+//! every process on the host can read.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -13,13 +13,13 @@ use zeroize::Zeroizing;
 
 use super::args::ValueArgs;
 
-/// Why no value was read. Never holds it.
+/// Why no value was read. Never contains the value.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ValueError {
-    /// Standard input has no byte.
+    /// Standard input is empty.
     #[error("no value given: standard input is empty\nhelp: pipe the value in, or use --value-file FILE")]
     NoSource,
-    /// Nothing says where the passphrase is, and there is nobody to ask.
+    /// No option names a source for the passphrase, and there is no terminal for a prompt.
     #[error("no passphrase given, and there is no terminal to ask on\nhelp: use --passphrase-file FILE")]
     NoPassphrase,
     /// The file cannot be read.
@@ -27,27 +27,27 @@ pub(super) enum ValueError {
     File {
         /// The file.
         path: PathBuf,
-        /// What open(2) or read(2) said.
+        /// The error of open(2) or read(2).
         source: io::Error,
     },
     /// Standard input or the terminal cannot be read.
     #[error("cannot read the value: {0}")]
     Input(io::Error),
-    /// The prompt was answered with two different values.
+    /// The two answers at the prompt differ.
     #[error("the two values differ, so nothing was stored\nhelp: run the command again")]
     Mismatch,
-    /// Not a key.
+    /// The file does not contain a key.
     #[error("{} does not hold a key, which is 32 bytes and nothing else\nhelp: 'head -c 32 /dev/urandom' makes one", path.display())]
     NoKey {
         /// The file.
         path: PathBuf,
     },
-    /// Not a value that can be stored.
+    /// The value cannot be stored.
     #[error(transparent)]
     Bad(#[from] SecretValueError),
 }
 
-/// Past the bound of a value by more than a line end; what is longer is refused, not cut.
+/// The read limit: the largest value plus a line ending. Longer input is refused, not truncated.
 const READ_BOUND: usize = 16 * 1024 + 3;
 
 pub(super) fn read(args: &ValueArgs) -> Result<WireValue, ValueError> {
@@ -66,7 +66,7 @@ pub(super) fn read(args: &ValueArgs) -> Result<WireValue, ValueError> {
     Ok(WireValue(SecretValue::of_document(&bytes)?))
 }
 
-/// A passphrase: from a file, or standard input (`-`), or a prompt, which asks twice for a new one.
+/// Reads a passphrase from a file, standard input (`-`), or a prompt, which asks twice for a new passphrase.
 pub(super) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<WireValue, ValueError> {
     let bytes = match file {
         Some(path) if path == Path::new("-") => bounded(io::stdin().lock()).map_err(ValueError::Input)?,
@@ -93,7 +93,8 @@ fn bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-/// Asks without echo. rpassword turns Ctrl-C into SIGINT before it restores the terminal, so that signal waits until it has.
+/// Asks without echo. rpassword turns Ctrl-C into SIGINT before it restores the terminal, so the signal is delayed
+/// until the terminal is restored.
 fn hidden(question: &str) -> io::Result<Zeroizing<String>> {
     let interrupt: SigSet = [Signal::SIGINT].into_iter().collect();
     let before = interrupt.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;

@@ -26,7 +26,7 @@ pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError>
     }
 }
 
-/// The checkpoints in a file, at least one: whoever gives it means to have the log held against something.
+/// Reads the checkpoints of a file. A file without any is an error, because the user wants the log compared with it.
 fn checkpoints(file: &Path) -> Result<Vec<String>, CliError> {
     let text = std::fs::read_to_string(file).map_err(|source| {
         CliError::Usage(format!("cannot read the checkpoints in {}: {source}", file.display()))
@@ -41,8 +41,8 @@ fn checkpoints(file: &Path) -> Result<Vec<String>, CliError> {
     Ok(notes)
 }
 
-/// The notes of a file that they were appended to: each begins with its origin and ends with its signatures, or is one line
-/// of a syslog among others.
+/// Returns the notes in a file of appended checkpoints. Each begins with its origin and ends with its signatures, or is
+/// a line of a syslog.
 fn notes(text: &str) -> Vec<String> {
     let mut notes: Vec<String> = text.lines().filter_map(onecli_audit::from_one_line).collect();
     if !notes.is_empty() {
@@ -109,7 +109,7 @@ fn show(verified: &Verified, output: &mut Output) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What is wrong goes where the answer goes; the exit code is 1.
+/// Prints the findings on standard output; the exit code is 1.
 fn complain(found: Box<Findings>, output: &mut Output) -> Result<CliError, CliError> {
     if output.is_json() {
         let bad = found.findings.first();
@@ -132,7 +132,7 @@ struct Answer<'a> {
 
 #[cfg(test)]
 mod tests {
-    /// An empty file was once passed over, and the log said to be verified.
+    /// An empty file must not pass as a successful verification.
     #[test]
     fn a_witness_that_knows_nothing_is_refused() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,13 +1,14 @@
-//! What is exported, held against the schema.
+//! Tests of exported events against the schema.
 
 use onecli_audit::Record;
 
 use super::*;
 
-/// The published schema of version 1.6.0, as far as events of ours reach into it.
+/// The published schema of version 1.6.0, reduced to the parts that OneCLI's events use.
 const SCHEMA: &str = include_str!("ocsf-1.6.0.json");
 
-/// Every attribute has to be known, of its type, and one of the values where there is a list; what is required has to be there.
+/// Checks that every attribute is known, has the right type and is in the list of values if there is one, and that
+/// required attributes are present.
 fn check(schema: &Value, kind: &str, value: &Value) {
     let of = &schema[kind];
     let attributes = of["attributes"].as_object().unwrap_or_else(|| panic!("{kind} is not in the schema"));
@@ -72,7 +73,7 @@ fn every_kind_of_record_is_valid() {
     assert_eq!(event["time"], 1_767_323_045_678_i64);
     assert_eq!(event["http_response"]["code"], 200);
 
-    // Any field may be missing, and most are in some record or other.
+    // Any field may be missing, and most are missing in some record.
     for name in whole.as_object().unwrap().keys() {
         if !["time", "seq", "prev", "event", "request_id"].contains(&name.as_str()) {
             let mut part = whole.clone();

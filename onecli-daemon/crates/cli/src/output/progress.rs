@@ -1,4 +1,4 @@
-//! Progress of work that takes longer than a second, on standard error. A standard error that is no terminal shows none.
+//! Progress of work that takes longer than a second, on standard error. It appears only on a terminal.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::OnceLock;
@@ -7,39 +7,39 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Work that ends earlier shows nothing.
+/// Work that ends within this time shows nothing.
 const QUIET: Duration = Duration::from_secs(1);
-/// How often it is drawn anew.
+/// The redraw interval.
 const TICK: Duration = Duration::from_millis(250);
 
-/// What is counted.
+/// The unit of progress.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Unit {
-    /// Bytes; printed in MiB and the like.
+    /// Bytes, printed in MiB and similar units.
     Bytes,
-    /// Things of this name.
+    /// Items with this name.
     Items(&'static str),
-    /// Nothing: the work does not report how far it is.
+    /// No unit: the work does not report progress.
     Unknown,
 }
 
-/// Shows how far a piece of work is.
+/// Displays the progress of some work.
 pub(crate) struct Progress {
     label: &'static str,
     unit: Unit,
-    /// There from [`QUIET`] on.
+    /// Set after [`QUIET`].
     bar: OnceLock<ProgressBar>,
 }
 
 impl Progress {
-    /// Runs `work`, which reports how far it is with [`Progress::at`]. What was shown disappears at the end.
+    /// Runs `work`, which reports progress with [`Progress::at`]. The display disappears at the end.
     pub(crate) fn during<T>(label: &'static str, unit: Unit, work: impl FnOnce(&Progress) -> T) -> T {
         let progress = Progress { label, unit, bar: OnceLock::new() };
         if !io::stderr().is_terminal() {
             return work(&progress);
         }
         std::thread::scope(|scope| {
-            // Dropped when the work ends, also by a panic: that ends the wait.
+            // Dropped when the work ends, including by a panic. That ends the wait.
             let (_working, end) = channel::<()>();
             let progress = &progress;
             scope.spawn(move || {
@@ -55,7 +55,7 @@ impl Progress {
         })
     }
 
-    /// So much is done, of `total` if that is known.
+    /// Reports that `done` is complete, of `total` if known.
     pub(crate) fn at(&self, done: u64, total: Option<u64>) {
         let Some(bar) = self.bar.get() else { return };
         if let Some(total) = total.filter(|total| bar.length() != Some(*total)) {

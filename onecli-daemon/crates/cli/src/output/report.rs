@@ -1,4 +1,4 @@
-//! Errors, warnings and notes on standard error. There is no place left to report that these could not be written.
+//! Errors, warnings and notes on standard error. A failure to write them cannot be reported anywhere.
 
 use std::io::{self, Write as _};
 
@@ -8,25 +8,25 @@ use serde::Serialize;
 
 use super::style::{BAD, HEADING, HELP as HELP_STYLE, WARNING, painted, shows_colors};
 
-/// An error in parts.
+/// The parts of an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Report {
-    /// A word for programs.
+    /// A machine-readable code.
     pub(crate) code: String,
-    /// What failed. Lines after the first are details.
+    /// A description of the failure. Lines after the first are details.
     pub(crate) message: String,
-    /// What to do next; may be empty.
+    /// The next step for the user; may be empty.
     pub(crate) hint: String,
 }
 
 impl Report {
-    /// Takes an error's text apart where its help begins.
+    /// Splits an error's text into message and hint.
     pub(crate) fn new(code: &str, error: &dyn std::fmt::Display) -> Report {
         let ErrorDetail { code, message, hint } = ErrorDetail::new(code, error);
         Report { code, message, hint }
     }
 
-    /// Prints it: for programs as `{"error": {"code", "message", "hint"}}`, as the daemon answers.
+    /// Prints the error; in JSON as `{"error": {"code", "message", "hint"}}`, like the daemon's responses.
     pub(crate) fn print(&self, json: bool) {
         let text = if json { self.json() } else { self.text("error: ", shows_colors(&io::stderr())) };
         let _ = writeln!(io::stderr(), "{text}");
@@ -53,13 +53,13 @@ impl Report {
     }
 }
 
-/// Prints what went wrong beside an agent's own output: the line begins with the program's name.
+/// Prints an error among an agent's own output. The line begins with the program's name.
 pub(crate) fn complain(error: &dyn std::fmt::Display) {
     let report = Report::new("", error);
     let _ = writeln!(io::stderr(), "{}", report.text("onecli: ", shows_colors(&io::stderr())));
 }
 
-/// Prints something worth knowing that is no failure.
+/// Prints information that is not an error.
 pub(crate) fn note(text: &str) {
     let lines: Vec<String> = text.split('\n').map(printable).collect();
     let _ = writeln!(io::stderr(), "onecli: note: {}", lines.join("\n"));

@@ -1,5 +1,5 @@
-//! Colours and weights. They appear where the stream is a terminal that shows them, as `--color`, `NO_COLOR`, `CLICOLOR`
-//! and `TERM` say.
+//! Colours and weights. They appear only on a terminal that supports them, subject to `--color`, `NO_COLOR`, `CLICOLOR`
+//! and `TERM`.
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
@@ -11,12 +11,12 @@ pub(super) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
 pub(super) const HELP: Style = AnsiColor::Cyan.on_default();
 
-/// Whether codes may be written to the stream.
+/// Returns whether style codes may be written to the stream.
 pub(super) fn shows_colors(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// `text` in a style, or as it is.
+/// Returns `text` in a style, or unchanged.
 pub(super) fn painted(style: Style, text: &str, has_colors: bool) -> String {
     if has_colors { format!("{style}{text}{style:#}") } else { text.to_owned() }
 }

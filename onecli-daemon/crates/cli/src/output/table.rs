@@ -1,4 +1,4 @@
-//! Tables for people: columns as wide as their widest cell, and no wider in sum than the terminal.
+//! Tables for people. Columns are as wide as their widest cell, limited by the width of the terminal.
 
 use tabled::builder::Builder;
 use tabled::settings::peaker::Priority;
@@ -7,8 +7,8 @@ use tabled::settings::{Padding, Style, Width};
 /// Blank columns between two cells.
 const GAP: usize = 2;
 
-/// The lines of a table, the heading first. Cells are wrapped between words if the table is wider than `width`. Where the
-/// longest words alone are wider, and without a width, each row is one line, which the terminal breaks.
+/// Returns the lines of a table, heading first. Cells wrap between words if the table is wider than `width`. If the
+/// longest words do not fit, or without a width, each row is one line, which the terminal breaks.
 pub(super) fn lines<const N: usize>(
     heading: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -27,7 +27,7 @@ pub(super) fn lines<const N: usize>(
     let mut table = builder.build();
     table.with(Style::empty()).with(Padding::new(0, GAP, 0, 0));
     if let Some(width) = width.filter(|width| least <= usize::from(*width)) {
-        // The gap behind the last column is trimmed.
+        // The gap after the last column is trimmed.
         let width = usize::from(width) + GAP;
         table.with(Width::wrap(width).priority(Priority::max(true)).keep_words(true));
     }

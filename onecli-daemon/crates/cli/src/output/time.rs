@@ -1,12 +1,12 @@
-//! Points in time as people read them: "3 minutes ago".
+//! Times in the form "3 minutes ago".
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Unit, its length in seconds, and from how many seconds on it is used.
+/// The unit, its length in seconds, and the smallest number of seconds for which it is used.
 const UNITS: [(&str, i64, i64); 4] =
     [("day", 86_400, 2 * 86_400), ("hour", 3_600, 2 * 3_600), ("minute", 60, 2 * 60), ("second", 1, 1)];
 
-/// `time` in relation to `now`, in one unit and rounded down.
+/// Returns `time` relative to `now`, in one unit, rounded down.
 pub(super) fn relative(time: Timestamp, now: Timestamp) -> String {
     let apart = now.duration_since(time);
     match length(apart.abs()) {

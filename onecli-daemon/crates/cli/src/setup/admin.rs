@@ -1,4 +1,5 @@
-//! Commands that change something, printed before they run: directly where the person has the right, else through sudo(8).
+//! Commands that change something. They are printed before they run, directly if the user has the right, otherwise
+//! through sudo(8).
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,25 +14,25 @@ use super::super::confirm::{ConfirmError, Terminal};
 use super::super::output::Output;
 use super::files;
 
-/// What a command needs.
+/// The rights that a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// To administer the daemon: root, or a member of the group 'onecli'.
+    /// Administration of the daemon: root, or a member of the group 'onecli'.
     Administrator,
     /// Root.
     Root,
 }
 
-/// Runs commands in the person's name.
+/// Runs commands for the user.
 pub(super) struct Admin {
     program: PathBuf,
     socket: PathBuf,
-    /// May the person administer without sudo?
+    /// Whether the user may administer without sudo.
     pub(super) administers: bool,
     is_root: bool,
-    /// `None`: no question is asked.
+    /// The terminal; `None` to ask no questions.
     pub(super) terminal: Option<Terminal>,
-    /// What was done, for the report of a failure.
+    /// The completed steps, for the report of a failure.
     pub(super) done: Vec<String>,
 }
 
@@ -43,7 +44,7 @@ impl Admin {
         Ok(Admin { program, socket, administers: is_root, is_root, terminal, done: Vec::new() })
     }
 
-    /// The words of an `onecli` command.
+    /// Returns the words of an `onecli` command.
     fn onecli(&self, args: &[&str]) -> Vec<String> {
         let mut words = vec![self.program.display().to_string()];
         if self.socket != Path::new(DEFAULT_SOCKET) {
@@ -53,25 +54,25 @@ impl Admin {
         words
     }
 
-    /// An `onecli` command as a person types it.
+    /// Formats an `onecli` command as typed on a command line.
     pub(super) fn shown(&self, args: &[&str]) -> String {
         line_of(&self.onecli(args))
     }
 
-    /// An `onecli` command as a person types it, with sudo where it needs that and the host has it.
+    /// Formats an `onecli` command as typed on a command line, with sudo if it is required and available.
     pub(super) fn hint(&self, args: &[&str], needs: Needs) -> String {
         let words = self.onecli(args);
         let has_sudo = files::program("sudo").is_some();
         line_of(&if has_sudo { self.elevated(words, needs) } else { words })
     }
 
-    /// The words of a command with the sudo that it needs.
+    /// Adds sudo to a command if it is required.
     fn elevated(&self, words: Vec<String>, needs: Needs) -> Vec<String> {
         let is_enough = self.is_root || (needs == Needs::Administrator && self.administers);
         if is_enough { words } else { [vec!["sudo".to_owned()], words].concat() }
     }
 
-    /// What an `onecli` command answers in JSON. It changes nothing.
+    /// Returns the JSON output of an `onecli` command that changes nothing.
     pub(super) fn ask<T: DeserializeOwned>(
         &mut self,
         args: &[&str],
@@ -84,7 +85,7 @@ impl Admin {
         Ok(serde_json::from_slice(&run(&words, None)?.stdout)?)
     }
 
-    /// Runs an `onecli` command after a question. `value` goes to its standard input.
+    /// Runs an `onecli` command after confirmation. `value` is passed on its standard input.
     pub(super) fn step(
         &mut self,
         (args, needs): (&[&str], Needs),
@@ -95,7 +96,7 @@ impl Admin {
         self.do_step(&words, value, output)
     }
 
-    /// Runs a program of the system as root after a question.
+    /// Runs a system program as root after confirmation.
     pub(super) fn system(&mut self, args: &[&str], output: &mut Output) -> Result<bool, CliError> {
         let words = args.iter().map(|&arg| arg.to_owned()).collect();
         let words = self.elevated(words, Needs::Root);
@@ -118,7 +119,7 @@ impl Admin {
         Ok(true)
     }
 
-    /// Asks; without questions the answer is yes.
+    /// Asks a question; without a terminal the answer is yes.
     pub(super) fn agrees(&mut self, question: &str, output: &mut Output) -> Result<bool, CliError> {
         output.finish()?;
         match &mut self.terminal {
@@ -127,14 +128,14 @@ impl Admin {
         }
     }
 
-    /// Asks, where only an explicit yes is one. Without questions the answer is no.
+    /// Asks a question that requires an explicit yes; without a terminal the answer is no.
     pub(super) fn agrees_to_risk(&mut self, question: &str, output: &mut Output) -> Result<bool, CliError> {
         output.finish()?;
         let agreed = self.terminal.as_mut().map(|terminal| terminal.agrees(question, false)).transpose();
         Ok(agreed.map_err(ConfirmError::from)?.unwrap_or(false))
     }
 
-    /// Asks for a line; `None` without questions.
+    /// Asks for a line; returns `None` without a terminal.
     pub(super) fn line(&mut self, question: &str, output: &mut Output) -> Result<Option<String>, CliError> {
         output.finish()?;
         let asked = self.terminal.as_mut().map(|terminal| terminal.ask(question)).transpose();
@@ -142,13 +143,13 @@ impl Admin {
     }
 }
 
-/// Its output is not shown: an agent's token may be in it.
+/// Runs a command without showing its output, which may contain an agent's token.
 fn run(words: &[String], value: Option<&SecretValue>) -> Result<Ended, CliError> {
     let failed =
         |why: &str| CliError::Unfinished(format!("{why}: {}\nits own message is above", line_of(words)));
     let Some((program, args)) = words.split_first() else { return Err(failed("no command")) };
     let mut command = Command::new(program);
-    // Questions of sudo and of onecli go to the terminal, not to standard input.
+    // sudo and onecli ask their questions on the terminal, not on standard input.
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).env_remove("ONECLI_SOCKET");
     let mut child = command.spawn().map_err(|error| match (program.as_str(), error.kind()) {
         ("sudo", std::io::ErrorKind::NotFound) => CliError::Unfinished(format!(
@@ -160,7 +161,7 @@ fn run(words: &[String], value: Option<&SecretValue>) -> Result<Ended, CliError>
     })?;
     let pipe = child.stdin.take();
     if let (Some(mut pipe), Some(value)) = (pipe, value) {
-        // A command that ends early says why.
+        // If the command ends early, its own error has the reason.
         let _ = pipe.write_all(value.expose());
     }
     let ended = child.wait_with_output().map_err(|error| failed(&error.to_string()))?;
@@ -173,7 +174,7 @@ fn say(words: &[String], origin: Option<&str>, output: &mut Output) -> Result<()
     Ok(output.finish()?)
 }
 
-/// As a shell takes it.
+/// Formats words as a shell command.
 fn line_of(words: &[String]) -> String {
     shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
 }

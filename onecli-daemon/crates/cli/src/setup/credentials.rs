@@ -15,25 +15,25 @@ use crate::{CliError, value};
 
 const ALL: [Kind; 5] = [Kind::Env, Kind::Gh, Kind::Netrc, Kind::Dotenv, Kind::Aws];
 
-/// What was found and done, for the summary.
+/// Results for the summary.
 #[derive(Default)]
 pub(super) struct Progress {
     /// Names of the stored secrets.
     stored: Vec<String>,
     /// Names of the agent's secrets.
     granted: Vec<String>,
-    /// Names of the secrets that were found in this run.
+    /// Names of the secrets found in this run.
     seen: Vec<String>,
-    /// Commands that remove originals of values that this run stored.
+    /// Commands that remove the originals of values that this run stored.
     pub(super) removals: Vec<String>,
-    /// Commands that remove originals whose secret existed before. Its value may be another.
+    /// Commands that remove originals whose secret already existed. Its value may differ.
     pub(super) removals_if_same: Vec<String>,
-    /// What failed, with the next step. It does not stop the rest.
+    /// Failures, with the next step. They do not stop the other steps.
     pub(super) failed: Vec<String>,
 }
 
 impl Setup<'_> {
-    /// Stores credentials that the person has, and grants them.
+    /// Stores the user's existing credentials, and grants them.
     pub(super) fn credentials(&mut self, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
         let stored: Vec<Named> = self.admin.ask(&["secret", "list"], output)?;
         self.progress.stored = stored.into_iter().map(|secret| secret.name).collect();
@@ -53,14 +53,14 @@ impl Setup<'_> {
         if nothing_named && !self.args.yes { ALL.to_vec() } else { self.args.imports.clone() }
     }
 
-    /// Keeps a failure for the end.
+    /// Records a failure for the summary.
     fn fail(&mut self, text: String, output: &mut Output) -> Result<(), CliError> {
         output.warning(&text)?;
         self.progress.failed.push(text);
         Ok(())
     }
 
-    /// A source without a credential is a failure only if the person named it.
+    /// Reports a source without a credential. It is a failure only if the user named the source.
     fn not_found(&mut self, kind: Kind, text: &str, output: &mut Output) -> Result<(), CliError> {
         if !self.args.imports.contains(&kind) {
             return Ok(());
@@ -144,7 +144,7 @@ impl Setup<'_> {
         }
     }
 
-    /// Grants a secret that this run stored, or that the person agreed to.
+    /// Grants a secret that this run stored, or that the user confirmed.
     fn grant(
         &mut self,
         (name, options): (&str, &[String]),
@@ -172,15 +172,15 @@ impl Setup<'_> {
         }
     }
 
-    /// Profiles of AWS are read from the same variables, so an agent can have one.
+    /// AWS profiles are read through the same variables, so an agent can have only one.
     fn other_profile(&self, options: &[String]) -> Option<&str> {
         let is_profile = |name: &&String| *name == "aws" || name.starts_with("aws-");
         let is_aws = options == ["--template", "aws"];
         self.progress.granted.iter().find(is_profile).filter(|_| is_aws).map(String::as_str)
     }
 
-    /// A secret of that name exists. The author of the file chose the name, so only a person can say that the agent may
-    /// have it. Returns whether the agent has it.
+    /// Asks before an existing secret of that name is granted. The author of the file chose the name, so only the user
+    /// can decide that the agent may have the secret. Returns whether the agent has it.
     fn grant_stored(
         &mut self,
         (name, options): (&str, &[String]),
@@ -209,7 +209,7 @@ impl Setup<'_> {
         Ok(has(self))
     }
 
-    /// A credential that is typed, or piped in.
+    /// Stores a credential that is typed or piped in.
     fn typed(&mut self, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
         let is_needed = self.progress.seen.is_empty() && self.progress.granted.is_empty();
         let template = match self.args.template {
@@ -230,7 +230,7 @@ impl Setup<'_> {
         Ok(())
     }
 
-    /// The value that was piped in is not the one that is stored, as far as anybody knows.
+    /// Handles a piped value for an existing secret. The stored value may differ from it.
     fn typed_again(
         &mut self,
         (name, options): (&str, &[String]),
@@ -268,5 +268,5 @@ impl Setup<'_> {
     }
 }
 
-/// Standard input, or a prompt.
+/// Reads from standard input or a prompt.
 const INPUT: ValueArgs = ValueArgs { value_stdin: false, value_file: None, force: false };

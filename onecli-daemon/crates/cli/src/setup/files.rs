@@ -1,4 +1,4 @@
-//! Files and programs of the person, read as the person and within bounds.
+//! Files and programs of the user, read with the user's rights and within limits.
 
 use std::fs::File;
 use std::io::{Read, Take};
@@ -12,15 +12,15 @@ use onecli_model::Clock as _;
 use onecli_sys::{SystemClock, trusted};
 use zeroize::Zeroizing;
 
-/// Largest file, in bytes.
+/// The largest file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
-/// Most that a program may print, in bytes, and the time that it has.
+/// The most output of a program, in bytes, and its time limit.
 const MAX_PRINTED: u64 = 16 * 1024;
 const PROGRAM_TIME: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
-/// A file as text. Only a regular file is read, so neither a FIFO nor a device makes this wait. Root reads only what is root's:
-/// another user could have put a link to a file of its own choice there.
+/// Reads a file as text. Only regular files are read, because a FIFO or device could block. Root reads only files that
+/// root owns: another user could have created a link to any file.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, String> {
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
     let file =
@@ -50,7 +50,7 @@ fn text(source: Take<impl Read>, most: u64) -> Result<Zeroizing<String>, String>
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Where a program is on the person's PATH. For root only a program that no other user can replace.
+/// Finds a program on the user's PATH. For root, only a program that no other user can replace.
 pub(super) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let mut candidates =
@@ -61,7 +61,7 @@ pub(super) fn program(name: &str) -> Option<PathBuf> {
     })
 }
 
-/// What a program prints. It is killed after ten seconds.
+/// Returns the output of a program. The program is killed after ten seconds.
 pub(super) fn printed(program: &Path, args: &[&str]) -> Result<Zeroizing<String>, String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -70,7 +70,7 @@ pub(super) fn printed(program: &Path, args: &[&str]) -> Result<Zeroizing<String>
     let (sender, printed) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(text(pipe.take(MAX_PRINTED + 1), MAX_PRINTED)));
     let is_success = ends(&mut child)?;
-    // A process that it left behind may hold the pipe.
+    // A child process left behind may keep the pipe open.
     let printed = printed.recv_timeout(PROGRAM_TIME).map_err(|_| "its output does not end".to_owned())?;
     if is_success { printed } else { Err("it failed; is anybody logged in?".to_owned()) }
 }

@@ -25,18 +25,18 @@ use super::output::Output;
 use admin::{Admin, Needs};
 use credentials::Progress;
 
-/// How long a daemon that was started may take to answer.
+/// The time limit for a started daemon to respond.
 const START: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(250);
-/// systemd runs this host (`sd_booted(3)`).
+/// The directory exists if systemd runs this host (`sd_booted(3)`).
 const SYSTEMD: &str = "/run/systemd/system";
-/// The name of a first agent.
+/// The default name of the first agent.
 const FIRST_AGENT: &str = "coder";
 
-/// Leads through all steps. Those that are done already are skipped.
+/// Runs all steps. Completed steps are skipped.
 ///
 /// # Errors
-/// A step failed: what was done before it is printed.
+/// A step failed. The completed steps are printed first.
 pub(super) fn setup(client: &Client, args: SetupArgs, output: &mut Output) -> Result<(), CliError> {
     refuse_borrowed_root()?;
     let terminal = match (args.yes, Terminal::open()) {
@@ -56,7 +56,7 @@ pub(super) fn setup(client: &Client, args: SetupArgs, output: &mut Output) -> Re
     done
 }
 
-/// Root on behalf of a person would read that person's files with rights that the person does not have.
+/// Refuses to run as root for another user: it would read that user's files with rights that the user does not have.
 fn refuse_borrowed_root() -> Result<(), CliError> {
     match std::env::var("SUDO_USER") {
         Ok(person) if geteuid().is_root() && person != "root" => Err(CliError::Usage(format!(
@@ -66,7 +66,7 @@ fn refuse_borrowed_root() -> Result<(), CliError> {
     }
 }
 
-/// One run of it.
+/// The state of one run.
 struct Setup<'c> {
     client: &'c Client,
     args: SetupArgs,
@@ -74,7 +74,7 @@ struct Setup<'c> {
     progress: Progress,
 }
 
-/// Who may use an agent, and what for, of `agent show`.
+/// The users and grants of an agent, from `agent show`.
 #[derive(Deserialize)]
 struct AgentState {
     #[serde(default)]
@@ -88,7 +88,7 @@ struct Granted {
     secret: String,
 }
 
-/// A name in a list.
+/// An entry of a list that has a name.
 #[derive(Deserialize)]
 struct Named {
     name: String,
@@ -107,7 +107,7 @@ impl Setup<'_> {
         }
     }
 
-    /// A daemon that answers has its key and its vault open: both are made at its first start.
+    /// Makes sure that a daemon responds. Such a daemon has its key and vault open; its first start creates both.
     fn daemon(&mut self, output: &mut Output) -> Result<(), CliError> {
         match self.client.get::<Status>(routes::STATUS) {
             Err(error @ ClientError::NotReachable { .. }) => {
@@ -124,7 +124,7 @@ impl Setup<'_> {
             Err(error) if error.is_gone() => return Err(error.into()),
             _ => output.line("the daemon is running")?,
         }
-        // Members of the group `onecli` administer without root; those of `onecli-audit` do not.
+        // Members of the group `onecli` administer without root; members of `onecli-audit` do not.
         self.admin.administers |= self.client.get::<Vec<Named>>(routes::SECRETS).is_ok();
         self.check_rights()
     }
@@ -161,7 +161,7 @@ impl Setup<'_> {
         }
     }
 
-    /// The agent, made where it is missing.
+    /// Returns the agent, and creates it if it does not exist.
     fn agent(&mut self, output: &mut Output) -> Result<AgentName, CliError> {
         let existing: Vec<AgentView> = self.admin.ask(&["agent", "list"], output)?;
         let name = self.choose_agent(&existing, output)?;
@@ -210,7 +210,7 @@ impl Setup<'_> {
         name.parse().map_err(|error| CliError::Usage(format!("{error}")))
     }
 
-    /// Other users than root start agents through the launcher. Returns whether it answers.
+    /// Users other than root start agents through the launcher. Returns whether it responds.
     fn launcher(&mut self, output: &mut Output) -> Result<bool, CliError> {
         let socket = onecli_launch::beside(self.client.socket());
         if geteuid().is_root() || UnixStream::connect(&socket).is_ok() {
@@ -258,7 +258,7 @@ impl Setup<'_> {
         Ok(output.line(&format!("  {}", self.admin.shown(&run)))?)
     }
 
-    /// Once: a failure after the summary does not repeat them.
+    /// Prints the removal commands once: a failure after the summary does not repeat them.
     fn show_removals(&mut self, output: &mut Output) -> Result<(), CliError> {
         for (heading, commands) in [
             ("these commands remove the originals; none of them was run:", &mut self.progress.removals),
@@ -288,7 +288,7 @@ impl Setup<'_> {
     }
 }
 
-/// The person's user name; none for root, who needs no permission.
+/// Returns the user's name; `None` for root, who needs no permission.
 fn person() -> Option<String> {
     let uid = geteuid();
     if uid.is_root() { None } else { Some(User::from_uid(uid).ok()??.name) }

@@ -1,9 +1,9 @@
-//! `~/.netrc`, as curl(1) and ftp(1) read it. A crate would copy passwords into memory that is not zeroed, and quote the file in
-//! its errors.
+//! `~/.netrc`, parsed as curl(1) and ftp(1) do. A crate would copy passwords into memory that is not zeroed, and quote
+//! the file in its errors.
 
 use zeroize::Zeroizing;
 
-/// Entries that are looked at.
+/// The largest number of entries to read.
 const MOST: usize = 256;
 
 /// One entry with a password.
@@ -16,7 +16,7 @@ pub(super) struct Machine {
     pub(super) password: Zeroizing<String>,
 }
 
-/// The entries that have a password.
+/// Returns the entries that have a password.
 pub(super) fn read(text: &str) -> Vec<Machine> {
     let mut machines = Vec::new();
     let mut tokens = Tokens { rest: text };
@@ -26,7 +26,7 @@ pub(super) fn read(text: &str) -> Vec<Machine> {
                 let host = tokens.next().map(|host| host.to_string()).unwrap_or_default();
                 machines.push(Machine { host, login: String::new(), password: Zeroizing::default() });
             }
-            // It stands for every other host.
+            // This entry applies to every other host.
             "default" => machines.push(Machine {
                 host: String::new(),
                 login: String::new(),
@@ -54,7 +54,7 @@ fn set(place: Option<&mut String>, word: Option<Zeroizing<String>>) {
     }
 }
 
-/// Words between white space, in double quotes with escapes or as they stand.
+/// Tokens separated by white space, quoted with escapes or plain.
 struct Tokens<'t> {
     rest: &'t str,
 }

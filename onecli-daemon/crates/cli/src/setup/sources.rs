@@ -1,4 +1,4 @@
-//! Where people keep credentials, and which of them fit a template.
+//! Sources of existing credentials, and the templates that they match.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,31 +15,31 @@ use crate::dotenv;
 const AWS_ID: &str = "AWS_ACCESS_KEY_ID";
 const AWS_SECRET: &str = "AWS_SECRET_ACCESS_KEY";
 const AWS_TOKEN: &str = "AWS_SESSION_TOKEN";
-/// A profile of AWS without a name of its own.
+/// The AWS profile without a name.
 const DEFAULT: &str = "default";
 
-/// A place with credentials.
+/// A source of credentials.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// These variables of the environment.
+    /// Environment variables.
     Variables(Vec<String>),
     /// The GitHub CLI.
     Gh(PathBuf),
     /// A netrc file.
     Netrc(PathBuf),
-    /// Lines of `NAME=VALUE`.
+    /// A file of `NAME=VALUE` lines.
     Dotenv(PathBuf),
-    /// Profiles of AWS.
+    /// AWS profiles.
     Aws(PathBuf),
 }
 
-/// A credential that was found.
+/// An existing credential.
 pub(super) struct Found {
-    /// The secret that it becomes.
+    /// The secret to create.
     pub(super) name: SecretName,
-    /// Further words of `secret add`.
+    /// Further arguments of `secret add`.
     pub(super) options: Vec<String>,
-    /// Where it was.
+    /// The credential's source.
     pub(super) origin: String,
     /// The credential.
     pub(super) value: SecretValue,
@@ -47,11 +47,11 @@ pub(super) struct Found {
     pub(super) remove: String,
 }
 
-/// What was found in one place.
+/// The content of one source.
 pub(super) struct Contents {
     /// Credentials.
     pub(super) found: Vec<Found>,
-    /// Variables of templates that have no usable value, and why. No value is quoted.
+    /// Variables of templates without a usable value, and the reason. No value is quoted.
     pub(super) unusable: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ impl From<Vec<Found>> for Contents {
 }
 
 impl Source {
-    /// The place, if it exists. It is not read.
+    /// Returns the source if it exists, without reading it.
     pub(super) fn of(kind: Kind) -> Option<Source> {
         let home = |name: &str| Some(std::env::home_dir()?.join(name));
         let file_of =
@@ -84,7 +84,7 @@ impl Source {
         }
     }
 
-    /// For a question before it is read.
+    /// Returns the text for the question before the source is read.
     pub(super) fn label(&self) -> String {
         match self {
             Source::Variables(names) => format!("the variables {} of your environment", names.join(", ")),
@@ -95,7 +95,7 @@ impl Source {
         }
     }
 
-    /// Reads it as the person.
+    /// Reads the source with the user's rights.
     ///
     /// # Errors
     /// Why it cannot be read. No value is quoted.
@@ -113,7 +113,7 @@ impl Source {
     }
 }
 
-/// Variables of templates that are set.
+/// Returns the set variables that belong to templates.
 fn variables() -> Vec<String> {
     let mut names: Vec<String> = Template::all().iter().flat_map(|template| template.env.clone()).collect();
     names.sort_unstable();
@@ -138,7 +138,7 @@ fn of_dotenv(text: &str, path: &str) -> Vec<Found> {
     let (values, _) = dotenv::read(text);
     let values = values.into_iter().map(|named| (named.name, named.value.0)).collect();
     let origin = |name: &str| format!("{name} in {path}");
-    // A byte order mark stands before the first line.
+    // A byte order mark precedes the first line.
     let mark = if text.starts_with(dotenv::MARK) { r"1s/^\xEF\xBB\xBF//; " } else { "" };
     let remove = |name: &str| {
         let pattern = name.replace(' ', r"\|");
@@ -150,14 +150,14 @@ fn of_dotenv(text: &str, path: &str) -> Vec<Found> {
     named(values, &origin, &remove)
 }
 
-/// Variables of templates whose line cannot be used.
+/// Returns the variables of templates whose line cannot be used.
 fn unusable(text: &str, path: &str) -> Vec<String> {
     let (_, unusable) = dotenv::read(text);
     let of_template = unusable.into_iter().filter(|one| template_of(&one.name).is_some());
     of_template.map(|one| format!("{} in {path}: {}", one.name, one.reason.unwrap_or_default())).collect()
 }
 
-/// Variables that have a template. The keys of AWS become one credential.
+/// Returns the credentials of variables that have a template. The AWS keys become one credential.
 fn named(
     mut values: BTreeMap<String, SecretValue>,
     origin: &dyn Fn(&str) -> String,
@@ -178,7 +178,7 @@ fn named(
     found
 }
 
-/// The one template whose programs read this variable, and whose hosts are known.
+/// Returns the only template whose programs read this variable and whose hosts are known.
 fn template_of(variable: &str) -> Option<&'static Template> {
     let in_json =
         |template: &Template| matches!(template.placement, Placement::Replace { at: Site::Json(_) });
@@ -201,7 +201,7 @@ impl Found {
     }
 }
 
-/// `ID:SECRET`, or `ID:SECRET:TOKEN`.
+/// Returns `ID:SECRET`, or `ID:SECRET:TOKEN`.
 fn joined(id: &[u8], secret: &[u8], token: Option<&[u8]>) -> Option<SecretValue> {
     let parts: Vec<&[u8]> = [id, secret].into_iter().chain(token).collect();
     SecretValue::new(parts.join(&b':')).ok()
@@ -232,7 +232,7 @@ fn of_netrc(text: &str, path: &str) -> Vec<Found> {
         if let Some(template) = matching {
             return Found::of_template(&template.name, value, origin, remove);
         }
-        // A login that begins with a dash is no option.
+        // A login that begins with a dash must not be parsed as an option.
         let basic = if login.starts_with('-') {
             vec![format!("--basic={login}")]
         } else {
@@ -247,7 +247,7 @@ fn of_netrc(text: &str, path: &str) -> Vec<Found> {
 fn of_aws(text: &str, path: &str) -> Result<Vec<Found>, String> {
     let mut file = Ini::new_cs();
     file.set_inline_comment_symbols(Some(&[]));
-    // Its errors quote lines.
+    // The parser's errors quote lines.
     let text = text.trim_start_matches(dotenv::MARK).to_owned();
     let sections = file.read(text).map_err(|_| "it is not a file of profiles".to_owned())?;
     let found = sections.iter().filter_map(|(profile, keys)| {
@@ -323,7 +323,7 @@ mod tests {
         assert!(!named.concat().contains("0123456789"));
     }
 
-    /// `sed` removes all that is read as an assignment.
+    /// `sed` removes every line that is parsed as an assignment.
     #[test]
     fn removal_commands_match_what_is_read() {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -1,7 +1,7 @@
-//! What the counters of `onecli status` mean.
+//! Descriptions of the counters of `onecli status`.
 
-/// Name and meaning, as the daemon counts since its start. `kernel_` counters belong to the eBPF programs, and count since
-/// these were loaded.
+/// Names and meanings. Counters start at 0 with the daemon. `kernel_` counters belong to the eBPF programs and start
+/// when these are loaded.
 const MEANINGS: [(&str, &str); 21] = [
     ("connections", "connections accepted"),
     ("requests_injected", "requests forwarded with a credential"),
@@ -32,7 +32,7 @@ const MEANINGS: [(&str, &str); 21] = [
     ("kernel_connections_unidentified", "redirected connections refused because their agent is not known"),
 ];
 
-/// What is counted; empty for a counter of a newer daemon.
+/// Returns the description; empty for a counter of a newer daemon.
 pub(super) fn meaning(name: &str) -> &'static str {
     MEANINGS.iter().find(|(known, _)| *known == name).map_or("", |(_, meaning)| meaning)
 }
@@ -51,7 +51,7 @@ mod tests {
         for name in &names {
             assert!(!meaning(name).is_empty(), "{name}");
         }
-        // And the two of connections.
+        // Plus the two connection counters.
         assert_eq!(names.len() + 2, MEANINGS.len());
     }
 }

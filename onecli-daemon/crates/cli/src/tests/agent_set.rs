@@ -1,4 +1,4 @@
-//! `agent set`: the same checks as for a new agent, on record, and no field that was not named.
+//! `agent set`: the same checks as for a new agent, an audit record, and no change to unnamed fields.
 
 use onecli_api::{AgentChanged, AgentSet};
 use onecli_model::{Egress, Factors};
@@ -64,7 +64,7 @@ fn changes_are_checked_as_a_new_agent_is() {
     served.host().populate("full.slice", false);
     refused(set(&client, &cgroup("full.slice")), &["processes live in the cgroup 'full.slice'"]);
 
-    // Processes keep what they have: nothing of it changes below them.
+    // Running processes keep their identity: their cgroup and user must not change.
     served.host().populate("onecli-agents-a.slice", false);
     for request in [user("bin"), cgroup("other.slice")] {
         refused(set(&client, &request), &["processes run as agent 'a'", "cgroup.kill"]);
@@ -79,7 +79,7 @@ fn changes_are_checked_as_a_new_agent_is() {
     assert!(served.host().recorded().iter().all(|told| !told.contains("root") && !told.contains("games")));
 }
 
-/// Many administrators at once, each with a field of its own: none undoes another's.
+/// Concurrent administrators each change a different field. No change is lost.
 #[test]
 fn changes_at_the_same_time_are_all_kept() {
     if !root("commands against the admin server") {

@@ -1,4 +1,4 @@
-//! Who may start an agent, as the launcher asks for them. The users are those that every Debian has.
+//! Permission to start an agent, as requested by the launcher. The users exist on every Debian system.
 
 use onecli_api::Caller;
 
@@ -8,7 +8,7 @@ const BIN: u32 = 2;
 const MAN: (u32, u32) = (6, 12);
 const NOBODY: u32 = 65534;
 
-/// A session for somebody who connected to the launcher.
+/// Requests a session on behalf of a user that connected to the launcher.
 fn session_for(
     client: &Client,
     (uid, gid): (u32, u32),
@@ -45,12 +45,12 @@ fn an_agent_is_started_by_administrators_and_its_runners() {
     };
     check((BIN, BIN), None, "/user.slice", Ok("games"));
     check((BIN, BIN), Some("games"), "/user.slice", Ok("games"));
-    // As oneself; never as somebody else.
+    // Callers may run as themselves, never as another user.
     check((BIN, BIN), Some("bin"), "/user.slice", Ok("bin"));
     check((BIN, BIN), Some("nobody"), "/user.slice", Err("as user 'nobody'"));
     check((0, 0), Some("nobody"), "/user.slice", Ok("nobody"));
     check((NOBODY, NOBODY), None, "/user.slice", Err("may not run agent 'a'"));
-    // Nobody starts an agent from inside one.
+    // An agent cannot be started from inside an agent's cgroup.
     check((BIN, BIN), None, "/onecli.slice/onecli-agents.slice/b.slice", Err("agents may not"));
     check((0, 0), None, "/onecli.slice/onecli-agents.slice/b.slice", Err("agents may not"));
 
@@ -67,7 +67,7 @@ fn an_agent_is_started_by_administrators_and_its_runners() {
     refused(client.put::<AgentDetail>(&runner("@no-such-group-here")), &["no group"]);
 }
 
-/// Who may run none does not learn which there are.
+/// A user who may run no agents must not learn which ones exist.
 #[test]
 fn an_agent_that_is_not_there_is_refused_alike() {
     if !root("commands against the admin server") {
