@@ -10,26 +10,27 @@ use super::{approval_show, approval_watch};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ApprovalCommand {
-    /// The requests that wait, the oldest first.
+    /// List the pending requests, oldest first.
     List,
-    /// Print each request that begins to wait, and what came of it, until interrupted.
+    /// Print each request that becomes pending, and its outcome, until interrupted.
     #[command(after_help = "\
-Goes on when the daemon is restarted, and says so. With --json: one object a line, whose 'event' is waiting, ready (all that
-waited at the beginning was printed) or ended.")]
+Continues after a restart of the daemon, and reports it. With --json: one object per line, whose 'event' is waiting,
+ready (all requests that were pending at the start have been printed) or ended.")]
     Watch,
-    /// One that waits: method, URL, headers, body and digest. Placeholders are shown, values of other fields are masked.
+    /// Show a pending request: method, URL, headers, body and digest. Placeholders are shown; the values of other
+    /// fields are masked.
     Show {
-        /// Its id, as in the list.
+        /// The request's id, as in the list.
         id: String,
     },
-    /// Let one go on.
+    /// Allow a request to proceed.
     Allow {
-        /// Its id, as in the list.
+        /// The request's id, as in the list.
         id: String,
     },
-    /// Refuse one.
+    /// Refuse a request.
     Deny {
-        /// Its id, as in the list.
+        /// The request's id, as in the list.
         id: String,
     },
 }

@@ -24,7 +24,7 @@ use super::setup::SetupArgs;
 use super::vault::VaultCommand;
 use super::why::WhyArgs;
 
-/// OneCLI: let agents use credentials without having them.
+/// OneCLI lets AI agents use credentials without access to their values.
 #[derive(Debug, Parser)]
 #[command(
     name = "onecli",
@@ -32,20 +32,20 @@ use super::why::WhyArgs;
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not reachable, 4 not permitted;
+Exit codes: 0 success, 1 failure, 2 usage, 3 daemon not reachable, 4 not permitted;
 'run' exits with its command's code, or 125 (not started), 126 (not executable), 127 (not found).
 
-Example, from a credential to its use:
+Example, from storing a credential to its use:
   onecli secret add openai --host api.openai.com --bearer --env OPENAI_API_KEY
   onecli agent add coder --user coder
   onecli grant coder openai
   sudo onecli run --agent coder -- python3 agent.py"
 )]
 pub(super) struct Args {
-    /// The daemon's admin socket.
+    /// The path of the daemon's admin socket.
     #[arg(long, global = true, env = "ONECLI_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub(super) socket: PathBuf,
-    /// Answer in JSON: lists are arrays, audit is one object per line, errors are objects on standard error.
+    /// Print JSON: lists are arrays, the audit log is one object per line, errors are objects on standard error.
     #[arg(long, global = true)]
     pub(super) json: bool,
     #[command(flatten)]
@@ -56,69 +56,71 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Start a command as an agent: in its cgroup, as its user, with placeholders and CA trust.
+    /// Run a command as an agent: in its cgroup, as its user, with placeholders and trust in OneCLI's CA.
     Run(RunArgs),
-    /// Start agents for users who are not root; run by the service manager.
+    /// Start agents for users other than root; run by the service manager.
     #[command(hide = true)]
     Launcher(LauncherArgs),
-    /// Speak to an address from where this process is; 'doctor' starts it in an agent's cgroup.
+    /// Connect to an address from this process; 'doctor' runs it in an agent's cgroup.
     #[command(hide = true)]
     SelfTestProbe {
         /// The address.
         address: SocketAddr,
     },
-    /// Lead from an installed package to a first agent with a first credential.
+    /// Set up a first agent with a first credential.
     Setup(SetupArgs),
-    /// Who may use credentials.
+    /// Manage agents.
     #[command(subcommand)]
     Agent(AgentCommand),
-    /// Credentials, where they may go, and how they are placed.
+    /// Manage secrets: credentials, their destinations and their placement in requests.
     #[command(subcommand)]
     Secret(SecretCommand),
-    /// Common services that a secret can be stored for with --template.
+    /// Show the built-in templates of common services, for --template.
     #[command(subcommand)]
     Template(TemplateCommand),
-    /// What common agent programs need besides their credentials, for --recipe.
+    /// Show the built-in recipes of common agent programs, for --recipe.
     #[command(subcommand)]
     Recipe(RecipeCommand),
-    /// Let an agent use a secret, from its next request on.
+    /// Allow an agent to use a secret, starting with its next request.
     Grant {
         /// The agent.
         agent: AgentName,
         /// The secret.
         secret: SecretName,
     },
-    /// Take a grant back, from the next request on.
+    /// Revoke a grant, starting with the next request.
     Ungrant {
         /// The agent.
         agent: AgentName,
         /// The secret.
         secret: SecretName,
     },
-    /// What agents may do besides their grants, and may not in spite of them.
+    /// Manage rules, which allow, deny, limit or require approval for agents' requests.
     #[command(subcommand)]
     Rule(RuleCommand),
-    /// What would be decided about a request, and why.
+    /// Explain the decision about a request.
     Why(WhyArgs),
-    /// Requests that wait for a person's word.
+    /// Manage requests that await approval.
     #[command(subcommand)]
     Approval(ApprovalCommand),
-    /// What agents asked for, what was decided, what came of it.
+    /// Query, export and verify the audit log.
     #[command(subcommand)]
     Audit(Box<AuditCommand>),
-    /// The authority that agents trust in place of the services'.
+    /// Manage the certificate authority that agents trust.
     #[command(subcommand)]
     Ca(CaCommand),
-    /// The HashiCorp Vault or OpenBao server that values are fetched from.
+    /// Manage the HashiCorp Vault or OpenBao server that values are fetched from.
     #[command(subcommand)]
     Vault(VaultCommand),
-    /// The keys that open the vault.
+    /// Manage the keys that open the vault.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Write a consistent copy of the database while the daemon serves. The key is not in it.
+    /// Write a consistent copy of the database while the daemon runs. The copy does not contain the key.
     #[command(after_help = "\
-The file is new, mode 0600, and written by this command, not by the daemon. It holds agents, grants, audit records, and
-secrets in sealed form: keep what opens the vault ('onecli key status') apart from it, or it is of no use.
+Store the keys that open the vault ('onecli key status') in another place: without one of them, the backup is useless.
+
+This command, not the daemon, writes the file. The file must not exist, and gets mode 0600. It contains agents, grants,
+audit records, and secrets in sealed form.
 
 Example:
   sudo onecli backup /srv/onecli-$(date +%F).db")]
@@ -126,92 +128,93 @@ Example:
         /// The file to write.
         file: PathBuf,
     },
-    /// Put a backup in the database's place. The daemon must be stopped; the old database is kept aside.
+    /// Replace the database by a backup. The daemon must be stopped; the old database is retained under another name.
     Restore(RestoreArgs),
-    /// Is the daemon well? Counters count since its start; rates are those of the last minute.
+    /// Show the daemon's state. Counters start with the daemon; rates cover the last minute.
     Status,
-    /// Agents that run now: their users, cgroups, processes and connections, and since when.
+    /// List the agents that run now, with their users, cgroups, processes, connections and start times.
     Ps,
-    /// Is everything as it should be on this host, and what can be done about what is not?
+    /// Check this host and the daemon, and print a fix for each problem.
     Doctor(DoctorArgs),
     /// Write the manual pages into a directory, for packages.
     #[command(hide = true)]
     Manual {
-        /// It is made if it is missing.
+        /// The directory; created if it does not exist.
         directory: PathBuf,
     },
-    /// Print a script that completes this command's words in a shell. The Debian package has them in place.
+    /// Print a shell completion script. The Debian package installs these scripts.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
 }
 
-/// Look at the host and the daemon.
+/// Check the host and the daemon.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Each line is OK, WARN or FAIL, with what to do about it. Exit code 1 when something is FAIL. Works with the daemon up
-or down. As root it looks at everything; others see what the daemon tells, and what anybody may see.
+Each line is OK, WARN or FAIL, with a fix. The exit code is 1 if a check is FAIL. The command works whether or not the
+daemon runs. As root it checks everything; for other users it checks what the daemon reports and what they may read.
 
-The self-test adds an agent and a secret, sends the secret to a service of this command's own through the explicit proxy
-and from the agent's cgroup, and removes both; its requests are in the audit log.")]
+The self-test adds an agent and a secret, and sends the secret to a service that this command starts, through the
+explicit proxy and from the agent's cgroup. It then removes both. Its requests remain in the audit log.")]
 pub(super) struct DoctorArgs {
-    /// The daemon's configuration file, read where no daemon answers; /etc/onecli/config.toml by default.
+    /// The daemon's configuration file, used if no daemon responds. Default: /etc/onecli/config.toml.
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Only look: add no agent, and send nothing.
+    /// Skip the self-test: add no agent, and send nothing.
     #[arg(long)]
     pub(super) no_self_test: bool,
 }
 
-/// Start a command as an agent.
+/// Run a command as an agent.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 The command starts in the agent's cgroup, as the agent's user, without capabilities and with no way to gain any.
-Its environment is made anew: PATH, TERM, COLORTERM, LANG, LC_* and TZ are taken over, HOME, USER, LOGNAME and SHELL
-are the user's, the usual CA variables name a bundle with OneCLI's authority in it, and each granted secret's variable
-holds a placeholder. Everything else stays out unless --keep-env names it.
+It gets a new environment. PATH, TERM, COLORTERM, LANG, LC_* and TZ are passed through; HOME, USER, LOGNAME and SHELL
+are those of the user; the usual CA variables name a bundle that includes OneCLI's CA; and each granted secret's
+variable contains a placeholder. No other variable is passed unless --keep-env names it.
 
-The agent works in the current directory, and changes files there as you. The first time you are asked on the terminal; a
-script names the directory: --dir and its physical path. A home directory, and a hidden directory of one, has to be named
-so. The agent does not see home directories, except its own and what --share adds. It has a /tmp and /var/tmp of its own,
-which are kept between its runs, and deleted when it is removed.
+The agent works in the current directory, and changes files there with your rights. The first time, the command asks for
+confirmation on the terminal. A script must name the directory with --dir and its physical path. The same is required
+for a home directory and for a hidden directory in one. The agent does not see home directories, except its own and
+those that --share adds. It has its own /tmp and /var/tmp, which last until the agent is removed.
 
 Examples:
   onecli run --agent coder --dir /home/alice/project --share /home/alice/.nvm -- npm test
   sudo onecli run --agent coder -- curl https://api.openai.com/v1/models
   sudo onecli run --agent coder --keep-env EDITOR -- bash")]
 pub(super) struct RunArgs {
-    /// The agent; by default the only one that you may run.
+    /// The agent. Default: the only agent that you may run.
     #[arg(long)]
     pub(super) agent: Option<AgentName>,
     /// Run as this user instead of the agent's own; never root.
     #[arg(long)]
     pub(super) user: Option<String>,
-    /// Run as yourself, in the host's view of the files. Cooperative: what else runs as you is no boundary's other side.
+    /// Run as yourself, with the host's view of the file system. This is no security boundary against other processes
+    /// that run as you.
     #[arg(long, conflicts_with = "user")]
     pub(super) scope: bool,
-    /// The directory to start in, for the agent to use as its own: its files are yours, and so is what it makes there.
-    /// By default the current directory, once you have confirmed it. Symbolic links are followed where root made them.
+    /// The directory to start in. The agent works there with your rights, and files that it creates belong to you.
+    /// Default: the current directory, after confirmation. Symbolic links are followed only if root created them.
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
-    /// Leave the current directory as it is: the agent may do there what its user may.
+    /// Do not give the agent your rights in the current directory: only its own user's rights apply there.
     #[arg(long, conflicts_with = "dir")]
     pub(super) no_dir: bool,
-    /// Show the agent this directory of yours besides, read-only; may be given again.
+    /// Share another of your directories with the agent, read-only; may be given again.
     #[arg(long, value_name = "DIR", conflicts_with = "scope")]
     pub(super) share: Vec<PathBuf>,
-    /// The same, and let the agent change what is in it.
+    /// Share another of your directories with the agent, and let the agent change it; may be given again.
     #[arg(long, value_name = "DIR", conflicts_with = "scope")]
     pub(super) share_rw: Vec<PathBuf>,
-    /// Take this variable over from the caller too; may be given again.
+    /// Pass this environment variable to the command as well; may be given again.
     #[arg(long, value_name = "VAR")]
     pub(super) keep_env: Vec<OsString>,
-    /// Do not list what the agent was refused when the command ends.
+    /// Do not list the agent's refused requests when the command ends.
     #[arg(short, long)]
     pub(super) quiet: bool,
     /// Set the variables that this program needs as an agent, and share the directories where it is usually installed.
-    /// 'onecli recipe list' shows all.
+    /// 'onecli recipe list' shows all recipes.
     #[arg(long, value_name = "RECIPE")]
     pub(super) recipe: Option<RecipeName>,
     /// The command and its arguments.
@@ -219,13 +222,13 @@ pub(super) struct RunArgs {
     pub(super) command: Vec<OsString>,
 }
 
-/// Start agents for users who are not root.
+/// Start agents for users other than root.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-The socket is the one that the service manager passes (LISTEN_FDS), or a new one. Everybody may connect; the daemon
-decides who may run which agent.")]
+The service manager passes the socket (LISTEN_FDS); otherwise the launcher creates one. Every user may connect; the
+daemon decides which agents a user may run.")]
 pub(super) struct LauncherArgs {
-    /// The socket; by default launch.sock beside the admin socket.
+    /// The path of the socket. Default: launch.sock in the directory of the admin socket.
     #[arg(long, value_name = "PATH")]
     pub(super) listen: Option<PathBuf>,
     /// The group whose members are users for agents.
@@ -235,81 +238,86 @@ pub(super) struct LauncherArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AgentCommand {
-    /// Add an agent; its token is shown once.
+    /// Add an agent. Its token is shown once.
     Add(AgentAddArgs),
-    /// All agents.
+    /// List all agents.
     List,
-    /// One agent, and what it may use.
+    /// Show an agent and its grants.
     Show {
         /// The agent.
         name: AgentName,
     },
-    /// Give an agent a new token and new placeholders; the old ones end with this.
+    /// Create a new token and new placeholders for an agent. The old ones become invalid.
     Rotate {
         /// The agent.
         name: AgentName,
     },
-    /// Refuse an agent everything, from its next request on.
+    /// Refuse all of an agent's requests, starting with the next one.
     Disable {
         /// The agent.
         name: AgentName,
     },
-    /// Let a disabled agent in again.
+    /// Enable a disabled agent.
     Enable {
         /// The agent.
         name: AgentName,
     },
-    /// What a container, or another program elsewhere, needs to be an agent: a session token, the CA, placeholders.
+    /// Print the settings with which a container or another environment runs as an agent: a session token, the CA,
+    /// placeholders.
     Env(EnvArgs),
-    /// Let a user, or the members of a group, start commands as an agent, and see the requests of their own runs.
+    /// Allow a user or the members of a group to start commands as an agent, and to see the requests of their own runs.
     AllowRun {
         /// The agent.
         name: AgentName,
-        /// Who: alice, or @devs for a group.
+        /// The user, or the group with '@': alice, @devs.
         #[arg(value_name = "USER|@GROUP")]
         runner: Runner,
-        /// Whether they also see the requests of runs that others started (with --all); no unless it was allowed before.
+        /// Whether they may also see the requests of runs that others started (with --all). Default: unchanged;
+        /// initially no.
         #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
         see_all: Option<String>,
     },
-    /// Take back what allow-run gave. What runs goes on: 'agent disable' takes its rights.
+    /// Revoke a permission of 'allow-run'. Running commands continue; 'agent disable' stops their access.
     DenyRun {
         /// The agent.
         name: AgentName,
-        /// Who: alice, or @devs for a group.
+        /// The user, or the group with '@': alice, @devs.
         #[arg(value_name = "USER|@GROUP")]
         runner: Runner,
     },
-    /// Change an agent, and print what changed.
+    /// Change an agent, and print the changes.
     Set(AgentSetArgs),
-    /// Remove an agent with its token, sessions, grants and rules. Its audit records stay.
+    /// Remove an agent with its token, sessions, grants and rules. Its audit records remain.
     ///
-    /// Refused while processes run in its cgroup: they would outlive the agent, and be the next one that is bound to
-    /// the cgroup. To take its rights from running processes and let them live, disable it.
+    /// The daemon refuses this while processes run in the agent's cgroup: they would outlive the agent, and then belong
+    /// to the next agent of that cgroup. To revoke the access of running processes without ending them, use 'agent
+    /// disable'.
     Remove {
         /// The agent.
         name: AgentName,
-        /// Kill what runs in its cgroup (SIGKILL), after its rights are gone.
+        /// Kill the processes in the agent's cgroup (SIGKILL), after revoking their access.
         #[arg(long)]
         kill: bool,
     },
-    /// Convert accounts that agents run as: no login shell, and a home that no service of the host trusts.
+    /// Convert accounts that agents run as: no login shell, and a home that no host service trusts.
     ///
-    /// The files of the home move to where only the agent sees them, at the same path as before. The home itself becomes
-    /// an empty directory of root's. As root; needs no daemon.
+    /// The files of the home move to a directory that only the agent sees, at the same path as before. The home itself
+    /// becomes an empty directory that belongs to root. Requires root; does not require the daemon.
     ConvertUser {
         /// The users.
         #[arg(required_unless_present = "made", value_name = "USER")]
         users: Vec<String>,
-        /// All that 'agent add --create-user' made.
+        /// Convert all users that 'agent add --create-user' created.
         #[arg(long)]
         made: bool,
     },
-    /// What an agent was refused, as the rules that would allow it. For a permitted runner: in the own runs.
+    /// Print the rules that would allow an agent's refused requests. For a permitted runner: the requests of their own
+    /// runs.
     Learn {
         /// The agent.
         name: AgentName,
-        /// In every run of the agent. Administrators always see every run; a runner needs 'allow-run --see-all yes'.
+        /// Include every run of the agent. Administrators always see every run; a runner needs 'allow-run --see-all
+        /// yes'.
         #[arg(long)]
         all: bool,
     },
@@ -318,39 +326,39 @@ pub(super) enum AgentCommand {
 /// Add an agent.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Factors are what an agent must prove before a credential is used for it: 'token' (its token, or a secret's
-placeholder) and 'cgroup' (where its process runs, in the kernel's word). The default is both, or the token alone
-where the daemon runs without eBPF.
+Factors are the proofs that an agent must present before the daemon uses a credential for it: 'token' (its token, or a
+secret's placeholder) and 'cgroup' (the cgroup of its process, according to the kernel). The default is both, or only
+the token if the daemon runs without eBPF.
 
-Where a process runs is who it is: an agent is not added to a cgroup in which processes live already.
+The cgroup identifies the agent, so the cgroup of a new agent must not contain processes.
 
 Examples:
   onecli agent add coder --user coder
   onecli agent add container --factors token
   onecli agent add crawler --user crawler --egress allow")]
 pub(super) struct AgentAddArgs {
-    /// Its name: a-z, 0-9, '-', '_', '.'.
+    /// The agent's name: a-z, 0-9, '-', '_', '.'.
     pub(super) name: AgentName,
-    /// token, cgroup, or token+cgroup.
+    /// The required factors: token, cgroup, or token+cgroup.
     #[arg(long)]
     pub(super) factors: Option<Factors>,
-    /// Its cgroup, a direct child of the agents root; by default one made from its name.
+    /// The agent's cgroup, a direct child of the agents root. Default: derived from its name.
     #[arg(long, value_name = "NAME")]
     pub(super) cgroup: Option<CgroupName>,
-    /// The user its commands run as: existing, not root, no other agent's.
+    /// The existing user that its commands run as. Must not be root or another agent's user.
     #[arg(long)]
     pub(super) user: Option<String>,
-    /// Make that user: without a password or a login shell, for nothing else. By default 'onecli-a-NAME'.
+    /// Create a dedicated user without a password or login shell. Default name: 'onecli-a-NAME'.
     #[arg(long)]
     pub(super) create_user: bool,
-    /// Hosts that no grant names: deny or allow (without any credential).
+    /// The policy for hosts that no grant or rule names: deny, or allow (without any credential).
     #[arg(long, default_value = "deny")]
     pub(super) egress: Egress,
-    /// Who besides administrators may start commands as it; may be given again.
+    /// A user or group, besides administrators, that may start commands as the agent; may be given again.
     #[arg(long = "runner", value_name = "USER|@GROUP")]
     pub(super) runners: Vec<Runner>,
-    /// Let its commands change the configuration and hooks of git repositories in a project. Git runs what they name as
-    /// the person who works there.
+    /// Let its commands change the configuration and hooks of git repositories in a project. Git runs the programs
+    /// named there as the user who works in the project.
     #[arg(long)]
     pub(super) allow_git_config: bool,
     #[command(flatten)]
@@ -363,83 +371,85 @@ pub(super) enum SecretCommand {
     Add(Box<SecretAddArgs>),
     /// Store the values of a .env file as secrets, by templates.
     ///
-    /// A variable that is a template's (`OPENAI_API_KEY`) becomes the secret of that template. Others are skipped and listed,
-    /// and so are variables of secrets that exist. The file stays as it is: remove it, or what agents may read of it.
+    /// A variable of a template (`OPENAI_API_KEY`) becomes the secret of that template. Other variables, and variables
+    /// whose secret exists already, are skipped and listed. The file stays unchanged: remove it, or the values that
+    /// agents may read in it.
     Import {
-        /// Lines of the form NAME=VALUE.
+        /// A file with lines of the form NAME=VALUE.
         file: PathBuf,
         #[command(flatten)]
         how: ImportArgs,
-        /// What happens to credentials that the services issue in responses; see 'onecli secret add --help'.
+        /// The treatment of credentials that the services issue in responses; see 'onecli secret add --help'.
         #[arg(long, value_name = "none|listed|all", default_value_t)]
         mask_issued: MaskIssued,
     },
-    /// All secrets, without their values, which are never shown.
+    /// List all secrets, without their values, which are never shown.
     List,
-    /// One secret, without its value.
+    /// Show a secret, without its value.
     Show {
         /// The secret.
         name: SecretName,
     },
-    /// Give a secret a new value, from the next request on. Placeholders stay as they are.
+    /// Store a new value for a secret, used starting with the next request. Placeholders stay unchanged.
     ///
-    /// The replaced value is kept for `vault.keep_replaced`: 'onecli secret rollback' restores it.
+    /// The replaced value is retained for `vault.keep_replaced`, and 'onecli secret rollback' restores it.
     Rotate {
         /// The secret.
         name: SecretName,
-        /// Others may know the old value: erase it now, and a kept one.
+        /// Erase the old value and any retained value now, because others may know them.
         #[arg(long)]
         compromised: bool,
         #[command(flatten)]
         value: ValueArgs,
     },
-    /// Send one harmless request with a secret, and print what the service answered. Root only.
+    /// Send one harmless request with a secret, and print the service's response. Root only.
     Test(SecretTestArgs),
     Edit(Box<SecretEditArgs>),
-    /// Restore the value before the current one, as a new version.
+    /// Restore the previous value, as a new version.
     ///
-    /// Values are kept for `vault.keep_replaced` (24 h), but not those that 'rotate --compromised' replaced. A second rollback
-    /// undoes the first. Refused where the secret goes further than it did with the old value.
+    /// Replaced values are retained for `vault.keep_replaced` (24 h), except values replaced by 'rotate --compromised'.
+    /// A second rollback undoes the first. The daemon refuses this if the secret now has destinations that the old
+    /// value did not have.
     Rollback {
         /// The secret.
         name: SecretName,
     },
-    /// Never use a secret, from the next request on.
+    /// Stop using a secret, starting with the next request.
     Disable {
         /// The secret.
         name: SecretName,
     },
-    /// Use a disabled secret again.
+    /// Enable a disabled secret.
     Enable {
         /// The secret.
         name: SecretName,
     },
-    /// Remove a secret with all versions of its value and all grants for it.
+    /// Remove a secret with all versions of its value and all of its grants.
     Remove {
         /// The secret.
         name: SecretName,
     },
 }
 
-/// Where a value is read from. Without either option that is standard input; a terminal is prompted.
+/// The source of a value. Default: standard input, with a prompt on a terminal.
 #[derive(Debug, Clone, ClapArgs)]
 pub(super) struct ValueArgs {
-    /// Read the value from standard input, even if that is a terminal.
+    /// Read the value from standard input, even if it is a terminal.
     #[arg(long, conflicts_with = "value_file")]
     pub(super) value_stdin: bool,
     /// Read the value from a file.
     #[arg(long, value_name = "FILE")]
     pub(super) value_file: Option<PathBuf>,
-    /// Store the value without a question, also if it does not look like the credential.
+    /// Store the value without confirmation, even if it does not look like the expected credential.
     #[arg(long)]
     pub(super) force: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TemplateCommand {
-    /// All of them.
+    /// List all templates.
     List,
-    /// One: its hosts, its placement, its variables, and what it refuses.
+    /// Show a template: its hosts, its placement, its variables, and what it refuses.
     Show {
         /// The template.
         name: TemplateName,

@@ -11,7 +11,7 @@ use onecli_sys::SystemClock;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
-    /// The newest records, oldest first.
+    /// List the newest records, oldest first.
     #[command(after_help = "\
 Examples:
   onecli audit list --agent coder --since 1h
@@ -20,30 +20,32 @@ Examples:
     List {
         #[command(flatten)]
         filter: Box<FilterArgs>,
-        /// At most so many.
+        /// The largest number of records.
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(AuditQuery::MAX_LIMIT)))]
         limit: u32,
-        /// Records of every run of the agent. Administrators always see every run; a permitted runner sees the own ones, and needs
-        /// 'agent allow-run --see-all yes' for this.
+        /// Include every run of the agent. Administrators always see every run. A permitted runner sees only their own
+        /// runs, and needs 'agent allow-run --see-all yes' for this option.
         #[arg(long)]
         all: bool,
     },
-    /// The last records, and with -f those to come.
+    /// Print the newest records, and with -f new ones as they arrive.
     Tail {
         #[command(flatten)]
         filter: Box<FilterArgs>,
-        /// Begin with so many.
+        /// The number of earlier records to print.
         #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=i64::from(AuditQuery::MAX_LIMIT)))]
         lines: u32,
-        /// Go on until interrupted.
+        /// Continue with new records until interrupted.
         #[arg(short, long)]
         follow: bool,
     },
-    /// All records, for other programs.
+    /// Export all records for other programs.
     #[command(after_help = "\
-jsonl: the records as they are; csv: a column for each field, with a header; cells that a spreadsheet would take for a
-formula begin with an apostrophe; ocsf: Open Cybersecurity Schema Framework 1.6, class 4002 (HTTP Activity), and class
-0 (Base Event) for what is told of no request, one object per line.
+Formats:
+  jsonl  the stored records, one object per line
+  csv    a header, and one column per field; cells that a spreadsheet would treat as formulas begin with an apostrophe
+  ocsf   Open Cybersecurity Schema Framework 1.6, one object per line: class 4002 (HTTP Activity), and class 0 (Base
+         Event) for records that do not belong to a request
 
 Examples:
   onecli audit export --since 7d > audit.jsonl
@@ -51,25 +53,26 @@ Examples:
     Export {
         #[command(flatten)]
         filter: Box<FilterArgs>,
-        /// jsonl, csv or ocsf.
+        /// The format: jsonl, csv or ocsf.
         #[arg(long, value_enum, default_value = "jsonl")]
         format: ExportFormat,
     },
-    /// Find out whether the log is as it was written; needs no daemon.
+    /// Verify that the log is unchanged; does not require the daemon.
     #[command(after_help = "\
-Reads the log's files, follows the links between records, and holds them against the signed checkpoints beside them. It
-finds records that were edited, cut out, put in or reordered, files taken from elsewhere, an end that was cut off and one
-that was added to. It names the first record that is wrong in each segment, in order, up to a hundred. Exit code 1 then.
+Reads the log's files, checks the hash links between records, and compares them with the signed checkpoints in the same
+directory. It detects records that were edited, removed, inserted or reordered, files of another log, and an end that was
+truncated or appended to. If it detects a change, it prints the first bad record of each segment, in order, up to a
+hundred, and the exit code is 1.
 
-A daemon that finds its log changed goes on behind it, in a new segment or with a new log, and the first record there says
-so: audit_damaged, audit_truncated, audit_contradicted, audit_appended. The files stay as they were found, so this command
-tells of them again each time. Look into it, keep a copy of the directory, note where it ends, and verify what comes after
-with --from SEGMENT; what comes before is then not looked at.
+A daemon that detects a change in its log continues after it, in a new segment or with a new log. The first record there
+reports the change: audit_damaged, audit_truncated, audit_contradicted, audit_appended. The files stay unchanged, so this
+command reports the change each time. Investigate it, copy the directory, and note where the change ends. Then verify the
+later records with --from SEGMENT, which skips everything before that segment.
 
-What it cannot see: records that were cut off at the end together with the checkpoint that covers them, where an older
-checkpoint was put back. For that, have checkpoints kept elsewhere (audit.witnesses in the configuration) and give them
-with --witness. And whoever can replace all files can replace the key that lies beside them: note the key that this
-command prints, and give it with --public-key.
+It cannot detect records that were removed at the end together with the checkpoint that covers them, if an older
+checkpoint was restored. To detect that, store checkpoints elsewhere (audit.witnesses in the configuration) and pass them
+with --witness. An attacker who can replace all files can also replace the key in the same directory. Note the key that
+this command prints, and pass it with --public-key.
 
 Examples:
   sudo onecli audit verify
@@ -78,19 +81,19 @@ Examples:
     Verify(VerifyArgs),
 }
 
-/// Find out whether the log is as it was written.
+/// Verify that the log is unchanged.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// The log's directory.
+    /// The directory of the log.
     #[arg(long, default_value = "/var/lib/onecli/audit", value_name = "DIR")]
     pub(super) dir: PathBuf,
-    /// The log's public key, as this command prints it. Default: the file 'public-key' in the directory.
+    /// The log's public key, as printed by this command. Default: the file 'public-key' in the directory.
     #[arg(long, value_name = "KEY")]
     pub(super) public_key: Option<Verifier>,
-    /// The first segment to look at, by the number in its file's name: behind damage that is known.
+    /// The first segment to verify, by the number in its file's name. Use it to skip known damage.
     #[arg(long, value_name = "SEGMENT", value_parser = parse_segment)]
     pub(super) from: Option<u64>,
-    /// A file with checkpoints that somebody else kept, or lines of a syslog with them; may be given again.
+    /// A file of checkpoints stored elsewhere, or of syslog lines with checkpoints; may be given again.
     #[arg(long, value_name = "FILE")]
     pub(super) witness: Vec<PathBuf>,
 }
@@ -102,38 +105,38 @@ pub(super) enum ExportFormat {
     Ocsf,
 }
 
-/// Which records: those that fit all of these.
+/// Selects the records that match every given condition.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct FilterArgs {
-    /// Of this agent.
+    /// Only records of this agent.
     #[arg(long)]
     pub(super) agent: Option<AgentName>,
-    /// Of this host.
+    /// Only records of this host.
     #[arg(long)]
     pub(super) host: Option<String>,
-    /// With this decision: inject, forward, tunnel, deny.
+    /// Only records with this decision: inject, forward, tunnel, deny.
     #[arg(long, visible_alias = "decision", value_name = "VERDICT")]
     pub(super) verdict: Option<Verdict>,
-    /// decision, outcome, alert, approval.
+    /// Only records of this kind: decision, outcome, alert, approval.
     #[arg(long)]
     pub(super) event: Option<Event>,
-    /// With this code, such as `egress_denied`.
+    /// Only records with this reason code, such as `egress_denied`.
     #[arg(long)]
     pub(super) code: Option<String>,
-    /// Of this request: the id that an error names.
+    /// Only records of this request: the id in an error message.
     #[arg(long, value_name = "ID")]
     pub(super) request: Option<RequestId>,
-    /// Since then: 2026-01-02, 2026-01-02T03:04:05Z, or 1h for an hour ago (s, m, h, d, w).
+    /// Only records since this time: 2026-01-02, 2026-01-02T03:04:05Z, or 1h for an hour ago (s, m, h, d, w).
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(super) since: Option<Timestamp>,
-    /// Before then.
+    /// Only records before this time.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(super) until: Option<Timestamp>,
 }
 
 impl From<FilterArgs> for AuditFilter {
     fn from(args: FilterArgs) -> AuditFilter {
-        // As records have it; what is no host is looked for as it is.
+        // Records contain hosts in canonical form. Other text is compared unchanged.
         let host = args.host.map(|host| host.parse::<Host>().map_or(host, |host| host.to_string()));
         AuditFilter {
             agent: args.agent,
@@ -148,7 +151,7 @@ impl From<FilterArgs> for AuditFilter {
     }
 }
 
-/// A segment's number, with or without the zeros and the suffix of its file's name.
+/// Parses a segment number, with or without the zeros and the suffix of the file name.
 fn parse_segment(text: &str) -> Result<u64, String> {
     let digits = text.strip_suffix(".jsonl").unwrap_or(text);
     let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
@@ -159,7 +162,7 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
     time_before(SystemClock.now(), text)
 }
 
-/// A time, or how long before `now`. A day without a time begins at midnight UTC.
+/// Parses a time, or a duration before `now`. A date without a time is midnight UTC.
 pub(super) fn time_before(now: Timestamp, text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);

@@ -1,27 +1,29 @@
-//! What `onecli ca` takes.
+//! The command line of `onecli ca`.
 
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CaCommand {
-    /// The authority's certificates.
+    /// Show the CA certificates.
     Show,
-    /// Print what agents need to trust (PEM); the authority's key never leaves the daemon.
+    /// Print the certificates that agents must trust (PEM). The CA's key never leaves the daemon.
     ///
-    /// While the authority is being rotated these are two certificates.
+    /// During a rotation these are two certificates.
     Export,
-    /// Make a new authority, in two steps that break nobody.
+    /// Replace the CA in two steps, without an interruption for agents.
     ///
-    /// First it is trusted and does not sign: agents that start from then on have both in their bundle. When those that
-    /// started before have ended, --finish lets it sign, and the old one is trusted no more.
+    /// The first step creates a CA that agents trust but that does not sign: agents that start later have both
+    /// certificates in their bundle. When all earlier agents have ended, run --finish: the new CA signs, and the old
+    /// one is no longer trusted.
     Rotate {
-        /// The new authority signs from now on.
+        /// Let the new CA sign from now on.
         #[arg(long)]
         finish: bool,
     },
-    /// Make every program of this host trust the authority. 'onecli run' needs nothing of the kind: this is for programs that
-    /// run elsewhere in an agent's cgroup, and lets whoever has the authority's key pretend to be anybody to this host.
+    /// Add the CA to the host's trust store, so that every program of this host trusts it. 'onecli run' does not need
+    /// this. It is for programs started by other means in an agent's cgroup. Anyone with the CA's key can then
+    /// impersonate any server to this host.
     Install,
-    /// Take back what install did.
+    /// Remove the CA from the host's trust store.
     Uninstall,
 }

@@ -6,12 +6,12 @@ use clap::Args as ClapArgs;
 use onecli_api::AgentEnvRequest;
 use onecli_model::AgentName;
 
-/// What a container needs to be an agent.
+/// Print the settings with which a container runs as an agent.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-The token and the placeholders go into a file that only you can read (0600), beside the CA's bundle; what is printed names
-those files. With --for shell they are printed, for eval. An agent that requires its cgroup is given it by the printed
---cgroup-parent, besides the token.
+The token and the placeholders are written to a file that only you can read (0600), in the same directory as the CA
+bundle. The output names those files. With --for shell, the output itself contains the token and the placeholders, for
+eval. If the agent requires the cgroup factor, the output includes --cgroup-parent.
 
 Examples:
   docker run --rm $(onecli agent env crawler --for docker) python:3 python -c ...
@@ -20,16 +20,16 @@ Examples:
 pub(super) struct EnvArgs {
     /// The agent.
     pub(super) name: AgentName,
-    /// Whom it is for.
+    /// The kind of output.
     #[arg(long = "for", value_enum, default_value_t = EnvFor::Shell)]
     pub(super) kind: EnvFor,
-    /// The directory for the files; by default one in your runtime directory, for root in /run.
+    /// The directory for the files. Default: a directory in your runtime directory; for root, in /run.
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
-    /// Which of the proxy's addresses; by default one on the network for containers, on loopback for a shell.
+    /// The address of the proxy to use. Default: a network address for containers, a loopback address for a shell.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(super) proxy: Option<std::net::SocketAddr>,
-    /// How long the token is good for.
+    /// The lifetime of the token in hours.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=i64::from(AgentEnvRequest::MAX_HOURS)))]
     pub(super) hours: u32,
     /// The service in the Compose file.
@@ -37,13 +37,13 @@ pub(super) struct EnvArgs {
     pub(super) service: String,
 }
 
-/// Who reads what `agent env` prints.
+/// The kind of output of `agent env`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum EnvFor {
     /// Options of 'docker run' and 'podman run'.
     Docker,
-    /// A Compose file to lay over another.
+    /// A Compose override file.
     Compose,
-    /// Lines for a shell's eval.
+    /// Shell commands for eval.
     Shell,
 }

@@ -1,18 +1,18 @@
-//! `onecli secret import` and `onecli vault import`: what happens to secrets that exist.
+//! `onecli secret import` and `onecli vault import`: the treatment of existing secrets.
 
 use clap::Args as ClapArgs;
 use onecli_api::ImportHow;
 
-/// How values are imported.
+/// The treatment of imported values.
 #[derive(Debug, Clone, ClapArgs)]
 pub(super) struct ImportArgs {
-    /// Replace the values of secrets that exist. 'onecli secret rollback' restores the previous value of one.
+    /// Replace the values of existing secrets. 'onecli secret rollback' restores the previous value of a secret.
     #[arg(long)]
     replace: bool,
-    /// Change nothing; list what would be added, replaced and skipped.
+    /// Change nothing; list the values that would be added, replaced and skipped.
     #[arg(long)]
     dry_run: bool,
-    /// Store values that do not look like the credential, too. Otherwise they are skipped.
+    /// Also store values that do not look like the expected credential. By default they are skipped.
     #[arg(long)]
     pub(super) force: bool,
 }

@@ -15,22 +15,24 @@ Examples:
 pub(super) struct AgentSetArgs {
     /// The agent.
     pub(super) name: AgentName,
-    /// token, cgroup, or token,cgroup; from the next request on.
+    /// The required factors: token, cgroup, or token,cgroup. Applies from the next request.
     #[arg(long, group = "change")]
     pub(super) factors: Option<Factors>,
-    /// Its cgroup, a direct child of the agents root. No process may run as the agent meanwhile.
+    /// The agent's cgroup, a direct child of the agents root. No process may run as the agent during the change.
     #[arg(long, group = "change", value_name = "NAME")]
     pub(super) cgroup: Option<CgroupName>,
-    /// The user its commands run as: existing, not root, no other agent's. No process may run as the agent meanwhile.
+    /// The existing user that its commands run as. Must not be root or another agent's user. No process may run as the
+    /// agent during the change.
     #[arg(long, group = "change", conflicts_with = "no_user")]
     pub(super) user: Option<String>,
-    /// Make that user. By default 'onecli-a-NAME'.
+    /// Create a dedicated user. Default name: 'onecli-a-NAME'.
     #[arg(long, group = "change", conflicts_with = "no_user")]
     pub(super) create_user: bool,
-    /// It has no user of its own: each run names one with --user.
+    /// Remove the agent's user: each run then names one with --user.
     #[arg(long, group = "change")]
     pub(super) no_user: bool,
-    /// Hosts that no grant names: deny or allow (without any credential); from the next request on.
+    /// The policy for hosts that no grant or rule names: deny, or allow (without any credential). Applies from the next
+    /// request.
     #[arg(long, group = "change")]
     pub(super) egress: Option<Egress>,
     /// Whether its commands may change the configuration and hooks of git repositories in a project.
@@ -43,10 +45,10 @@ pub(super) struct AgentSetArgs {
 /// The rules of a recipe.
 #[derive(Debug, ClapArgs)]
 pub(super) struct RecipeArgs {
-    /// Allow what this program asks for without a credential. 'onecli recipe list' shows all.
+    /// Allow the requests that this program makes without a credential. 'onecli recipe list' shows all recipes.
     #[arg(long, group = "change", value_name = "RECIPE")]
     pub(super) recipe: Option<RecipeName>,
-    /// A host of your package registry, for recipes that name none; may be given again.
+    /// A host of your package registry, for recipes without hosts; may be given again.
     #[arg(long = "host", value_name = "HOST", requires = "recipe")]
     pub(super) hosts: Vec<String>,
     /// Print the rules of the recipe, and change nothing.
@@ -56,11 +58,11 @@ pub(super) struct RecipeArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RecipeCommand {
-    /// All recipes.
+    /// List all recipes.
     List,
-    /// One recipe: rules, variables and shared directories.
+    /// Show a recipe: rules, variables and shared directories.
     Show {
-        /// Its name.
+        /// The recipe's name.
         name: RecipeName,
     },
 }

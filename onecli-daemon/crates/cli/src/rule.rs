@@ -11,35 +11,36 @@ use super::why::{self, WhyArgs};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RuleCommand {
-    /// Add a rule, in force from the next request on.
+    /// Add a rule, which applies from the next request.
     Add(Box<RuleAddArgs>),
-    /// All rules, by number.
+    /// List all rules, by number.
     List,
     /// Remove a rule.
     Remove {
-        /// Its number.
+        /// The rule's number.
         id: RuleId,
     },
-    /// What would be decided about a request, without sending it: the same as 'onecli why'.
+    /// Explain the decision about a request without sending it, like 'onecli why'.
     Test(WhyArgs),
 }
 
 /// Add a rule.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-A rule is asked in this order, whatever its number: deny, approve, limit, allow; then grants, then the agent's egress.
-  deny     refuses, also what is granted. Paths count in every spelling that a server may take for them.
-  approve  holds a request until 'onecli approval allow|deny'; what is allowed so needs no other rule.
-  limit    refuses past a rate, over all connections of an agent. Allows nothing by itself.
-  allow    lets a request through, with the credentials that are granted for it or with none.
+The daemon evaluates rules in this order, regardless of their numbers: deny, approve, limit, allow. Then it evaluates
+grants, then the agent's egress setting.
+  deny     refuses requests, even those with a grant. Paths match in every spelling that a server may accept for them.
+  approve  delays a request until 'onecli approval allow|deny'. An approved request needs no other rule.
+  limit    refuses requests that exceed a rate, over all connections of an agent. Allows nothing by itself.
+  allow    allows a request, with the credentials granted for it or with none.
 
-Without methods and paths, 'allow' passes TLS on unread, unless a secret is stored for the host: then OneCLI reads the
-requests of every agent, and scrubs the responses. A client that pins the host's certificate needs 'allow --tunnel' there.
-Anything finer makes OneCLI read the requests to that host.
-The port is 443 unless given, and for 'deny' all ports; '*' is all ports.
---address names a network. With --host, an 'allow' opens it for that host although it is private; without, for
-connections to its addresses. The address of a cloud's metadata service has to be named alone, as /32 or /128.
-What is neither TLS nor HTTP (SSH, databases) passes where an 'allow' without methods and paths names its host and port.
+Without methods and paths, 'allow' passes TLS uninspected, unless a secret is stored for the host. In that case OneCLI
+inspects the requests of every agent, and scrubs the responses. A client that pins the host's certificate then needs
+'allow --tunnel'. With methods or paths, OneCLI inspects the requests to that host.
+The default port is 443, and for 'deny' all ports; '*' is all ports.
+--address names a network. With --host, 'allow' permits that host to have private addresses of the network; without
+--host, it permits connections to these addresses. A cloud's metadata service must be named alone, as /32 or /128.
+Protocols other than TLS and HTTP (SSH, databases) need an 'allow' without methods and paths for the host and port.
 
 Examples:
   onecli rule add allow --agent coder --host docs.example --host www.example
@@ -50,32 +51,33 @@ Examples:
   onecli rule add approve --agent coder --host api.stripe.com --method POST --path '/v1/refunds'
   onecli rule add allow --agent coder --host db.internal --port 5432 --address 10.0.0.0/24")]
 pub(super) struct RuleAddArgs {
-    /// allow, deny, limit or approve.
+    /// The action: allow, deny, limit or approve.
     pub(super) action: Action,
-    /// For this agent only.
+    /// Apply the rule only to this agent.
     #[arg(long, value_name = "AGENT")]
     pub(super) agent: Option<AgentName>,
-    /// For this host: 'api.x.com', '*.x.com' (one label), '**.x.com' (any depth), '*' (all); may be given again, which
-    /// makes several rules.
+    /// The host: 'api.x.com', '*.x.com' (one label), '**.x.com' (any depth), '*' (all). May be given again, which
+    /// creates several rules.
     #[arg(long = "host", value_name = "HOST")]
     pub(super) hosts: Vec<String>,
-    /// For this port; '*' for all. Default: 443, and all for deny.
+    /// The port; '*' for all. Default: 443; for deny, all ports.
     #[arg(long, value_name = "PORT")]
     pub(super) port: Option<String>,
-    /// For these methods only; may be given again.
+    /// The HTTP method; may be given again. Default: all.
     #[arg(long = "method", value_name = "METHOD")]
     pub(super) methods: Vec<String>,
-    /// For these paths only; may be given again. '*' stands for anything within a segment, '**' for any segments.
+    /// The path pattern; may be given again. '*' matches any text within a segment, '**' any number of segments.
+    /// Default: all.
     #[arg(long = "path", value_name = "PATTERN")]
     pub(super) paths: Vec<String>,
-    /// For addresses in this network.
+    /// The network of the destination address.
     #[arg(long, value_name = "CIDR")]
     pub(super) address: Option<String>,
-    /// At most so many in a second, minute, hour or day: 10/s, 60/m, 500/h, 1000/d.
+    /// The largest number of requests per second, minute, hour or day: 10/s, 60/m, 500/h, 1000/d.
     #[arg(long, value_name = "N/UNIT")]
     pub(super) rate: Option<String>,
-    /// With 'allow': pass TLS on unread also where a secret is stored for the host, for clients that pin its certificate.
-    /// Responses are not scrubbed then.
+    /// With 'allow': pass TLS uninspected even if a secret is stored for the host, for clients that pin its
+    /// certificate. Responses are then not scrubbed.
     #[arg(long)]
     pub(super) tunnel: bool,
 }

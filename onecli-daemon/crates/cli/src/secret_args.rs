@@ -31,14 +31,14 @@ fn how() -> ArgGroup {
 /// Store a credential.
 #[derive(Debug, ClapArgs)]
 #[command(group = ArgGroup::new("placement"), group = ArgGroup::new("mint"), group = how(), after_help = "\
-The value is read from standard input, a file, or a prompt, never from the command line. One line end after it is cut. A
-value that does not look like the credential is stored after a question; a script needs --force.
-With --vault, --file or --exec none is read: the daemon fetches it there when it is used.
+The command reads the value from standard input, a file, or a prompt, never from the command line. It removes one line
+break at the end. A value that does not look like the expected credential needs confirmation; a script needs --force.
+With --vault, --file or --exec, no value is read: the daemon fetches it from there at each use.
 
-Paths are exact unless they hold a wildcard: '*' stands for anything within a segment, '**' for any segments.
+Paths are exact unless they contain a wildcard: '*' matches any text within a segment, '**' any number of segments.
 Hosts: 'api.x.com', '*.x.com' (one label), '**.x.com' (any depth).
 
-A template knows the hosts, the placement, the variables and the form of a key ('onecli template list').
+A template defines the hosts, the placement, the variables and the form of a key ('onecli template list').
 
 Examples:
   onecli secret add openai --template openai
@@ -55,105 +55,106 @@ Examples:
   onecli secret add npm --template npm --exec '/usr/local/bin/fetch-token npm'
   onecli secret add db-api --host db.acme.internal --basic app --vault 'database/creds/readonly#password'")]
 pub(super) struct SecretAddArgs {
-    /// Its name: a-z, 0-9, '-', '_', '.'.
+    /// The secret's name: a-z, 0-9, '-', '_', '.'.
     pub(super) name: SecretName,
-    /// Where it may go, also as a URL; port 443 unless given. May be given again, with the same port. A template has its own hosts,
-    /// which these replace.
+    /// A host that the credential may be sent to, also as a URL; default port 443. May be given again, with the same
+    /// port. Replaces the hosts of a template.
     #[arg(long = "host", value_name = "HOST[:PORT]", value_parser = parse_host, required_unless_present = "template")]
     pub(super) hosts: Vec<(HostPattern, u16)>,
-    /// For a common service, or for a part of it: github, github:read-repos.
+    /// The template of a common service, or a profile of it: github, github:read-repos.
     #[arg(long, group = "placement", value_name = "NAME[:PROFILE]")]
     pub(super) template: Option<TemplateChoice>,
-    /// With these paths only; may be given again. Default: /**.
+    /// A path pattern that the credential is limited to; may be given again. Default: /**.
     #[arg(long = "path", value_name = "PATTERN")]
     pub(super) paths: Vec<PathPattern>,
-    /// With these methods only; may be given again. Default: all.
+    /// A method that the credential is limited to; may be given again. Default: all.
     #[arg(long = "method", value_name = "METHOD", value_parser = parse_method)]
     pub(super) methods: Vec<String>,
-    /// Place it in a header: 'Name: text with {secret}'.
+    /// Place the credential in a header: 'Name: text with {secret}'.
     #[arg(long, group = "placement", value_name = "TEMPLATE", value_parser = Placement::header)]
     pub(super) header: Option<Placement>,
-    /// Place it as 'Authorization: Bearer ...'.
+    /// Place the credential as 'Authorization: Bearer ...'.
     #[arg(long, group = "placement")]
     pub(super) bearer: bool,
-    /// Place it as the password of Basic authentication, for this user name.
+    /// Place the credential as the password of Basic authentication, for this user name.
     #[arg(long, group = "placement", value_name = "USER", value_parser = Placement::basic)]
     pub(super) basic: Option<Placement>,
-    /// Place it in this query parameter.
+    /// Place the credential in this query parameter.
     #[arg(long, group = "placement", value_name = "NAME", value_parser = Placement::query)]
     pub(super) query: Option<Placement>,
-    /// Put it where the agent sends its placeholder: header:NAME (anywhere in the value), basic (user name or password),
-    /// query:NAME, or `json:/POINTER` (a string in a JSON body of at most 1 MiB).
+    /// Place the credential where the agent sends its placeholder: header:NAME (anywhere in the value), basic (user
+    /// name or password), query:NAME, or `json:/POINTER` (a string in a JSON body of at most 1 MiB).
     #[arg(long, group = "placement", value_name = "PLACE", value_parser = parse_site)]
     pub(super) replace: Option<Placement>,
-    /// Sign requests anew with AWS Signature Version 4. The value is ID:SECRET, ID:SECRET:TOKEN or JSON; '*' takes region
-    /// or service from the agent's own signature.
+    /// Sign requests again with AWS Signature Version 4. The value is ID:SECRET, ID:SECRET:TOKEN or JSON. '*' takes the
+    /// region or service from the agent's own signature.
     #[arg(long, group = "placement", value_name = "REGION/SERVICE", value_parser = parse_scope)]
     pub(super) sigv4: Option<Placement>,
-    /// The variables that the agent's programs read it from, with commas between them; they will hold the placeholder.
+    /// The environment variables from which the agent's programs read it, separated by commas. They will contain the
+    /// placeholder.
     #[arg(long, value_name = "VAR,...")]
     pub(super) env: Option<EnvNames>,
-    /// What the placeholder begins with, where programs check that: sk-, ghp_.
+    /// The prefix of the placeholder, for programs that check it: sk-, ghp_.
     #[arg(long, value_name = "TEXT")]
     pub(super) prefix: Option<Shape>,
-    /// '%2F' stands within names in this service's paths, and separates nothing.
+    /// Treat '%2F' in this service's paths as part of a name, not as a separator.
     #[arg(long)]
     pub(super) encoded_slash: bool,
-    /// What happens to credentials that the service issues in a response. listed: members and fields that the template lists
-    /// are masked, others that look like credentials pass; both raise an alert. all: both are masked. none: both pass, with an
-    /// alert. Default: listed.
+    /// The treatment of credentials that the service issues in a response. listed: members and fields that the template
+    /// lists are masked; others that look like credentials pass; both raise an alert. all: both are masked. none: both
+    /// pass, with an alert. Default: listed.
     #[arg(long, value_name = "none|listed|all", requires = "template")]
     pub(super) mask_issued: Option<MaskIssued>,
-    /// What happens to cookies that the service sets for a request with this secret. wrap: the agent gets sealed stand-ins,
-    /// which work only through OneCLI and while the grant stands. strip: it gets none. pass: it gets the cookies themselves,
-    /// which work anywhere, also after the grant ends. Default: the template's, or wrap.
+    /// The treatment of cookies that the service sets for a request with this secret. wrap: the agent gets sealed
+    /// substitutes, which work only through OneCLI and only while the grant exists. strip: it gets none. pass: it gets
+    /// the cookies themselves, which work anywhere, even after the grant ends. Default: the template's, or wrap.
     #[arg(long, value_name = "wrap|strip|pass")]
     pub(super) cookies: Option<CookieMode>,
-    /// Get tokens with OAuth 2.0 client credentials here; the value is the client's secret.
+    /// Obtain tokens from this URL with OAuth 2.0 client credentials. The value is the client's secret.
     #[arg(long, group = "mint", value_name = "URL", requires = "client_id")]
     pub(super) oauth2_client: Option<TokenUrl>,
-    /// Get tokens with a refresh token here; the value is the refresh token, or JSON with `refresh_token` and
-    /// `client_secret`.
+    /// Obtain tokens from this URL with a refresh token. The value is the refresh token, or JSON with `refresh_token`
+    /// and `client_secret`.
     #[arg(long, group = "mint", value_name = "URL", requires = "client_id")]
     pub(super) oauth2_refresh: Option<TokenUrl>,
-    /// Get tokens of a GitHub App's installation; the value is the app's private key (PEM).
+    /// Obtain tokens of a GitHub App's installation. The value is the app's private key (PEM).
     #[arg(long, group = "mint", value_name = "APP:INSTALLATION", value_parser = parse_app)]
     pub(super) github_app: Option<(String, u64)>,
-    /// Get tokens of a Google service account, for these scopes; the value is its key file.
+    /// Obtain tokens of a Google service account for these scopes. The value is its key file.
     #[arg(long, group = "mint", value_name = "SCOPES")]
     pub(super) gcp: Option<String>,
-    /// The OAuth 2.0 client.
+    /// The id of the OAuth 2.0 client.
     #[arg(long, value_name = "ID")]
     pub(super) client_id: Option<String>,
-    /// What the token is for, in the token server's words.
+    /// The scopes to request from the token server.
     #[arg(long, value_name = "SCOPES")]
     pub(super) scope: Option<String>,
-    /// The API that the token is for, where the token server wants that told.
+    /// The API to request a token for, if the token server requires one.
     #[arg(long, value_name = "API", requires = "oauth2_client")]
     pub(super) audience: Option<String>,
-    /// GitHub's API, where it is an enterprise server's.
+    /// The URL of GitHub's API, for an enterprise server.
     #[arg(long, value_name = "URL", requires = "github_app", default_value = "https://api.github.com/")]
     pub(super) github_api: TokenUrl,
-    /// Release bytes of a response that may be the beginning of the value after a silence of this length, such as 250ms.
-    /// Without it they wait for the bytes behind them. A value that is sent in two parts around such a silence is not
-    /// masked. Where several secrets have the same host, the longest pause counts, and all must have one.
+    /// Release response bytes that may be the beginning of the value after a pause of this length, such as 250ms. By
+    /// default they wait for the next bytes. A value sent in two parts around such a pause is not masked. If several
+    /// secrets have the same host, all must set this option, and the longest pause applies.
     #[arg(long, value_name = "DURATION")]
     pub(super) flush_after: Option<FlushAfter>,
-    /// Let it leave over plain HTTP too, readable by everyone on the way.
+    /// Also allow plain HTTP, which is readable by everyone on the network path.
     #[arg(long)]
     pub(super) allow_plaintext: bool,
-    /// Have the value fetched from HashiCorp Vault or OpenBao for each use, from this field: 'secret/openai#key', or
-    /// 'secret/openai?version=3#key'. The path is as 'vault kv get' takes it. Any path that returns a lease is issued for
-    /// each agent.
+    /// Fetch the value from HashiCorp Vault or OpenBao for each use, from this field: 'secret/openai#key', or
+    /// 'secret/openai?version=3#key'. The path has the form that 'vault kv get' accepts. If the path returns a lease,
+    /// each agent gets its own.
     #[arg(long, value_name = "PATH#FIELD", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
     pub(super) vault: Option<VaultReference>,
-    /// Have the value read from this file of the daemon's host, at each use. Root only.
+    /// Read the value from this file on the daemon's host, at each use. Root only.
     #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
     pub(super) file: Option<SourceFile>,
-    /// Have the value printed by this command of the daemon's host, which no shell reads. Root only. The program, and each
-    /// directory on the way to it, is root's and writable by nobody else. It runs as the user onecli-executor, for 10 s at
-    /// most. It prints the value, or JSON: `{"value": "...", "expires_in": SECONDS}`, or `expires` with a time in RFC 3339;
-    /// what says neither is used for 30 s.
+    /// Obtain the value from the output of this command, which runs on the daemon's host without a shell. Root only.
+    /// The program and each directory on its path must belong to root and be writable only by root. It runs as the user
+    /// onecli-executor, for at most 10 s. It prints the value, or JSON: `{"value": "...", "expires_in": SECONDS}`, or
+    /// `expires` with an RFC 3339 time. A value without an expiry time is used for 30 s.
     #[arg(long, value_name = "COMMAND", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
     pub(super) exec: Option<SourceCommand>,
     #[command(flatten)]

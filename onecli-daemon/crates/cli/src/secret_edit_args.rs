@@ -7,7 +7,7 @@ use onecli_model::{HostPattern, MethodSet, PathPattern, Placement, SecretName};
 use super::args::ValueArgs;
 use super::secret_args::{parse_host_and_port, parse_method, parse_scope, parse_site};
 
-/// Change where a secret may go, how it is placed, and its variables.
+/// Change a secret's destinations, placement and environment variables.
 #[derive(Debug, ClapArgs)]
 #[command(
     group = ArgGroup::new("placement"),
@@ -16,15 +16,15 @@ use super::secret_args::{parse_host_and_port, parse_method, parse_scope, parse_s
         "allow_plaintext",
     ]),
     after_help = "\
-What is not named stays. The change counts from the next request on; open streams with the secret end.
+Properties that are not named stay unchanged. The change applies from the next request; open streams with the secret end.
 
-The value stays while the change only narrows: fewer paths or methods, other variables. All else asks for the value again,
-except from root: further paths or methods, and any change of host, port, placement or plain-text flag. A path counts as
-narrower where it is evident: '/v1/models' within '/v1/**', '/a/b' within '/a/*'. On a terminal the command asks for the
-value; a script gives it with --value-stdin or --value-file, and a pipe is not read otherwise.
+A change that only narrows the scope keeps the value: fewer paths or methods, other variables. Any other change requires
+the value again, except from root: more paths or methods, and any change of host, port, placement or plain-text flag. A
+path is narrower only in evident cases: '/v1/models' within '/v1/**', '/a/b' within '/a/*'. On a terminal the command
+asks for the value. A script passes it with --value-stdin or --value-file; a pipe is not read otherwise.
 
-A change of host or placement erases a value that is kept for 'onecli secret rollback'. The command asks before it does; a
-script needs --force.
+A change of host or placement erases a value that is retained for 'onecli secret rollback'. The command asks for
+confirmation first; a script needs --force.
 
 Examples:
   onecli secret edit openai --path '/v1/chat/completions' --method POST
@@ -34,46 +34,47 @@ Examples:
 pub(super) struct SecretEditArgs {
     /// The secret.
     pub(super) name: SecretName,
-    /// The hosts, in place of those it has. The port stays unless it or a URL is given. May be given again, with the same port.
+    /// A host; replaces all current hosts, may be given again, with the same port. The port stays unless this option or
+    /// a URL names one.
     #[arg(long = "host", value_name = "HOST[:PORT]", value_parser = parse_host_and_port)]
     hosts: Vec<(HostPattern, Option<u16>)>,
-    /// The paths, in place of those it has; may be given again. '/**' stands for all.
+    /// A path pattern; replaces all current ones, may be given again. '/**' matches all paths.
     #[arg(long = "path", value_name = "PATTERN")]
     paths: Vec<PathPattern>,
-    /// The methods, in place of those it has; may be given again.
+    /// A method; replaces all current ones, may be given again.
     #[arg(long = "method", value_name = "METHOD", value_parser = parse_method)]
     methods: Vec<String>,
-    /// All methods.
+    /// Allow all methods.
     #[arg(long, conflicts_with = "methods")]
     all_methods: bool,
-    /// Place it in a header: 'Name: text with {secret}'.
+    /// Place the credential in a header: 'Name: text with {secret}'.
     #[arg(long, group = "placement", value_name = "TEMPLATE", value_parser = Placement::header)]
     header: Option<Placement>,
-    /// Place it as 'Authorization: Bearer ...'.
+    /// Place the credential as 'Authorization: Bearer ...'.
     #[arg(long, group = "placement")]
     bearer: bool,
-    /// Place it as the password of Basic authentication, for this user name.
+    /// Place the credential as the password of Basic authentication, for this user name.
     #[arg(long, group = "placement", value_name = "USER", value_parser = Placement::basic)]
     basic: Option<Placement>,
-    /// Place it in this query parameter.
+    /// Place the credential in this query parameter.
     #[arg(long, group = "placement", value_name = "NAME", value_parser = Placement::query)]
     query: Option<Placement>,
-    /// Put it where the agent sends its placeholder; see 'onecli secret add --help'.
+    /// Place the credential where the agent sends its placeholder; see 'onecli secret add --help'.
     #[arg(long, group = "placement", value_name = "PLACE", value_parser = parse_site)]
     replace: Option<Placement>,
     /// Sign requests with AWS Signature Version 4; see 'onecli secret add --help'.
     #[arg(long, group = "placement", value_name = "REGION/SERVICE", value_parser = parse_scope)]
     sigv4: Option<Placement>,
-    /// The variables, with commas between them, in place of those it has.
+    /// The environment variables, separated by commas; replaces all current ones.
     #[arg(long, value_name = "VAR,...")]
     env: Option<EnvNames>,
-    /// No variable.
+    /// Remove all environment variables.
     #[arg(long, conflicts_with = "env")]
     no_env: bool,
-    /// Whether it may leave over plain HTTP, readable by everyone on the way.
+    /// Whether plain HTTP is allowed, which is readable by everyone on the network path.
     #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
     allow_plaintext: Option<String>,
-    /// Change this version of the secret, or nothing. Default: the version that there is when the command starts.
+    /// Change the secret only if it is at this version. Default: the version at the start of the command.
     #[arg(long, value_name = "VERSION")]
     pub(super) if_version: Option<u32>,
     #[command(flatten)]

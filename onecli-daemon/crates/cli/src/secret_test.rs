@@ -9,12 +9,13 @@ use super::CliError;
 use super::client::Client;
 use super::output::Output;
 
-/// Send one harmless request with a secret, and print what the service answered.
+/// Send one harmless request with a secret, and print the service's response.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-As root. The request is the one that the secret's template names; for other secrets name one that changes nothing at the
-service. It is placed, sent, searched for values and recorded as an agent's request is. Exit code 0 only if the service accepted
-the credential, or answered a request of your own with 2xx, which it also does where the path needs no credential.
+Requires root. The secret's template names the request. For a secret without a template, name a request that changes
+nothing at the service. The daemon injects, sends, scrubs and records it like an agent's request. The exit code is 0 only
+if the service accepted the credential, or responded with 2xx to a request that you named. Such a 2xx response does not
+prove that the path requires the credential.
 
 Examples:
   sudo onecli secret test openai
@@ -23,16 +24,16 @@ Examples:
 pub(super) struct SecretTestArgs {
     /// The secret.
     pub(super) name: SecretName,
-    /// The host; the template's or the secret's own unless given.
+    /// The host. Default: the template's or the secret's own.
     #[arg(long)]
     host: Option<Host>,
     /// The method of --path.
     #[arg(long, requires = "path")]
     method: Option<String>,
-    /// Path and query in place of the template's, within the secret's scope.
+    /// The path and query, within the secret's scope. Default: the template's.
     #[arg(long)]
     path: Option<String>,
-    /// The user of Basic authentication, for a secret that is only the password.
+    /// The user for Basic authentication, if the secret is only the password.
     #[arg(long)]
     user: Option<String>,
 }

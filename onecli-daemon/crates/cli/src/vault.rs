@@ -11,15 +11,15 @@ use super::output::{Output, or_dash};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum VaultCommand {
-    /// Is it there, unsealed, and are we logged in? How long does our token last, how many leases are held?
+    /// Show whether the server is reachable and unsealed, the login, the token's lifetime and the number of leases.
     Status,
-    /// Copy the fields of a KV path into secrets of our own, by templates.
+    /// Copy the fields of a KV path into secrets stored by OneCLI, by templates.
     ///
-    /// A field that is named as a template's variable (`OPENAI_API_KEY`, in any case) becomes the secret of that template.
-    /// Others are skipped and listed, and so are fields of secrets that exist. The daemon fetches the values: they do not pass
-    /// this command.
+    /// A field with the name of a template's variable (`OPENAI_API_KEY`, in any case) becomes the secret of that
+    /// template. Other fields, and fields whose secret exists already, are skipped and listed. The daemon fetches the
+    /// values; they do not pass through this command.
     Import {
-        /// The path, as 'vault kv get' takes it: 'secret/team'.
+        /// The path in the form that 'vault kv get' accepts: 'secret/team'.
         path: String,
         #[command(flatten)]
         how: ImportArgs,

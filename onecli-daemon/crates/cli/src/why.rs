@@ -8,22 +8,22 @@ use super::CliError;
 use super::client::Client;
 use super::output::{Output, joined};
 
-/// What would be decided about a request, and why.
+/// Explain the decision about a request.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Nothing is resolved or sent. The decision is that of an agent that shows what it is expected to show; what a request has
-to carry for it is told too.
+Nothing is resolved or sent. The decision assumes that the agent presents the required factors and placeholders, which the
+output lists.
 
 Examples:
   onecli why --agent coder GET https://api.openai.com/v1/models
   onecli why --agent coder --json DELETE https://api.github.com/repos/acme/web | jq .because")]
 pub(super) struct WhyArgs {
-    /// Who would ask.
+    /// The agent that would send the request.
     #[arg(long)]
     pub(super) agent: AgentName,
-    /// With which method.
+    /// The HTTP method.
     pub(super) method: String,
-    /// For what.
+    /// The URL.
     pub(super) url: String,
     /// A header that names a further resource, as 'NAME: VALUE' (x-amz-copy-source, Destination); repeatable.
     #[arg(long = "header", value_name = "HEADER")]
