@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         }
         Ok(config) if args.check_config => match app::check_files(&config) {
             Ok(()) => {
-                let _ = writeln!(io::stdout(), "the configuration is good");
+                let _ = writeln!(io::stdout(), "the configuration is valid");
                 ExitCode::SUCCESS
             }
             Err(error) => {

@@ -86,7 +86,7 @@ fn they_cannot_move_a_value(world: &World) {
     for args in wider {
         let refused = edit(args);
         assert_eq!(refused.code(), Some(1), "{args:?}: {refused:?}");
-        assert!(refused.err().contains("needs its value again"), "{args:?}: {refused:?}");
+        assert!(refused.err().contains("requires its value again"), "{args:?}: {refused:?}");
     }
     assert_eq!(shown()["version"], 1);
     edit(&["--path", "/v1/models/*", "--env", "MOVED_KEY"]).ok("a narrower path");

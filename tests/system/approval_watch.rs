@@ -91,7 +91,7 @@ fn watch_prints_each_request_and_its_end() {
     assert_eq!((&waits["event"], &waits["path"]), (&"waiting".into(), &"/echo".into()), "{waits}");
     assert_eq!(json.event(), serde_json::json!({"event": "ready"}));
     let id = waits["id"].as_str().unwrap();
-    assert!(people.line().starts_with(&format!("{id} waits, and is refused in ")));
+    assert!(people.line().starts_with(&format!("{id} is pending, and is refused in ")));
     daemon.onecli(&["approval", "allow", id]).ok("allow");
     assert_eq!(json.event(), serde_json::json!({"event": "ended", "id": id, "outcome": "allowed", "uid": 0}));
     let told = people.line();
@@ -140,11 +140,11 @@ fn watch_survives_a_restart_of_the_daemon() {
     let id = watching.event()["id"].clone();
     scene.daemon.kill();
     let error = watching.errors.recv_timeout(PATIENCE).expect("a message");
-    assert!(error.contains("the daemon went away"), "{error}");
+    assert!(error.contains("lost the connection to the daemon"), "{error}");
     drop(held);
     scene.daemon.restart();
     let error = watching.errors.recv_timeout(PATIENCE).expect("a message");
-    assert!(error.contains("answers again"), "{error}");
+    assert!(error.contains("reconnected"), "{error}");
     let event = watching.event();
     assert_eq!((&event["id"], &event["outcome"]), (&id, &"daemon_stopped".into()), "{event}");
     assert_eq!(watching.event()["event"], "ready");

@@ -81,7 +81,7 @@ fn an_edit_that_moves_erases_no_older_value_unasked() {
     for args in moves {
         let refused = secret(&scene, args, SECOND);
         assert_eq!(refused.code(), Some(2), "{args:?}: {refused:?}");
-        for word in ["version 1 of secret 'api'", "kept until", "onecli secret rollback api", "--force"] {
+        for word in ["version 1 of secret 'api'", "retained until", "onecli secret rollback api", "--force"] {
             assert!(refused.err().contains(word), "{args:?}: {word}: {refused:?}");
         }
     }
@@ -119,7 +119,10 @@ fn the_terminal_is_asked_before_a_kept_value_is_erased() {
         script.stdin(answer).outcome().out()
     };
     let declined = answered("n\n");
-    assert!(declined.contains("Erase the kept value? [y/N]") && declined.contains("code 1"), "{declined}");
+    assert!(
+        declined.contains("Erase the retained value? [y/N]") && declined.contains("code 1"),
+        "{declined}"
+    );
     assert_eq!(shown(&scene)["version"], 2);
     let agreed = answered("y\n");
     assert!(agreed.contains("code 0"), "{agreed}");
@@ -136,7 +139,7 @@ fn a_rollback_is_promised_where_it_would_succeed() {
     let told = shown(&scene);
     assert!(told["previous_until"].is_null() && told["masked_until"].is_string(), "{told}");
     let people = secret(&scene, &["show", "api"], "").ok("show");
-    assert!(people.contains("cannot be restored") && !people.contains("kept;"), "{people}");
+    assert!(people.contains("cannot be restored") && !people.contains("retained;"), "{people}");
     assert!(!secret(&scene, &["rollback", "api"], "").status.success());
     let home = format!("{API}:{}", scene.upstream.https_addr().port());
     secret(&scene, &["edit", "api", "--host", &home], "").ok("back");
@@ -164,7 +167,7 @@ fn a_second_editor_is_refused() {
     let scene = Scene::new();
     secret(&scene, &["edit", "api", "--if-version", "1", "--method", "GET"], "").ok("the first");
     let late = secret(&scene, &["edit", "api", "--if-version", "1", "--path", "/echo"], "");
-    assert!(!late.status.success() && late.err().contains("changed it at the same time"), "{late:?}");
+    assert!(!late.status.success() && late.err().contains("changed at the same time"), "{late:?}");
     assert_eq!((&shown(&scene)["version"], &shown(&scene)["paths"][0]), (&2.into(), &"/**".into()));
 }
 

@@ -139,7 +139,7 @@ fn a_command_prints_the_value() {
     the_main_job(&world);
     // An agent of the same user could read what it prints.
     let told = world.daemon.onecli(&["agent", "add", "other", "--user", USER]);
-    assert!(!told.status.success() && told.err().contains("OneCLI's own"), "{told:?}");
+    assert!(!told.status.success() && told.err().contains("belongs to OneCLI"), "{told:?}");
 }
 
 #[test]

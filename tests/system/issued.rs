@@ -291,7 +291,7 @@ fn narrow_profiles_allow_what_they_are_for() {
         assert_eq!(status(method, path), 403, "{method} {path}");
     }
     let wide = ["secret", "add", "wide", "--template", "github:read-repos", "--path", "/**", "--value-stdin"];
-    assert!(daemon.onecli(&wide).err().contains("leave --method and --path out"));
+    assert!(daemon.onecli(&wide).err().contains("omit --method and --path"));
     let listed = daemon.onecli(&["template", "list"]).ok("template list");
     assert!(listed.contains("github:read-repos") && listed.contains("slack:post"), "{listed}");
 }

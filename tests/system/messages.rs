@@ -51,7 +51,7 @@ fn a_url_is_taken_for_a_host() {
         ["secret", "add", "path", "--host", "https://b.test:8443/v1/", "--bearer", "--value-stdin"];
     let refused = scene.daemon.onecli(&with_path);
     assert_ne!(refused.code(), Some(0), "{refused:?}");
-    assert!(refused.err().contains("--host b.test:8443, and --path '/v1/**'"), "{}", refused.err());
+    assert!(refused.err().contains("--host b.test:8443, and add --path '/v1/**'"), "{}", refused.err());
 }
 
 #[test]
@@ -61,6 +61,6 @@ fn a_backup_replaces_no_file() {
     std::fs::write(&file, "kept").unwrap();
     let refused = scene.daemon.onecli(&["backup", &file.display().to_string()]);
     assert_ne!(refused.code(), Some(0), "{refused:?}");
-    assert!(refused.err().contains("a file is there already"), "{}", refused.err());
+    assert!(refused.err().contains("the file exists"), "{}", refused.err());
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
 }

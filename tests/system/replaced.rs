@@ -106,7 +106,7 @@ fn a_replaced_value_is_scrubbed_while_it_is_kept_and_then_erased() {
     wait_for(Duration::from_mins(1), || is_erased().then_some(())).expect("it is never erased");
     assert!(shown(&scene)["previous_until"].is_null(), "{}", shown(&scene));
     assert_eq!(versions(&database).len(), 1);
-    refused(&scene, "no previous value of secret 'api' is kept");
+    refused(&scene, "no previous value of secret 'api' is retained");
     scene.upstream.clear();
     serves(&scene, SECOND);
 }

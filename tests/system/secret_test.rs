@@ -94,7 +94,7 @@ fn the_service_decides(world: &World) {
     };
     check(&["own", "--path", "/status/204"], 0, "accepted", "");
     check(&["own", "--path", "/status/401"], 1, "refused", "onecli secret rotate own");
-    check(&["own", "--path", "/status/500"], 1, "unknown", "does not tell");
+    check(&["own", "--path", "/status/500"], 1, "unknown", "does not show");
     check(&["own", "--path", "/redirect?status=302&to=https://login.test/x?y=1"], 1, "unknown", "login.test");
     check(&["own", "--path", "/say", "--method", "HEAD"], 0, "accepted", "");
     a_request_of_ones_own_shows_less(world);

@@ -181,9 +181,9 @@ fn a_user_is_made_for_an_agent() {
         "drwxr-xr-x 2 root root",
         "drwx------",
         "onecli-a-a_b\nx\n",
-        "there is an agent 'a.b' already",
+        "agent 'a.b' already exists",
         "no such user",
-        "there is a user 'bin' already",
+        "user 'bin' already exists",
     ] {
         assert!(out.contains(part), "{part:?}: {out}");
     }

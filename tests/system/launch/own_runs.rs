@@ -196,7 +196,7 @@ fn a_runner_sees_nothing_else() {
     let many = onecli(&stage, PERSON, &["audit", "list", "--limit", "10000"]);
     assert!(many.code() == Some(1) && many.err().contains("at most 1000"), "{many:?}");
     // Who may run nothing is told what was told before.
-    forbidden(&stage, "lp", &["audit", "list"], "may not talk to the OneCLI daemon");
+    forbidden(&stage, "lp", &["audit", "list"], "may not use the OneCLI daemon");
     // The command itself may not ask, whoever launched it.
     let inside = format!(
         "exec {} --socket {} audit list",
@@ -207,7 +207,7 @@ fn a_runner_sees_nothing_else() {
     assert!(inside.code() == Some(4) && inside.err().contains("agents may not"), "{inside:?}");
     // An entry that is made anew shows nothing from before: the uid may be another person's by now.
     daemon.onecli(&["agent", "deny-run", "robot", PERSON]).ok("deny-run");
-    forbidden(&stage, PERSON, &["audit", "list", "--agent", "robot"], "may not talk");
+    forbidden(&stage, PERSON, &["audit", "list", "--agent", "robot"], "may not use");
     daemon.onecli(&["agent", "allow-run", "robot", PERSON]).ok("allow-run");
     assert_eq!(records(&stage, PERSON, &["--agent", "robot"]), [] as [Value; 0]);
 }

@@ -21,8 +21,7 @@ fn run_ends_with_what_was_refused_and_the_command_that_explains_it() {
     }
     assert!(told.contains("\n  alone.test (egress_denied)\n"), "a query that no connection followed: {told}");
     assert!(!told.contains("single"), "{told}");
-    let command =
-        told.lines().find_map(|line| line.strip_prefix("explained by: onecli ")).expect("the command");
+    let command = told.lines().find_map(|line| line.strip_prefix("details: onecli ")).expect("the command");
     let words: Vec<_> = command.split(' ').collect();
     let explained = stage.scene.daemon.onecli(&words).ok("the command that explains");
     assert!(explained.contains("evil.test") && explained.contains("egress_denied"), "{explained}");

@@ -117,7 +117,7 @@ fn accounts_of_older_versions_are_converted() {
     for words in ["WARN", "login shell /bin/sh", "(there: .ssh)", "onecli agent convert-user onecli-a-old"] {
         assert!(doctor.contains(words), "{words:?}: {out}");
     }
-    assert!(part(&out, "convert").contains("user 'onecli-a-old': it has no login shell any more"), "{out}");
+    assert!(part(&out, "convert").contains("user 'onecli-a-old': its login shell was removed"), "{out}");
     let home = "/var/lib/onecli-agents/onecli-a-old";
     let after = format!(
         "Permission denied (publickey)
@@ -157,7 +157,7 @@ fn homes_that_others_can_exchange_are_not_moved() {
         done
         mark left; ls "$open""#;
     let Some(out) = on_a_copy(script) else { return };
-    for (name, why) in [("direct", "can be changed by others than root"), ("linked", "is a link")] {
+    for (name, why) in [("direct", "can be changed by users other than root"), ("linked", "is a link")] {
         let said = part(&out, name);
         assert!(said.contains(why) && said.ends_with("refused\n/bin/sh\n"), "{out}");
     }

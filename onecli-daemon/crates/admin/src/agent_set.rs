@@ -18,7 +18,7 @@ pub(super) async fn set(
     request: AgentSet,
 ) -> Result<AgentChanged, AdminError> {
     if request.no_user && request.user.is_some() {
-        return Err(AdminError::Invalid("either a user or none".to_owned()));
+        return Err(AdminError::Invalid("name a user or remove it, not both".to_owned()));
     }
     let change = state.begin_change().await?;
     let before = change.stored.agent(name)?.clone();
@@ -35,7 +35,7 @@ pub(super) async fn set(
     if before.cgroup != after.cgroup
         && let Err(reason) = state.handles.host.remove_cgroup(&before.cgroup)
     {
-        tracing::warn!(cgroup = %before.cgroup, reason, "the agent's former cgroup is still there");
+        tracing::warn!(cgroup = %before.cgroup, reason, "the agent's previous cgroup still exists");
     }
     Ok(AgentChanged { agent: (&after).into(), changes })
 }
@@ -124,15 +124,17 @@ pub(super) fn check_cgroup(
     let host = &state.handles.host;
     if let Some(holder) = agents(&change.stored).find(|agent| agent.cgroup == *cgroup) {
         return Err(AdminError::Exists {
-            message: format!("the cgroup '{cgroup}' is agent '{}'s", holder.name),
-            hint: "a cgroup tells one agent: give another --cgroup".to_owned(),
+            message: format!("the cgroup '{cgroup}' belongs to agent '{}'", holder.name),
+            hint: "a cgroup identifies one agent: choose another --cgroup".to_owned(),
         });
     }
     if let Some(directory) = host.populated_cgroup(cgroup).map_err(AdminError::Host)? {
         return Err(AdminError::NotReady {
-            message: format!("processes live in the cgroup '{cgroup}' already, and would become the agent's"),
+            message: format!(
+                "the cgroup '{cgroup}' already contains processes, which would become the agent's"
+            ),
             hint: format!(
-                "end them first (echo 1 > {}), or give another --cgroup",
+                "end them first (echo 1 > {}), or choose another --cgroup",
                 directory.join("cgroup.kill").display()
             ),
         });

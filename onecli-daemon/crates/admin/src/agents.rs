@@ -16,7 +16,7 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
 
     if change.stored.agent(&request.name).is_ok() {
         return Err(AdminError::Exists {
-            message: format!("there is an agent '{}' already", request.name),
+            message: format!("agent '{}' already exists", request.name),
             hint: format!(
                 "'onecli agent rotate {0}' gives it a new token, 'onecli agent remove {0}' removes it",
                 request.name
@@ -30,8 +30,8 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     };
     if let Some(holder) = agents(&change.stored).find(|agent| agent.cgroup == cgroup) {
         return Err(AdminError::Exists {
-            message: format!("the cgroup '{cgroup}' is agent '{}'s", holder.name),
-            hint: "a cgroup tells one agent: give another --cgroup".to_owned(),
+            message: format!("the cgroup '{cgroup}' belongs to agent '{}'", holder.name),
+            hint: "a cgroup identifies one agent: choose another --cgroup".to_owned(),
         });
     }
     if let Some(user) = &request.user {
@@ -44,11 +44,11 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     if let Some(directory) = host.populated_cgroup(&cgroup).map_err(AdminError::Host)? {
         return Err(AdminError::NotReady {
             message: format!(
-                "processes live in the cgroup '{cgroup}' already, and would become agent '{}'",
+                "the cgroup '{cgroup}' already contains processes, which would become agent '{}'",
                 request.name
             ),
             hint: format!(
-                "end them first (echo 1 > {}), or give another --cgroup",
+                "end them first (echo 1 > {}), or choose another --cgroup",
                 directory.join("cgroup.kill").display()
             ),
         });
@@ -124,7 +124,8 @@ pub(super) async fn remove(state: &State, name: &AgentName, kill: bool) -> Resul
         return Err(AdminError::NotReady {
             message: format!("processes run as agent '{name}'"),
             hint: format!(
-                "end them, or let 'onecli agent remove {name} --kill' do it; 'onecli agent disable {name}' takes its rights from them now"
+                "end them, or use 'onecli agent remove {name} --kill'; 'onecli agent disable {name}' revokes \
+                 their access now"
             ),
         });
     }
@@ -189,7 +190,7 @@ async fn check_runner(runner: Runner) -> Result<(), AdminError> {
             Err(error) => Err(AdminError::Host(format!("cannot look up '{runner}': {error}"))),
         }
     });
-    checked.await.map_err(|_| AdminError::Internal("the user lookup broke off"))?
+    checked.await.map_err(|_| AdminError::Internal("the user lookup failed"))?
 }
 
 async fn detail(state: &State, stored: &StoredState, agent: &Agent) -> Result<AgentDetail, AdminError> {
@@ -226,21 +227,21 @@ pub(super) async fn check_user(
         let entry = lookup(&user)?;
         if ours.contains(&entry.uid.as_raw()) {
             return Err(AdminError::Invalid(format!(
-                "the user '{user}' is OneCLI's own: an agent that runs as it could read keys and credentials"
+                "the user '{user}' belongs to OneCLI: an agent that runs as this user could read keys and credentials"
             )));
         }
         for (agent, other) in others {
             if other == user || lookup(&other).is_ok_and(|other| other.uid == entry.uid) {
                 return Err(AdminError::Exists {
-                    message: format!("the user '{user}' is agent '{agent}'s"),
-                    hint: "processes of one user can read each other's memory: give each agent a user of its own"
+                    message: format!("the user '{user}' belongs to agent '{agent}'"),
+                    hint: "processes of one user can read each other's memory: use a separate user for each agent"
                         .to_owned(),
                 });
             }
         }
         Ok(())
     });
-    checked.await.map_err(|_| AdminError::Internal("the user lookup broke off"))?
+    checked.await.map_err(|_| AdminError::Internal("the user lookup failed"))?
 }
 
 fn lookup(user: &str) -> Result<User, AdminError> {

@@ -35,7 +35,7 @@ pub(super) async fn copy(
     state.handles.store.copy_to(&unnamed.0).await?;
     let file = File::open(&unnamed.0).map_err(failed)?;
     drop(unnamed);
-    tracing::info!("a backup is taken");
+    tracing::info!("backup created");
     state.handles.host.record("backup_taken", "a copy of the store");
     let file = tokio::fs::File::from_std(file);
     Ok(stream::try_unfold(file, |mut file| async move {

@@ -15,7 +15,7 @@ use super::status::status;
 /// The time limit for a status response from the vault server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const LOG: &str = "the daemon's log has more (`journalctl -u onecli-daemon`)";
+const LOG: &str = "see the daemon's log (`journalctl -u onecli-daemon`)";
 
 pub(super) async fn doctor(state: &State) -> Doctor {
     let Status { version, transparent, transparent_fault, store_fault, audit, .. } = status(state).await;
@@ -37,7 +37,7 @@ async fn vault_server(server: &HashiCorp) -> Check {
     const NAME: &str = "vault server";
     let fix = "secrets added with --vault cannot be used: see 'onecli vault status' and the vault server";
     match timeout(PATIENCE, server.status()).await {
-        Err(_) => Check::fail(NAME, format!("no answer within {PATIENCE:?}"), fix),
+        Err(_) => Check::fail(NAME, format!("no response within {PATIENCE:?}"), fix),
         Ok(ServerStatus { sealed: Some(true), .. }) => Check::fail(NAME, "it is sealed", fix),
         Ok(ServerStatus { fault: Some(fault), .. }) => Check::fail(NAME, fault, fix),
         Ok(status) => {
@@ -50,7 +50,7 @@ fn redirect(transparent: Transparent, fault: Option<String>) -> Check {
     match (transparent, fault) {
         (Transparent::Available, None) => Check::ok("redirect", "connections of agents are redirected"),
         (Transparent::Available, Some(fault)) => {
-            Check::fail("redirect", fault, "restart onecli-daemon if it does not mend this by itself")
+            Check::fail("redirect", fault, "restart onecli-daemon if the fault persists")
         }
         (Transparent::Off { reason, fix }, _) => {
             Check::warn("redirect", format!("explicit proxy only: {reason}"), fix)
@@ -60,17 +60,19 @@ fn redirect(transparent: Transparent, fault: Option<String>) -> Check {
 
 fn store(fault: Option<String>) -> Check {
     match fault {
-        None => Check::ok("store", "can be read and changed"),
-        Some(fault) => Check::fail("store", fault, format!("make room, or mend the database; {LOG}")),
+        None => Check::ok("store", "readable and writable"),
+        Some(fault) => Check::fail("store", fault, format!("free disk space, or repair the database; {LOG}")),
     }
 }
 
 fn audit_log(audit: &AuditStatus) -> Check {
     match &audit.fault {
         None => Check::ok("audit log", format!("{} records are on disk", audit.durable)),
-        Some(fault) => {
-            Check::fail("audit log", format!("requests are refused: {fault}"), format!("make room; {LOG}"))
-        }
+        Some(fault) => Check::fail(
+            "audit log",
+            format!("requests are refused: {fault}"),
+            format!("free disk space; {LOG}"),
+        ),
     }
 }
 
@@ -80,23 +82,31 @@ const CA_WARNING: SignedDuration = SignedDuration::from_hours(24 * 90);
 /// Checks the signing CA against this host's clock.
 fn authority(certificates: &[CaCertificate], now: Timestamp) -> Check {
     const NAME: &str = "CA";
-    let rotate = "'onecli ca rotate', and when older agents have ended 'onecli ca rotate --finish'";
+    let rotate = "run 'onecli ca rotate', and after earlier agents have ended, 'onecli ca rotate --finish'";
     let Some(signing) = certificates.first() else {
-        return Check::fail(NAME, "there is none", LOG);
+        return Check::fail(NAME, "there is no CA", LOG);
     };
     let (begin, end) = (signing.not_before, signing.not_after);
     let until = end.strftime("%F");
     if now < begin {
         let found = format!("not valid before {begin}, and the clock shows {now}");
-        return Check::fail(NAME, found, "set the clock right: clients refuse certificates of the future");
+        return Check::fail(
+            NAME,
+            found,
+            "correct the clock: clients reject certificates that are not valid yet",
+        );
     }
     if now >= end {
-        return Check::fail(NAME, format!("it ended on {until}: clients refuse every leaf"), rotate);
+        return Check::fail(
+            NAME,
+            format!("expired on {until}: clients reject every certificate that it signed"),
+            rotate,
+        );
     }
     let next =
-        certificates.get(1).map_or("", |_| "; the next one is trusted, and waits for 'ca rotate --finish'");
+        certificates.get(1).map_or("", |_| "; the next CA is trusted, and awaits 'ca rotate --finish'");
     if end.duration_since(now) < CA_WARNING {
-        return Check::warn(NAME, format!("it ends on {until}{next}"), rotate);
+        return Check::warn(NAME, format!("expires on {until}{next}"), rotate);
     }
     Check::ok(NAME, format!("signs until {until}{next}"))
 }
@@ -107,7 +117,7 @@ fn shipping(audit: &AuditStatus) -> Check {
         None => Check::ok("audit rows", format!("{behind} of {} are not in the store yet", audit.durable)),
         Some(fault) => {
             let found = format!("{fault}; {behind} of {} are not in the store", audit.durable);
-            Check::warn("audit rows", found, format!("nothing is lost; mend the database; {LOG}"))
+            Check::warn("audit rows", found, format!("no record is lost; repair the database; {LOG}"))
         }
     }
 }

@@ -76,7 +76,7 @@ fn edited(current: &Secret, request: SecretEdit) -> Result<Secret, AdminError> {
     edited.placement = request.placement.unwrap_or(edited.placement);
     match (request.env, request.no_env) {
         (Some(_), true) => {
-            return Err(AdminError::Invalid("a variable was given, and that there is none".to_owned()));
+            return Err(AdminError::Invalid("name a variable or remove all variables, not both".to_owned()));
         }
         (None, true) => edited.env = None,
         (Some(env), false) => edited.env = Some(env.into()),
@@ -138,7 +138,7 @@ fn check_value_given(
 ) -> Result<(), AdminError> {
     if let (Some(source), Some(_)) = (&current.profile.source, value) {
         return Err(AdminError::Invalid(format!(
-            "the value of secret '{}' comes from {source}: give none",
+            "the value of secret '{}' comes from {source}: do not supply a value",
             current.name
         )));
     }
@@ -147,7 +147,7 @@ fn check_value_given(
         return Ok(());
     }
     if current.profile.source.is_some() {
-        return Err(AdminError::root_only("change where a value goes that the daemon reads elsewhere"));
+        return Err(AdminError::root_only("change the destinations of a value from an external source"));
     }
     Err(AdminError::ValueRequired { name: current.name.to_string(), wider: wider.join(", ") })
 }
@@ -190,7 +190,7 @@ fn moved_along(state: &State, change: &Change<'_>, current: &Secret) -> Option<K
     let mut secret = Secret { version: current.version, ..kept.secret.clone() };
     let resealed = state.handles.vault.move_replaced(&kept.secret, &mut secret);
     if let Err(error) = resealed {
-        tracing::warn!(%error, secret = %current.name, "the previous value does not open, and is erased");
+        tracing::warn!(%error, secret = %current.name, "the previous value does not open and is erased");
         return None;
     }
     Some(KeptVersion { secret, until: kept.until })

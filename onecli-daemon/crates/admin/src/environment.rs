@@ -22,7 +22,7 @@ pub(super) async fn start(
     if addresses.is_empty() && tls_addresses.is_empty() {
         return Err(AdminError::NotReady {
             message: "the explicit proxy does not listen".to_owned(),
-            hint: "give listen.explicit an address in the daemon's configuration".to_owned(),
+            hint: "set an address in listen.explicit in the daemon's configuration".to_owned(),
         });
     }
     let placeholders = session::placeholders(state, &stored, agent);
@@ -57,7 +57,7 @@ pub(super) async fn mint(
     let expires = now
         .checked_add(lifetime)
         .and_then(|expires| expires.round(Unit::Second))
-        .map_err(|_| AdminError::Internal("the clock is at the end of time"))?;
+        .map_err(|_| AdminError::Internal("the expiry time is out of range"))?;
     let token = Token::generate_session(handles.random.as_ref())?;
     handles.store.prune_sessions(now).await?;
     handles.store.add_session(agent.id, &handles.vault.token_hash(&token), expires, launched_by).await?;

@@ -72,7 +72,7 @@ pub(super) enum AdminError {
         hint: String,
     },
     /// The secret's row differs from the one that the daemon wrote.
-    #[error("secret '{name}' gets no new value, because its old one does not open: {reason}")]
+    #[error("cannot replace the value of secret '{name}', because the stored value does not open: {reason}")]
     Unopened {
         /// Its name.
         name: String,
@@ -99,7 +99,8 @@ pub(super) enum AdminError {
     },
     /// The change needs the secret's value.
     #[error(
-        "the change lets secret '{name}' go where it could not go before ({wider}): that needs its value again"
+        "the change lets secret '{name}' be sent where it was not allowed before ({wider}), which requires \
+         its value again"
     )]
     ValueRequired {
         /// Its name.
@@ -109,7 +110,7 @@ pub(super) enum AdminError {
     },
     /// The change would erase a retained value.
     #[error(
-        "the change would erase the value of version {version} of secret '{name}', which is kept until {until}"
+        "the change would erase the value of version {version} of secret '{name}', which is retained until {until}"
     )]
     DropsKeptValue {
         /// Its name.
@@ -128,7 +129,7 @@ pub(super) enum AdminError {
     #[error("{0}")]
     Host(String),
     /// The change is stored but not active.
-    #[error("the change is stored, but the running daemon could not take it over: {0}")]
+    #[error("the change is stored, but the running daemon could not apply it: {0}")]
     Reload(String),
     /// The store failed.
     #[error(transparent)]
@@ -140,7 +141,7 @@ pub(super) enum AdminError {
     #[error(transparent)]
     Random(#[from] RandomError),
     /// A bug in the daemon.
-    #[error("the daemon failed at this request: {0}")]
+    #[error("internal error in the daemon: {0}")]
     Internal(&'static str),
 }
 
@@ -223,37 +224,38 @@ impl AdminError {
             AdminError::NotPermitted { hint, .. }
             | AdminError::Exists { hint, .. }
             | AdminError::NotReady { hint, .. } => hint.clone(),
-            AdminError::NotFound { what: "runner", .. } => "'onecli agent show' tells who may run it".to_owned(),
-            AdminError::NotFound { what, .. } => format!("'onecli {what} list' shows what there is"),
-            AdminError::NoGrant { agent, .. } => format!("'onecli agent show {agent}' shows what it has"),
+            AdminError::NotFound { what: "runner", .. } => "'onecli agent show' lists the permitted runners".to_owned(),
+            AdminError::NotFound { what, .. } => format!("'onecli {what} list' shows the existing names"),
+            AdminError::NoGrant { agent, .. } => format!("'onecli agent show {agent}' shows its grants"),
             AdminError::UnknownOperation { .. } => {
-                "are onecli and onecli-daemon of the same version? 'onecli status' and 'onecli --version' tell".to_owned()
+                "use the same version of onecli and onecli-daemon ('onecli --version', 'onecli status')".to_owned()
             }
             AdminError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {
-                "somebody changed it at the same time: look at it, then try again".to_owned()
+                "it was changed at the same time: check it, then try again".to_owned()
             }
             AdminError::Reload(_) => {
-                "until it does, requests are judged by the state from before: see the daemon's log, or restart it"
+                "until then, the previous state applies to requests: see the daemon's log, or restart the daemon"
                     .to_owned()
             }
-            AdminError::TooManyFollowers => "end one 'onecli audit tail -f'".to_owned(),
+            AdminError::TooManyFollowers => "stop one 'onecli audit tail -f'".to_owned(),
             AdminError::NotTested { refusal, .. } => refusal.hint.to_string(),
             AdminError::Doubtful { .. } => {
-                "give the credential alone, or store the value as it is with --force".to_owned()
+                "supply only the credential, or store the value unchanged with --force".to_owned()
             }
             AdminError::Unopened { name, .. } => format!(
-                "look where it goes ('onecli secret show {name}'), then remove it and add it again, or restore a backup"
+                "check its destinations ('onecli secret show {name}'), then remove it and add it again, or \
+                 restore a backup"
             ),
             AdminError::DropsKeptValue { name, is_restorable: true, .. } => {
-                format!("roll back first ('onecli secret rollback {name}'), or give --force to erase it")
+                format!("roll back first ('onecli secret rollback {name}'), or use --force to erase it")
             }
             AdminError::DropsKeptValue { .. } => {
-                "no rollback restores it as the secret is now: give --force to erase it".to_owned()
+                "no rollback restores it with the secret's current settings: use --force to erase it".to_owned()
             }
-            AdminError::ValueRequired { .. } => "give it with --value-stdin or --value-file, or use sudo".to_owned(),
+            AdminError::ValueRequired { .. } => "pass it with --value-stdin or --value-file, or use sudo".to_owned(),
             AdminError::Vault(VaultError::Refused(_)) => String::new(),
             AdminError::Store(_) | AdminError::Vault(_) | AdminError::Internal(_) => {
-                "the daemon's log tells more".to_owned()
+                "see the daemon's log".to_owned()
             }
             _ => String::new(),
         }

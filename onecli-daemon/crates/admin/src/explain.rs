@@ -95,7 +95,7 @@ impl Question {
         let (tls, port) = match url.scheme_str() {
             Some("https") => (true, 443),
             Some("http") => (false, 80),
-            _ => return Err(bad("give a whole URL: https://HOST/PATH".to_owned())),
+            _ => return Err(bad("use a complete URL: https://HOST/PATH".to_owned())),
         };
         let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         let authority =
@@ -105,8 +105,9 @@ impl Question {
             .headers
             .iter()
             .map(|line| line.split_once(':').map(|(name, value)| (name.trim(), value.trim().as_bytes())));
-        let fields: Vec<_> =
-            fields.collect::<Option<_>>().ok_or_else(|| bad("a header is no 'NAME: VALUE'".to_owned()))?;
+        let fields: Vec<_> = fields
+            .collect::<Option<_>>()
+            .ok_or_else(|| bad("a header must have the form 'NAME: VALUE'".to_owned()))?;
         let naming = Naming { method: &method, authority: &authority, path: &path };
         let named = named_resources(&naming, || fields.iter().copied(), url.query())
             .ok_or_else(|| bad(format!("the request names more than {MAX_NAMED} resources")))?;
@@ -179,7 +180,7 @@ fn rule(explanation: &mut Explanation, ruling: &Ruling) {
     explanation.approve = ruling.approve.as_ref().map(|rule| rule.id);
     explanation.limits = ruling.limits.iter().map(|rule| rule.id).collect();
     let open = ruling.reach.allowed.iter().map(|net| format!("{net} by a rule"));
-    let public = ruling.reach.open.then(|| "what is in no blocked range".to_owned());
+    let public = ruling.reach.open.then(|| "addresses outside blocked ranges".to_owned());
     let closed = ruling.reach.denied.iter().map(|net| format!("not {net}"));
     explanation.addresses = public.into_iter().chain(open).chain(closed).collect();
     match &ruling.decision {

@@ -25,7 +25,7 @@ pub(super) async fn of_vault(
     let fields = vault::server(state)?.fields(&path).await;
     let mut fields = fields.map_err(|error| AdminError::NotReady {
         message: error.to_string(),
-        hint: "'onecli vault status' tells how the vault server is".to_owned(),
+        hint: "'onecli vault status' shows the state of the vault server".to_owned(),
     })?;
     fields.sort_by(|one, other| one.0.cmp(&other.0));
     let values = fields.into_iter().map(|(name, text)| (name, SecretValue::of_document(text.as_bytes())));
@@ -135,7 +135,7 @@ impl Run<'_> {
         };
         if existing.profile.template != request.profile.template || existing.profile.source.is_some() {
             return Err(AdminError::Conflict(format!(
-                "there is a secret '{}' that was not made of this template",
+                "secret '{}' exists, and was not created from this template",
                 existing.name
             )));
         }
@@ -145,7 +145,7 @@ impl Run<'_> {
         }
         if !self.how.replace {
             return Err(AdminError::Conflict(format!(
-                "there is a secret '{}' already; --replace gives it this value",
+                "secret '{}' already exists; --replace stores this value",
                 existing.name
             )));
         }

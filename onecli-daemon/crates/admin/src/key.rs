@@ -44,7 +44,7 @@ pub(super) async fn add(state: &State, request: SlotAdd) -> Result<SlotAdded, Ad
 
 pub(super) async fn remove(state: &State, number: &str) -> Result<SlotView, AdminError> {
     let number =
-        number.parse().map_err(|_| AdminError::Invalid("a key slot is named by its number".to_owned()))?;
+        number.parse().map_err(|_| AdminError::Invalid("name a key slot by its number".to_owned()))?;
     let change = state.begin_change().await?;
     let slot = state.handles.vault.remove_slot(state.handles.store.as_ref(), number).await?;
     change.in_force("key slot remove", &number.to_string()).await?;

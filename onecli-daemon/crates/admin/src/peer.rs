@@ -82,7 +82,7 @@ impl Peer {
             Ok(Rights::Audit)
         } else {
             Err(AdminError::NotPermitted {
-                message: format!("uid {} may not talk to the OneCLI daemon", self.uid),
+                message: format!("uid {} may not use the OneCLI daemon", self.uid),
                 hint: format!(
                     "use sudo, or join the group '{WRITE_GROUP}' (administration) or '{AUDIT_GROUP}' (status and audit)"
                 ),
@@ -94,19 +94,19 @@ impl Peer {
     pub(super) fn check_not_managed(&self, agents_root: &str) -> Result<(), AdminError> {
         let refused = |message: String| AdminError::NotPermitted {
             message,
-            hint: "run onecli outside of the agents' cgroups and containers".to_owned(),
+            hint: "run onecli outside the agents' cgroups and containers".to_owned(),
         };
         let path = match &self.cgroup {
             Ok(Some(path)) => path,
             Ok(None) => return Ok(()),
-            Err(reason) => return Err(refused(format!("cannot tell which cgroup you are in: {reason}"))),
+            Err(reason) => return Err(refused(format!("cannot determine your cgroup: {reason}"))),
         };
         let below = Path::new(path.trim_start_matches('/'));
         if below.starts_with(agents_root) {
             Err(refused("agents may not administer OneCLI".to_owned()))
         } else if below.starts_with("..") {
             // The peer is outside the daemon's cgroup namespace, so its path has no meaning here.
-            Err(refused("your cgroup is outside of what the daemon can see".to_owned()))
+            Err(refused("your cgroup is outside the daemon's view of the cgroup hierarchy".to_owned()))
         } else {
             Ok(())
         }

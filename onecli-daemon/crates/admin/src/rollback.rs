@@ -43,7 +43,8 @@ fn previous(state: &State, stored: &StoredState, current: &Secret) -> Result<Sec
         return Err(not_restored(
             current,
             format!(
-                "the previous value of secret '{}' was stored before its {} changed, and was not meant for where it goes now",
+                "the previous value of secret '{}' was stored before its {} changed, so it may not be sent to \
+                 the current destinations",
                 current.name,
                 wider.join(", ")
             ),
@@ -61,14 +62,14 @@ fn previous(state: &State, stored: &StoredState, current: &Secret) -> Result<Sec
 }
 
 fn not_restored(secret: &Secret, message: String) -> AdminError {
-    AdminError::NotReady { message, hint: format!("give the value: 'onecli secret rotate {}'", secret.name) }
+    AdminError::NotReady { message, hint: format!("store a value: 'onecli secret rotate {}'", secret.name) }
 }
 
 fn none_kept(state: &State, secret: &Secret) -> AdminError {
     let how_long = if state.handles.keep_replaced.is_zero() {
         "vault.keep_replaced is 0".to_owned()
     } else {
-        format!("values are kept for {}", humantime::format_duration(state.handles.keep_replaced))
+        format!("values are retained for {}", humantime::format_duration(state.handles.keep_replaced))
     };
-    not_restored(secret, format!("no previous value of secret '{}' is kept ({how_long})", secret.name))
+    not_restored(secret, format!("no previous value of secret '{}' is retained ({how_long})", secret.name))
 }

@@ -171,7 +171,7 @@ fn check_rights(rights: Rights, method: &str, segments: &[&str]) -> Result<(), A
         Rights::Root => Ok(()),
         Rights::Write if !is_for_root(method, segments) => Ok(()),
         Rights::Write => {
-            Err(AdminError::root_only("manage keys, take backups, test secrets and read the vault server"))
+            Err(AdminError::root_only("manage keys, create backups, test secrets and read the vault server"))
         }
         Rights::Audit | Rights::Runner => Err(AdminError::NotPermitted {
             message: "members of group 'onecli-audit' may read status and audit only".to_owned(),
@@ -202,7 +202,7 @@ fn kill(call: &Call) -> Result<bool, AdminError> {
         "" => Ok(false),
         routes::KILL => Ok(true),
         other => Err(AdminError::Invalid(format!(
-            "'{}' is no query of this operation",
+            "'{}' is not a valid query for this operation",
             other.chars().take(80).flat_map(char::escape_default).collect::<String>()
         ))),
     }
@@ -226,7 +226,7 @@ fn created(answer: &impl Serialize) -> Result<Answer, AdminError> {
 }
 
 fn with_status(status: StatusCode, answer: &impl Serialize) -> Result<Answer, AdminError> {
-    let bytes =
-        serde_json::to_vec(answer).map_err(|_| AdminError::Internal("the answer could not be written"))?;
+    let bytes = serde_json::to_vec(answer)
+        .map_err(|_| AdminError::Internal("the response could not be serialized"))?;
     Ok(Answer::Json(status, bytes))
 }

@@ -17,13 +17,13 @@ pub(super) async fn add(state: &State, request: RuleAdd) -> Result<RuleView, Adm
         None => None,
     };
     if change.stored.rules.len() >= MAX_RULES {
-        return Err(AdminError::Invalid(format!("there are {MAX_RULES} rules already: use patterns")));
+        return Err(AdminError::Invalid(format!("the limit of {MAX_RULES} rules is reached: use patterns")));
     }
     if let Some(same) =
         change.stored.rules.iter().find(|rule| rule.agent == agent && rule.terms == request.terms)
     {
         return Err(AdminError::Exists {
-            message: format!("rule {} says the same already", same.id),
+            message: format!("rule {} already has these terms", same.id),
             hint: "'onecli rule list' shows it".to_owned(),
         });
     }
@@ -58,7 +58,7 @@ fn warnings(stored: &StoredState, rule: &Rule) -> Vec<String> {
     let exposed: Vec<&str> =
         stored.secrets.iter().filter(is_exposed).map(|secret| secret.name.as_str()).collect();
     let mut warnings = vec![
-        "connections by this rule are not read: no method or path is judged, and no response is scrubbed"
+        "connections of this rule are not inspected: methods and paths are not checked, and responses are not scrubbed"
             .to_owned(),
     ];
     if !exposed.is_empty() {

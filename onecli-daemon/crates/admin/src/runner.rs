@@ -58,7 +58,7 @@ impl Runners {
         let rows = match self.rows(store).await {
             Ok(rows) => rows,
             Err(error) => {
-                tracing::error!(%error, "it is not known who may run agents: runners are refused");
+                tracing::error!(%error, "cannot read the permitted runners: all runners are refused");
                 return Vec::new();
             }
         };
@@ -126,8 +126,11 @@ pub(super) struct Scope {
 
 /// Handles one request of a runner.
 pub(super) async fn answer(state: &State, call: &Call) -> Result<Answer, AdminError> {
-    let _turn =
-        state.runner_turns.acquire().await.map_err(|_| AdminError::Internal("the daemon is about to end"))?;
+    let _turn = state
+        .runner_turns
+        .acquire()
+        .await
+        .map_err(|_| AdminError::Internal("the daemon is shutting down"))?;
     let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
     match (call.method.as_str(), segments.as_slice()) {
         ("GET", ["v1", "audit"]) => records(state, call).await,
@@ -153,7 +156,7 @@ pub(super) async fn answer(state: &State, call: &Call) -> Result<Answer, AdminEr
             json(&explained.map_err(|error| alike(error, call, &name))?)
         }
         _ => Err(AdminError::NotPermitted {
-            message: format!("uid {} is no administrator, and may only run agents", call.uid),
+            message: format!("uid {} is not an administrator, and may only run agents", call.uid),
             hint:
                 "runners may use 'onecli why', 'agent list', 'agent show', 'agent learn' and 'audit list' for their agents"
                     .to_owned(),
@@ -184,9 +187,9 @@ fn scope(call: &Call, own: &OwnAgent, all: bool) -> Result<Scope, AdminError> {
         return Ok(Scope { launched_by: Some(call.uid), since: Some(own.since), looked_at });
     }
     let since = own.sees_all.ok_or_else(|| AdminError::NotPermitted {
-        message: format!("uid {} may see its own runs of agent '{}' only", call.uid, own.name),
+        message: format!("uid {} may see only its own runs of agent '{}'", call.uid, own.name),
         hint: format!(
-            "leave --all out; an administrator can allow it: onecli agent allow-run {} USER|@GROUP --see-all yes",
+            "omit --all; an administrator can allow it: onecli agent allow-run {} USER|@GROUP --see-all yes",
             own.name
         ),
     })?;
@@ -210,7 +213,7 @@ async fn records(state: &State, call: &Call) -> Result<Answer, AdminError> {
     let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
     if query.all || query.follow {
         return Err(AdminError::NotPermitted {
-            message: format!("uid {} may list records, and neither export nor follow them", call.uid),
+            message: format!("uid {} may list records, but not export or follow them", call.uid),
             hint: "use 'onecli audit list'".to_owned(),
         });
     }

@@ -76,7 +76,7 @@ pub(super) fn checked(change: &Change<'_>, request: SecretAdd) -> Result<(Secret
     let value = to_seal(&request)?;
     if change.stored.secret(&request.name).is_ok() {
         return Err(AdminError::Exists {
-            message: format!("there is a secret '{}' already", request.name),
+            message: format!("secret '{}' already exists", request.name),
             hint: format!(
                 "'onecli secret edit {0}' changes its hosts, paths or placement, 'onecli secret rotate {0}' gives it a new \
                  value, 'onecli secret remove {0}' removes it",
@@ -113,9 +113,9 @@ fn to_seal(request: &SecretAdd) -> Result<SecretValue, AdminError> {
                 .map_err(|error| AdminError::Invalid(error.to_string()))
         }
         (None, None) => Err(AdminError::Invalid("no value was given".to_owned())),
-        (Some(source), Some(_)) => {
-            Err(AdminError::Invalid(format!("a value was given, but it is had from {source}")))
-        }
+        (Some(source), Some(_)) => Err(AdminError::Invalid(format!(
+            "a value was given, but the secret gets its value from {source}"
+        ))),
     }
 }
 
@@ -132,21 +132,21 @@ fn check_source(state: &State, uid: u32, rights: Rights, profile: &Profile) -> R
         }),
         // A caller could send the file's content to a host of their choice.
         Some(Source::File(_)) if uid != 0 => Err(AdminError::NotPermitted {
-            message: "only root may have values taken from files".to_owned(),
+            message: "only root may add secrets whose values come from files".to_owned(),
             hint: "use sudo".to_owned(),
         }),
         // The command would run in a context that administrators of agents may not access.
         Some(Source::Exec(_)) if uid != 0 => Err(AdminError::NotPermitted {
-            message: "only root may have values printed by commands".to_owned(),
+            message: "only root may add secrets whose values come from commands".to_owned(),
             hint: "use sudo".to_owned(),
         }),
         Some(_) if matches!(profile.mint, Some(Mint::RefreshToken { .. })) => Err(AdminError::Invalid(
-            "a refresh token is replaced with each use, so it must be stored here: give its value".to_owned(),
+            "a refresh token is replaced with each use, so OneCLI must store it: supply its value".to_owned(),
         )),
         Some(Source::Exec(command)) => {
             if let Some(reason) = &state.handles.commands_off {
                 return Err(AdminError::NotReady {
-                    message: "no command is run by this daemon".to_owned(),
+                    message: "this daemon does not run commands".to_owned(),
                     hint: reason.clone(),
                 });
             }
@@ -286,7 +286,7 @@ pub(super) async fn renew(
 pub(super) fn check_stored(secret: &Secret) -> Result<(), AdminError> {
     let Some(source) = &secret.profile.source else { return Ok(()) };
     Err(AdminError::Conflict(format!(
-        "the value of secret '{}' is had from {source}: change it there, and the next request uses it",
+        "the value of secret '{}' comes from {source}: change it there, and the next request uses it",
         secret.name
     )))
 }

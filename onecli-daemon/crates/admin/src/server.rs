@@ -91,7 +91,7 @@ pub async fn serve(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the admin socket cannot accept");
+                tracing::warn!(%error, "cannot accept a connection on the admin socket");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -118,7 +118,7 @@ struct Admitted {
 impl Server {
     async fn judge(&self, stream: &UnixStream) -> Result<Admitted, AdminError> {
         let unknown = || AdminError::NotPermitted {
-            message: "the kernel does not say who you are".to_owned(),
+            message: "the kernel did not report your uid".to_owned(),
             hint: String::new(),
         };
         let socket = {
@@ -178,7 +178,7 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%error, "admin connection broke off");
+        tracing::debug!(%error, "admin connection failed");
     }
 }
 
@@ -199,7 +199,7 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
     // Run in a separate task: a client that disconnects must not leave a change stored but not active.
     let span = tracing::info_span!("admin", uid = peer.uid, pid = peer.pid);
     let routed = tokio::spawn(router::route(Arc::clone(&state), peer.rights, call).instrument(span)).await;
-    let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler broke off"))) {
+    let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler panicked"))) {
         Ok(Answer::Json(status, bytes)) => with_body(status, "application/json", Full::new(bytes.into())),
         Ok(Answer::AuditLines(query)) => match audit::lines(state, query).await {
             Ok(lines) => with_body(
@@ -251,7 +251,7 @@ where
                 if error.is::<LengthLimitError>() {
                     AdminError::TooLarge(MAX_BODY)
                 } else {
-                    AdminError::Invalid("the request broke off".to_owned())
+                    AdminError::Invalid("the request ended early".to_owned())
                 }
             })?;
             if let Ok(data) = frame.into_data() {

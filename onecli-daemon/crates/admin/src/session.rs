@@ -31,7 +31,7 @@ pub(super) async fn start(
     if let Some(caller) = &request.caller {
         if uid != 0 {
             return Err(AdminError::NotPermitted {
-                message: "only the launcher may start an agent for somebody else".to_owned(),
+                message: "only the launcher may start an agent for another user".to_owned(),
                 hint: String::new(),
             });
         }
@@ -138,12 +138,12 @@ async fn judge(
         match user {
             Some(user) if uid != 0 && !may_become(&user) => Err(AdminError::NotPermitted {
                 message: format!("uid {uid} may not run agent '{name}' as user '{user}'"),
-                hint: "leave --user out; --scope runs it as yourself".to_owned(),
+                hint: "omit --user; --scope runs it as yourself".to_owned(),
             }),
             _ => Ok(()),
         }
     });
-    judged.await.map_err(|_| AdminError::Internal("the user lookup broke off"))?
+    judged.await.map_err(|_| AdminError::Internal("the user lookup failed"))?
 }
 
 /// Checks the explicit proxy. Without the redirect, an agent can present only its token, so the explicit proxy is
@@ -161,13 +161,13 @@ fn explicit_only(
                 agent.name, agent.factors
             ),
             hint: format!(
-                "{fix}; the explicit proxy works without: use an agent that was added with '--factors token'"
+                "{fix}; or use the explicit proxy, with an agent that was added with '--factors token'"
             ),
         });
     }
     explicit.ok_or_else(|| AdminError::NotReady {
         message: format!("connections are not redirected ({reason}), and the explicit proxy does not listen"),
-        hint: format!("{fix}; or give listen.explicit an address in the daemon's configuration"),
+        hint: format!("{fix}; or set an address in listen.explicit in the daemon's configuration"),
     })
 }
 

@@ -20,10 +20,11 @@ pub enum SocketError {
         source: io::Error,
     },
     /// The path exists and is not a socket.
-    #[error("cannot open the admin socket: {} exists and is no socket; remove it or give another --admin-socket", .0.display())]
+    #[error("cannot open the admin socket: {} exists and is not a socket; remove it, or choose another \
+             --admin-socket", .0.display())]
     NotASocket(PathBuf),
     /// A daemon already listens on the path.
-    #[error("another daemon answers on {}; stop it first, or give another --admin-socket", .0.display())]
+    #[error("another daemon listens on {}; stop it first, or choose another --admin-socket", .0.display())]
     InUse(PathBuf),
 }
 

@@ -82,9 +82,9 @@ impl ApprovalOutcome {
             ApprovalOutcome::Allowed => "allowed",
             ApprovalOutcome::Denied => "denied",
             ApprovalOutcome::TimedOut => "timed out",
-            ApprovalOutcome::Revoked => "refused by a change of the policy",
-            ApprovalOutcome::Withdrawn => "withdrawn: the agent went away",
-            ApprovalOutcome::DaemonStopped => "gone: the daemon was stopped",
+            ApprovalOutcome::Revoked => "refused by a policy change",
+            ApprovalOutcome::Withdrawn => "withdrawn: the agent disconnected",
+            ApprovalOutcome::DaemonStopped => "lost: the daemon stopped",
         }
     }
 }

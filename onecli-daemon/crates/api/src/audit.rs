@@ -84,7 +84,7 @@ impl AuditQuery {
                 .decode_utf8()
                 .ok()
                 .filter(|value| value.len() <= 2048)
-                .ok_or("a value in the query is no text")?;
+                .ok_or("a value in the query is too long or not UTF-8")?;
             let filter = &mut query.filter;
             match key {
                 "agent" => filter.agent = Some(read(key, &value)?),
@@ -103,7 +103,7 @@ impl AuditQuery {
                 "all" => query.all = read(key, &value)?,
                 "every_run" => query.every_run = read(key, &value)?,
                 "follow" => query.follow = read(key, &value)?,
-                _ => return Err("the query holds an unknown key".to_owned()),
+                _ => return Err("the query contains an unknown key".to_owned()),
             }
         }
         Ok(query)

@@ -12,11 +12,14 @@ pub struct EnvName(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvNameError {
     /// The name has the wrong form.
-    #[error("'{0}' is no environment variable: A-Z, 0-9 and '_', not starting with a digit, at most 128")]
+    #[error(
+        "'{0}' is not a valid environment variable: use A-Z, 0-9 and '_', no digit first, at most 128 characters"
+    )]
     Form(String),
     /// `onecli run` sets the variable itself, or the variable changes how programs start.
     #[error(
-        "'{0}' is not for credentials: programs are started by it; name the variable your program reads its key from"
+        "'{0}' cannot hold a credential, because it controls how programs start; name the variable your \
+         program reads its key from"
     )]
     Reserved(String),
 }

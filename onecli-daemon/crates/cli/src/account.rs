@@ -47,7 +47,7 @@ pub(super) fn checks(client: &Client) -> Vec<Check> {
     let agents: Vec<AgentView> = match client.get(routes::AGENTS) {
         Ok(agents) => agents,
         Err(error) => {
-            return vec![Check::warn(NAME, error.report().message, "see what this reports of the daemon")];
+            return vec![Check::warn(NAME, error.report().message, "see the checks of the daemon")];
         }
     };
     let users = agents.into_iter().filter_map(|agent| agent.user);
@@ -55,7 +55,7 @@ pub(super) fn checks(client: &Client) -> Vec<Check> {
     if warnings.is_empty() {
         warnings.push(Check::ok(
             NAME,
-            "none can log in, and no service of the host trusts a file that an agent can write",
+            "no account can log in, and no host service trusts a file that an agent can write",
         ));
     }
     warnings
@@ -64,8 +64,8 @@ pub(super) fn checks(client: &Client) -> Vec<Check> {
 fn warning(user: &LaunchUser) -> Option<Check> {
     let problems = problems(user);
     let fix = format!(
-        "as root: onecli agent convert-user {}; it moves the files to where only the agent sees them, and takes the login \
-         shell away",
+        "as root: onecli agent convert-user {}; it moves the files to a directory that only the agent sees, \
+         and removes the login shell",
         user.name
     );
     (!problems.is_empty())
@@ -89,7 +89,7 @@ fn problems(user: &LaunchUser) -> Vec<String> {
     }
     if let Some(step) = replaceable(user) {
         problems.push(format!(
-            "it can put another directory in the place of {}, on the way to its home: make {} root's",
+            "it can replace {}, which is on the path to its home: make root the owner of {}",
             step.display(),
             step.parent().unwrap_or(step).display()
         ));
@@ -167,19 +167,19 @@ fn convert_one(agents: &AgentsDir, user: &LaunchUser) -> Result<Option<String>, 
     check_way(user)?;
     if !is_no_login(&user.shell) {
         run("usermod", &["--shell", super::user::NO_LOGIN, name])?;
-        done.push("it has no login shell any more".to_owned());
+        done.push("its login shell was removed".to_owned());
     }
     check_mode(user)?;
     if move_home(agents, user)? {
         done.push(format!("the files of its home are at {}", agents.home(name).display()));
         if runs(user.uid.as_raw()) {
-            done.push("restart what runs as it, which still looks at the old place".to_owned());
+            done.push("restart its processes, which still use the old path".to_owned());
         }
     }
     let linger = Path::new("/var/lib/systemd/linger").join(name);
     if linger.is_file() {
         fs::remove_file(&linger).map_err(UserError::Home)?;
-        done.push("it does not linger any more".to_owned());
+        done.push("lingering was turned off".to_owned());
     }
     Ok((!done.is_empty()).then(|| format!("user '{name}': {}", done.join("; "))))
 }
@@ -196,11 +196,11 @@ fn check_way(user: &LaunchUser) -> Result<(), UserError> {
     for step in user.home.ancestors() {
         let Ok(found) = fs::symlink_metadata(step) else { return Ok(()) };
         if !found.is_dir() {
-            return Err(refused(format!("{} is a link or no directory", step.display())));
+            return Err(refused(format!("{} is a link or not a directory", step.display())));
         }
         let is_roots = found.uid() == 0 && found.mode() & 0o022 == 0;
         if step != user.home && !is_roots {
-            return Err(refused(format!("{} can be changed by others than root", step.display())));
+            return Err(refused(format!("{} can be changed by users other than root", step.display())));
         }
     }
     Ok(())
@@ -295,7 +295,7 @@ mod tests {
             let found = problems(&user);
             let says = |words: &str| found.iter().any(|problem| problem.contains(words));
             assert_eq!(
-                [says("it can write"), says("in the place of")],
+                [says("it can write"), says("it can replace")],
                 expected,
                 "{own:?} {parent:?}: {found:?}"
             );

@@ -110,7 +110,7 @@ pub(super) fn rotate(client: &Client, name: &AgentName, output: &mut Output) -> 
         "agent '{name}' has a new token; the old one, its sessions and its placeholders are no longer valid"
     ))?;
     show_token(&rotated, output)?;
-    output.line("restart what runs as this agent, so that it gets the new placeholders")?;
+    output.line("restart this agent's processes, so that they get the new placeholders")?;
     Ok(())
 }
 
@@ -125,7 +125,7 @@ pub(super) fn set_enabled(
     if output.is_json() {
         return Ok(output.document(&agent)?);
     }
-    let effect = if enabled { "it is let in again" } else { "it is refused everything" };
+    let effect = if enabled { "its requests are accepted again" } else { "all of its requests are refused" };
     Ok(output.line(&format!("agent '{name}' is {}: {effect}", state(agent.enabled)))?)
 }
 
@@ -157,7 +157,7 @@ fn show_runners(detail: &AgentDetail, output: &mut Output) -> Result<(), CliErro
         return Ok(output.document(detail)?);
     }
     let name = &detail.agent.name;
-    let runners = joined(detail.runners.iter(), "nobody else");
+    let runners = joined(detail.runners.iter(), "no other users");
     output.line(&format!("agent '{name}' may be run by administrators and: {runners}"))?;
     if !detail.see_all.is_empty() {
         output.line(&format!("these see the requests of all its runs: {}", joined(&detail.see_all, "")))?;
@@ -186,7 +186,7 @@ pub(super) fn remove(
     ))?;
     if let Some(reason) = &removed.cgroup_left {
         output.line(&format!(
-            "its cgroup '{}' is still there: {reason}; what runs in it is refused everything",
+            "its cgroup '{}' still exists: {reason}; all requests of its processes are refused",
             removed.agent.agent.cgroup
         ))?;
     }

@@ -53,7 +53,7 @@ fn show(changed: &AgentChanged, output: &mut Output) -> Result<(), CliError> {
     }
     let name = &changed.agent.name;
     if changed.changes.is_empty() {
-        return Ok(output.line(&format!("agent '{name}' is so already: nothing changed"))?);
+        return Ok(output.line(&format!("agent '{name}' already has these settings; nothing was changed"))?);
     }
     output.line(&format!("changed agent '{name}'"))?;
     for change in &changed.changes {

@@ -71,7 +71,7 @@ fn answer(client: &Client, id: &str, answer: &str, output: &mut Output) -> Resul
     if output.is_json() {
         return Ok(output.document(&answered)?);
     }
-    let done = if answer == "allow" { "goes on" } else { "is refused" };
+    let done = if answer == "allow" { "is allowed" } else { "is refused" };
     Ok(output.line(&format!("{} of agent '{}' {done}", request(&answered), answered.agent))?)
 }
 

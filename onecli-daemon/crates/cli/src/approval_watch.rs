@@ -45,7 +45,7 @@ impl Watched {
     fn take(&mut self, line: &[u8], output: &mut Output) -> Result<(), CliError> {
         if !self.is_connected {
             if self.was_connected {
-                complain(&"the daemon answers again");
+                complain(&"reconnected to the daemon");
             }
             (self.is_connected, self.was_connected, self.reported) = (true, true, Some(Vec::new()));
         }
@@ -80,7 +80,7 @@ impl Watched {
 
     fn disconnected(&mut self) {
         if std::mem::take(&mut self.is_connected) {
-            complain(&"the daemon went away; this goes on when it is back");
+            complain(&"lost the connection to the daemon; waiting for its return");
         }
     }
 }
@@ -108,7 +108,10 @@ fn print(
 fn waiting(view: &ApprovalView, until: &str) -> String {
     let secrets = joined(&view.secrets, "none");
     let described = described(view);
-    format!("{} waits, and is refused {until}: {described} (rule {}, secrets: {secrets})", view.id, view.rule)
+    format!(
+        "{} is pending, and is refused {until}: {described} (rule {}, secrets: {secrets})",
+        view.id, view.rule
+    )
 }
 
 /// Formats a request on one line, whatever the agent sent.

@@ -155,7 +155,7 @@ impl From<FilterArgs> for AuditFilter {
 fn parse_segment(text: &str) -> Result<u64, String> {
     let digits = text.strip_suffix(".jsonl").unwrap_or(text);
     let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| "it is a segment's number, as in 00000007.jsonl: 7".to_owned())
+    number.ok_or_else(|| "use the number of a segment: 7 for 00000007.jsonl".to_owned())
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {
@@ -172,6 +172,6 @@ pub(super) fn time_before(now: Timestamp, text: &str) -> Result<Timestamp, Strin
     }
     let ago = humantime::parse_duration(text).ok().and_then(|ago| SignedDuration::try_from(ago).ok());
     ago.and_then(|ago| now.checked_sub(ago).ok()).ok_or_else(|| {
-        format!("'{text}' is no time: write 2026-01-02, 2026-01-02T03:04:05Z, or 1h for an hour ago")
+        format!("'{text}' is not a time: use 2026-01-02, 2026-01-02T03:04:05Z, or 1h for an hour ago")
     })
 }

@@ -21,7 +21,7 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 pub(super) fn backup(client: &Client, path: &Path, output: &mut Output) -> Result<(), CliError> {
     let failed = |source| CliError::File { path: path.to_owned(), source };
     if path.exists() {
-        let what = "a file is there already, and a backup replaces none: give another name, or remove it";
+        let what = "the file exists, and a backup never replaces a file: choose another name, or remove it";
         return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, what)));
     }
     let beside = Beside::create(path).map_err(failed)?;
@@ -38,7 +38,7 @@ pub(super) fn backup(client: &Client, path: &Path, output: &mut Output) -> Resul
         })
     })?;
     if start != MAGIC {
-        return Err(failed(io::Error::other("what the daemon sent is no copy of its database")));
+        return Err(failed(io::Error::other("the daemon's response is not a copy of its database")));
     }
     file.sync_all().map_err(failed)?;
     beside.name(path).map_err(failed)?;
@@ -47,8 +47,10 @@ pub(super) fn backup(client: &Client, path: &Path, output: &mut Output) -> Resul
         return Ok(output.document(&told)?);
     }
     output.line(&format!("wrote {} ({length} bytes)", path.display()))?;
-    output.line("the key is not in it: keep what opens the vault ('onecli key status') apart from it")?;
-    Ok(output.line("to try it: onecli restore --dry-run FILE, as root, with the daemon stopped")?)
+    output.line(
+        "the key is not in it: store the keys that open the vault ('onecli key status') in another place",
+    )?;
+    Ok(output.line("to test it: onecli restore --dry-run FILE, as root, with the daemon stopped")?)
 }
 
 /// A temporary file in the same directory, removed unless it is linked to its final name.

@@ -18,14 +18,14 @@ pub(super) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> R
             let ca: Ca = client.get(routes::CA)?;
             let path = trust::install(&ca.pem)?;
             Ok(output.line(&format!(
-                "the whole host trusts this daemon's authority now ({}); 'onecli ca uninstall' takes it back",
+                "the whole host now trusts this daemon's CA ({}); 'onecli ca uninstall' reverts this",
                 path.display()
             ))?)
         }
         CaCommand::Uninstall => {
             let done = match trust::uninstall()? {
                 Some(path) => {
-                    format!("removed {}: the host trusts this daemon's authority no more", path.display())
+                    format!("removed {}: the host no longer trusts this daemon's CA", path.display())
                 }
                 None => "it was not installed".to_owned(),
             };
@@ -38,10 +38,10 @@ pub(super) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> R
             if !output.is_json() {
                 output.line("")?;
                 output
-                    .line("agents that start now trust both authorities; the old one signs until you say")?;
+                    .line("agents that start now trust both CAs; the old one signs until 'onecli ca rotate --finish'")?;
                 output.line(
-                    "next: give the new bundle to containers ('onecli ca export'), wait until agents that started before \
-                     have ended, then 'onecli ca rotate --finish'",
+                    "next: copy the new bundle to containers ('onecli ca export'), wait until earlier agents \
+                     have ended, then run 'onecli ca rotate --finish'",
                 )?;
             }
             Ok(())
@@ -51,7 +51,7 @@ pub(super) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> R
             show(&ca, output)?;
             if !output.is_json() {
                 output.line("")?;
-                output.line("the new authority signs; nobody needs to trust the old one any more")?;
+                output.line("the new CA signs; the old one is no longer needed")?;
             }
             Ok(())
         }

@@ -49,17 +49,17 @@ pub(super) enum ClientError {
     #[error("you may not open {}\nhelp: use sudo, or join the group 'onecli'", .0.display())]
     SocketDenied(PathBuf),
     /// The daemon closed the connection during the response.
-    #[error("the daemon broke the connection off: {0}\nhelp: {DAEMON_LOG}")]
+    #[error("the daemon closed the connection: {0}\nhelp: {DAEMON_LOG}")]
     BrokenOff(String),
     /// No daemon listens, and the service manager knows the reason.
     #[error(
         "the daemon is not reachable: onecli-daemon.service failed{}\n\
-         help: 'onecli doctor' shows what is wrong, and 'journalctl -u onecli-daemon' the daemon's log",
+         help: 'onecli doctor' shows the cause, and 'journalctl -u onecli-daemon' the daemon's log",
         .0.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
     )]
     Failed(Option<String>),
     /// The daemon did not respond in time.
-    #[error("the daemon gave no answer within {} seconds\nhelp: {DAEMON_LOG}", .0.as_secs())]
+    #[error("the daemon did not respond within {} seconds\nhelp: {DAEMON_LOG}", .0.as_secs())]
     Timeout(Duration),
     /// The daemon refused the request.
     #[error("{}{}", .0.message, Hint(&.0.hint))]
@@ -68,10 +68,10 @@ pub(super) enum ClientError {
     #[error("{}{}", .0.message, Hint(&.0.hint))]
     NotPermitted(ErrorDetail),
     /// The request or the response is not the expected JSON.
-    #[error("cannot understand the daemon: {0}\nhelp: {SAME_VERSION}")]
+    #[error("cannot parse the daemon's response: {0}\nhelp: {SAME_VERSION}")]
     Json(#[from] serde_json::Error),
     /// The process lacks resources for communication.
-    #[error("cannot start talking to the daemon: {0}")]
+    #[error("cannot start the connection to the daemon: {0}")]
     Runtime(io::Error),
 }
 

@@ -16,7 +16,8 @@ const MAX_ANSWER: usize = 4096;
 pub(super) enum ConfirmError {
     /// There is no terminal, or another process group uses it (this is a background job).
     #[error(
-        "nothing was changed: this needs an answer, and there is no terminal to ask on\nhelp: add {option} to go on without a question"
+        "nothing was changed: this needs confirmation, and there is no terminal to ask on\nhelp: add {option} \
+         to continue without confirmation"
     )]
     NoTerminal {
         /// The option that answers yes.

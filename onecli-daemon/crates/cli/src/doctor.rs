@@ -69,9 +69,9 @@ fn ask(client: &Client) -> (Vec<Check>, Running) {
         }
     };
     let daemon = if told.version == ours {
-        Check::ok("daemon", format!("version {ours} answers"))
+        Check::ok("daemon", format!("version {ours} responds"))
     } else {
-        let found = format!("version {} answers, and this is {ours}", told.version);
+        let found = format!("version {} responds, and this command has version {ours}", told.version);
         Check::warn("daemon", found, "restart onecli-daemon after an upgrade")
     };
     (std::iter::once(daemon).chain(told.checks).collect(), Running::Yes(told.place))
@@ -82,19 +82,21 @@ fn silent(error: &ClientError, unit: Option<&UnitState>) -> (&'static str, Runni
     let runs = !matches!(error, ClientError::NotReachable { .. } | ClientError::Failed(_));
     match unit {
         Some(UnitState::Failed(_)) => (
-            "mend what its log says (`journalctl -u onecli-daemon`), then `systemctl restart onecli-daemon`",
+            "fix the error in its log (`journalctl -u onecli-daemon`), then `systemctl restart onecli-daemon`",
             Running::No,
         ),
         Some(UnitState::Starting) => (
-            "it starts right now, and does not answer yet: wait a moment, then see its log (`journalctl -u onecli-daemon`)",
+            "it is starting, and does not respond yet: wait a moment, then see its log (`journalctl -u onecli-daemon`)",
             Running::Unknown,
         ),
         Some(UnitState::Running) => (
-            "it runs, and does not answer: see its log (`journalctl -u onecli-daemon`), then `systemctl restart onecli-daemon`",
+            "it runs, and does not respond: see its log (`journalctl -u onecli-daemon`), then `systemctl \
+             restart onecli-daemon`",
             Running::Unknown,
         ),
         _ if runs => (
-            "a program answers there, and not as a daemon of this version: see its log (`journalctl -u onecli-daemon`)",
+            "a program responds on the socket, but not like a daemon of this version: see its log \
+             (`journalctl -u onecli-daemon`)",
             Running::Unknown,
         ),
         _ => (
@@ -109,7 +111,7 @@ fn print(checks: &[Check], output: &mut Output) -> Result<(), CliError> {
     checks.iter().try_for_each(|check| output.check(check, width))?;
     let count = |status| checks.iter().filter(|check| check.status == status).count();
     let (warnings, failures) = (count(CheckStatus::Warn), count(CheckStatus::Fail));
-    output.line(&format!("{} checks, {warnings} to look at, {failures} failed", checks.len()))?;
+    output.line(&format!("{} checks, {warnings} warnings, {failures} failed", checks.len()))?;
     Ok(())
 }
 

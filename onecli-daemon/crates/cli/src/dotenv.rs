@@ -50,7 +50,7 @@ fn assignment(line: &str) -> Option<(&str, &str)> {
 
 /// Unquotes a value: verbatim in single quotes, with escapes in double quotes, otherwise up to a comment.
 fn unquoted(raw: &str) -> Result<Zeroizing<String>, &'static str> {
-    const OPEN: &str = "its quotes do not end in the same line";
+    const OPEN: &str = "its closing quote is not on the same line";
     let mut out = Zeroizing::new(String::with_capacity(raw.len()));
     if let Some(rest) = raw.strip_prefix('\'') {
         let (value, after) = rest.split_once('\'').ok_or(OPEN)?;
@@ -81,7 +81,7 @@ fn unquoted(raw: &str) -> Result<Zeroizing<String>, &'static str> {
 fn ended(value: Zeroizing<String>, after: &str) -> Result<Zeroizing<String>, &'static str> {
     let is_comment = after.trim_start().starts_with('#') && after.starts_with([' ', '\t']);
     let is_end = after.trim().is_empty() || is_comment;
-    if is_end { Ok(value) } else { Err("it goes on after its closing quote") }
+    if is_end { Ok(value) } else { Err("text follows its closing quote") }
 }
 
 #[cfg(test)]
@@ -117,9 +117,7 @@ mod tests {
         let (values, unusable) = read("A='sk-12345678'def\nB=\"sk-12345678\"'def'\nC='sk-12345678'#no\n");
         assert!(values.is_empty());
         assert_eq!(unusable.len(), 3);
-        assert!(
-            unusable.iter().all(|one| one.reason.as_deref() == Some("it goes on after its closing quote"))
-        );
+        assert!(unusable.iter().all(|one| one.reason.as_deref() == Some("text follows its closing quote")));
     }
 
     #[test]

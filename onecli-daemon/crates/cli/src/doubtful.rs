@@ -18,7 +18,7 @@ pub(super) fn ask<T>(
     match send(false) {
         Err(ClientError::Refused(detail)) if detail.code == VALUE_DOUBTFUL => {
             output.warning(&detail.message)?;
-            confirm("Store this value all the same?", "--force", false)?;
+            confirm("Store this value anyway?", "--force", false)?;
             Ok(send(true)?)
         }
         answer => Ok(answer?),

@@ -40,13 +40,15 @@ pub(super) enum EnvError {
         source: io::Error,
     },
     /// A path that the engine's syntax cannot express.
-    #[error("'{0}' holds a blank or a colon, which 'docker run' would split at\nhelp: give another --out")]
+    #[error(
+        "'{0}' contains a space or a colon, at which 'docker run' would split it\nhelp: choose another --out"
+    )]
     Path(String),
     /// There is no directory for the files.
-    #[error("there is no XDG_RUNTIME_DIR\nhelp: name a directory with --out")]
+    #[error("XDG_RUNTIME_DIR is not set\nhelp: name a directory with --out")]
     NoDirectory,
     /// The proxy does not listen on the address.
-    #[error("the proxy does not listen on {0}\nhelp: give one of its addresses: {1}")]
+    #[error("the proxy does not listen on {0}\nhelp: use one of its addresses: {1}")]
     Address(SocketAddr, String),
 }
 
@@ -80,8 +82,8 @@ pub(super) fn env(client: &Client, args: &EnvArgs, output: &mut Output) -> Resul
     }
     if proxy.address.ip().is_loopback() && env.cgroup.is_none() {
         note(&format!(
-            "the proxy listens on loopback only ({}), which a container reaches with --network=host alone: \
-             add the bridge's address to listen.explicit",
+            "the proxy listens on loopback only ({}), which a container reaches only with --network=host: add \
+             the bridge's address to listen.explicit",
             proxy.address
         ));
     }

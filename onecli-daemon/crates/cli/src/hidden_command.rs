@@ -18,7 +18,7 @@ pub(super) fn hint(program: &OsStr) -> Option<String> {
     }
     let options = hidden.iter().map(|directory| format!(" --share {}", shown(directory)));
     Some(format!(
-        "{} is in a home directory, which agents do not see; to show them the command, add{}",
+        "{} is in a home directory, which agents do not see; to share the command with them, add{}",
         shown(&found),
         options.collect::<String>()
     ))

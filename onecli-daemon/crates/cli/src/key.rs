@@ -35,8 +35,8 @@ pub(super) fn key(client: &Client, command: KeyCommand, output: &mut Output) -> 
                 output.document(&slot)?;
             } else {
                 output.line(&format!(
-                    "removed key slot {number} ({}); copies of the database from before still open with it: if its key was \
-                     stolen, 'onecli key rotate' is next",
+                    "removed key slot {number} ({}); earlier copies of the database still open with it: if \
+                     its key was stolen, run 'onecli key rotate' next",
                     slot.kind
                 ))?;
             }
@@ -94,7 +94,7 @@ fn add(client: &Client, request: &SlotAdd, output: &mut Output) -> Result<(), Cl
 }
 
 fn tell_recovery(output: &mut Output, slot: u32, key: &str) -> Result<(), CliError> {
-    output.line(&format!("recovery key of slot {slot}, shown this once; keep it away from this host:"))?;
+    output.line(&format!("recovery key of slot {slot}, shown only once; store it outside this host:"))?;
     output.line("")?;
     output.line(&format!("  {key}"))?;
     output.line("")?;
@@ -110,7 +110,7 @@ fn rotate(
 ) -> Result<(), CliError> {
     // Print this before asking for the passphrases, so that the user can stop.
     output.warning(
-        "backups made before now open only with a copy of the old root.key, which is overwritten: keep a copy",
+        "earlier backups open only with a copy of the old root.key, which is overwritten: keep a copy",
     )?;
     let keys: KeyView = client.get(routes::KEY)?;
     let mut passphrases = Vec::new();
@@ -127,17 +127,21 @@ fn rotate(
     if output.is_json() {
         output.document(&rotated)?;
     } else {
-        output.line(&format!("the root key {} takes over; requests are served meanwhile", rotated.key_id))?;
+        output.line(&format!(
+            "the root key {} takes over; the daemon serves requests meanwhile",
+            rotated.key_id
+        ))?;
         if let Some(file) = &rotated.key_file {
-            output.line(&format!("{file} has a new key: copy it to where you keep the key"))?;
-            output.line("backups made before now open only with a copy of the old one")?;
+            output
+                .line(&format!("{file} contains a new key: copy it to the place where you store the key"))?;
+            output.line("earlier backups open only with a copy of the old one")?;
         }
         for slot in &rotated.dropped_slots {
-            output.line(&format!("key slot {slot} is gone: its key was not here"))?;
+            output.line(&format!("key slot {slot} was dropped: its key was not available"))?;
         }
         for key in &rotated.recovery_keys {
             output.line(&format!(
-                "the recovery key of slot {} is replaced: the former one opens only backups from before",
+                "the recovery key of slot {} is replaced: the old one opens only earlier backups",
                 key.slot
             ))?;
             tell_recovery(output, key.slot, &key.recovery_key)?;
@@ -155,13 +159,17 @@ fn erased(keys: &KeyView) -> Result<(), CliError> {
 
 /// Shows progress until the new root key has taken over.
 fn wait(client: &Client, output: &mut Output) -> Result<(), CliError> {
-    Progress::during("sealing anew", Unit::Items("values"), |progress| {
+    Progress::during("sealing again", Unit::Items("values"), |progress| {
         while !has_taken_over(client, progress)? {
             std::thread::sleep(POLL);
         }
         Ok::<_, CliError>(())
     })?;
-    if output.is_json() { Ok(()) } else { Ok(output.line("done: nothing is left under the old root key")?) }
+    if output.is_json() {
+        Ok(())
+    } else {
+        Ok(output.line("done: no value is sealed under the old root key")?)
+    }
 }
 
 fn has_taken_over(client: &Client, progress: &Progress) -> Result<bool, CliError> {
@@ -171,7 +179,8 @@ fn has_taken_over(client: &Client, progress: &Progress) -> Result<bool, CliError
     match &rekey.fault {
         None => Ok(false),
         Some(fault) => Err(CliError::Unfinished(format!(
-            "the new root key cannot take over yet: {fault}\nhelp: the daemon goes on trying; 'onecli key status' shows how far"
+            "the new root key cannot take over yet: {fault}\nhelp: the daemon keeps trying; 'onecli key \
+             status' shows the progress"
         ))),
     }
 }

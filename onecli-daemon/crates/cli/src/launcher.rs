@@ -34,7 +34,7 @@ pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
     match onecli_launch::serve(&listener, &work) {
         Ok(never) => match never {},
         Err(error) => {
-            complain(&format!("the launcher's socket is broken: {error}"));
+            complain(&format!("the launcher's socket failed: {error}"));
             1
         }
     }
@@ -74,7 +74,7 @@ fn summary(agent: &AgentName, since: Timestamp, refusals: &Refusals) -> String {
     if refusals.others > 0 {
         lines.push(format!("  and {} more", refusals.others));
     }
-    lines.push(format!("explained by: onecli audit list --agent {agent} --verdict deny --since {since}"));
+    lines.push(format!("details: onecli audit list --agent {agent} --verdict deny --since {since}"));
     lines.push(format!("to allow it: onecli agent learn {agent}"));
     lines.join("\n")
 }
@@ -98,7 +98,7 @@ fn permission(session: Session, recipe: Option<RecipeName>) -> Permission {
     let mut notes = Vec::new();
     if session.cgroup.is_none() {
         notes.push(format!(
-            "connections are not redirected on this host; agent '{}' is guided by proxy variables only",
+            "connections are not redirected on this host; only proxy variables lead agent '{}' to OneCLI",
             session.agent
         ));
     }
@@ -110,7 +110,7 @@ fn permission(session: Session, recipe: Option<RecipeName>) -> Permission {
     }
     if let (Some(recipe), true) = (recipe, session.lacks_rules) {
         notes.push(format!(
-            "agent '{0}' may not make all requests of recipe '{1}'; an administrator allows them with: \
+            "agent '{0}' may not make all requests of recipe '{1}'; an administrator can allow them with: \
              onecli agent set {0} --recipe {1}",
             session.agent, recipe
         ));
@@ -153,7 +153,7 @@ mod tests {
                 r"  evil\nonecli: note: all is well\u{1b}[2J:443 (egress_denied)",
                 &long,
                 "  and 7 more",
-                &format!("explained by: {command}"),
+                &format!("details: {command}"),
                 "to allow it: onecli agent learn coder",
             ]
         );

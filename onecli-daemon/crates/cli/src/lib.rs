@@ -127,7 +127,7 @@ enum CliError {
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     /// This version does not understand the daemon's response.
-    #[error("cannot read the daemon's answer: {0}\nhelp: {help}", help = client::SAME_VERSION)]
+    #[error("cannot read the daemon's response: {0}\nhelp: {help}", help = client::SAME_VERSION)]
     Answer(#[from] serde_json::Error),
 }
 
@@ -210,10 +210,11 @@ fn describe(found: &Findings) -> String {
         Some(from) => {
             let _ = write!(
                 text,
-                "help: keep a copy of the directory; once this is known and noted, '--from {from}' verifies what comes after"
+                "help: copy the directory; after you have investigated and noted this, '--from {from}' \
+                 verifies the later records"
             );
         }
-        None => text.push_str("help: keep a copy of the directory before anything else is done"),
+        None => text.push_str("help: copy the directory before any other step"),
     }
     text
 }

@@ -76,7 +76,7 @@ impl Output {
     }
 
     /// Prints a warning on standard error, separate from output for programs.
-    #[expect(clippy::unused_self, reason = "all that is printed goes through this type")]
+    #[expect(clippy::unused_self, reason = "all output goes through this type")]
     pub(super) fn warning(&mut self, text: &str) -> io::Result<()> {
         report::warning(text)
     }
@@ -157,7 +157,7 @@ impl Output {
     }
 
     /// Formats a time relative to now. JSON output contains the exact time.
-    #[expect(clippy::unused_self, reason = "all that is printed goes through this type")]
+    #[expect(clippy::unused_self, reason = "all output goes through this type")]
     pub(super) fn time(&self, time: Timestamp) -> String {
         time::relative(time, SystemClock.now())
     }

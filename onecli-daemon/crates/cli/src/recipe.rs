@@ -34,7 +34,7 @@ impl Application {
             return Err(CliError::Usage(if hosts.is_empty() {
                 format!("recipe '{name}' needs the hosts of your package registry\nhelp: add --host HOST")
             } else {
-                format!("recipe '{name}' names its hosts itself\nhelp: leave --host out")
+                format!("recipe '{name}' has its own hosts\nhelp: omit --host")
             }));
         }
         let planned = recipe.rules(hosts).into_iter().map(|(text, reason)| {

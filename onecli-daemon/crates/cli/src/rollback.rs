@@ -14,7 +14,7 @@ pub(super) fn run(client: &Client, name: &SecretName, output: &mut Output) -> Re
         return Ok(output.document(&restored)?);
     }
     output.line(&format!(
-        "secret '{name}' is at version {}, with the value from before; agents keep their placeholders",
+        "secret '{name}' is at version {}, with the previous value; agents keep their placeholders",
         restored.version
     ))?;
     kept(&restored, output)?;

@@ -201,11 +201,11 @@ pub(super) fn learn(
     }
     if learned.is_empty() {
         return Ok(output.line(&format!(
-            "# agent '{name}' was refused nothing that a rule would allow; run it, then ask again"
+            "# agent '{name}' has no refused requests that a rule would allow; run it, then repeat this command"
         ))?);
     }
     output.line(&format!(
-        "# What agent '{name}' was refused. Read before you run any of it: an agent may ask for anything."
+        "# Refused requests of agent '{name}'. Review each command before you run it: an agent may request anything."
     ))?;
     for learned in &learned {
         for line in lines(name, learned) {

@@ -29,10 +29,11 @@ const NOT_FOUND: u8 = 127;
 /// Why the command was not started.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
-    #[error("cannot tell which agents you may run: {0}\nhelp: name one with --agent NAME")]
+    #[error("cannot determine which agents you may run: {0}\nhelp: name one with --agent NAME")]
     Agents(ClientError),
     #[error(
-        "there is no agent that you may run\nhelp: 'onecli setup' adds one; an administrator lets you run one with 'onecli agent allow-run'"
+        "there is no agent that you may run\nhelp: 'onecli setup' adds one; an administrator can permit you \
+         to run one with 'onecli agent allow-run'"
     )]
     NoAgent,
     #[error("you may run several agents: {0}\nhelp: name one with --agent NAME")]
@@ -45,7 +46,7 @@ enum RunError {
         path.display()
     )]
     NoLauncher { path: PathBuf, source: io::Error },
-    #[error("lost the launcher: {0}\nhelp: see its log ('journalctl -u onecli-launcher')")]
+    #[error("lost the connection to the launcher: {0}\nhelp: see its log ('journalctl -u onecli-launcher')")]
     Lost(io::Error),
     #[error("cannot start a launcher: {0}")]
     Fork(io::Error),

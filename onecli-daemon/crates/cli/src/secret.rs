@@ -157,8 +157,8 @@ pub(super) fn remove(client: &Client, name: &SecretName, output: &mut Output) ->
     }
     let agents = joined(&removed.agents, "nobody");
     Ok(output.line(&format!(
-        "removed secret '{name}', its value, a kept previous one, and its grants (it was granted to: {agents}); audit \
-         records stay"
+        "removed secret '{name}', its value, a retained previous one, and its grants (it was granted to: \
+         {agents}); audit records stay"
     ))?)
 }
 
@@ -190,9 +190,9 @@ fn methods(secret: &SecretView) -> String {
 /// Describes the retained previous value. The text promises only values that a rollback would restore.
 fn previous(secret: &SecretView, output: &Output) -> String {
     match (secret.previous_until, secret.masked_until) {
-        (Some(until), _) => format!("kept; erased {}", output.time(until)),
+        (Some(until), _) => format!("retained; erased {}", output.time(until)),
         (None, Some(until)) => {
-            format!("cannot be restored; masked in responses, which ends {}", output.time(until))
+            format!("cannot be restored; masked in responses, ends {}", output.time(until))
         }
         (None, None) => String::new(),
     }

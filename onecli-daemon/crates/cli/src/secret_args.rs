@@ -181,18 +181,18 @@ impl SecretAddArgs {
         let template = self.template.map(|choice| choice.template.template());
         let narrow = self.template.and_then(|choice| choice.narrow);
         if narrow.is_some() && !(self.paths.is_empty() && self.methods.is_empty()) {
-            return Err("a profile has its own methods and paths: leave --method and --path out".to_owned());
+            return Err("a profile has its own methods and paths: omit --method and --path".to_owned());
         }
         let port = self.hosts.first().map_or(443, |(_, port)| *port);
         if self.hosts.iter().any(|(_, other)| *other != port) {
-            return Err("one secret has one port: store another for the other port".to_owned());
+            return Err("a secret has one port: store another secret for the other port".to_owned());
         }
         let hosts = self.hosts.iter().map(|(host, _)| host.clone()).collect::<Vec<_>>();
         let hosts = match template {
             Some(template) if hosts.is_empty() => match narrow {
                 Some(narrow) if narrow.wants_host => {
                     return Err(format!(
-                        "the profile '{}' is for one host: give it with --host",
+                        "the profile '{}' is for one host: name it with --host",
                         narrow.name
                     ));
                 }
@@ -202,7 +202,7 @@ impl SecretAddArgs {
             _ => hosts,
         };
         if hosts.is_empty() {
-            return Err("the template has no host of its own: give it with --host".to_owned());
+            return Err("the template has no host of its own: name it with --host".to_owned());
         }
         let mint = self.mint(template)?;
         let given = [&self.header, &self.basic, &self.query, &self.replace, &self.sigv4];
@@ -266,7 +266,7 @@ impl SecretAddArgs {
             return Ok(Some(Mint::GithubApp { api, app: app.clone(), installation: *installation }));
         }
         if self.client_id.is_some() {
-            return Err("--client-id goes with --oauth2-client or --oauth2-refresh".to_owned());
+            return Err("--client-id requires --oauth2-client or --oauth2-refresh".to_owned());
         }
         let of_template = template.and_then(|template| template.mint.as_deref());
         let of_template = of_template.and_then(|mint| mint.strip_prefix("gcp ")).map(str::to_owned);
@@ -285,9 +285,8 @@ pub(super) fn parse_scope(text: &str) -> Result<Placement, PlacementError> {
 
 /// Parses `APP:INSTALLATION`.
 fn parse_app(text: &str) -> Result<(String, u64), String> {
-    let bad = || {
-        format!("'{text}': write APP:INSTALLATION, the app's id or client id and the installation's number")
-    };
+    let bad =
+        || format!("'{text}': use APP:INSTALLATION, the app's id or client id and the installation's number");
     let (app, installation) = text.split_once(':').ok_or_else(bad)?;
     let plain =
         !app.is_empty() && app.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
@@ -310,7 +309,7 @@ pub(super) fn parse_host_and_port(text: &str) -> Result<(HostPattern, Option<u16
         Some((host, rest)) => match rest.strip_prefix(':') {
             Some(port) => (host, Some(port)),
             None if rest.is_empty() => (host, None),
-            None => return Err(format!("'{text}' is no host and port")),
+            None => return Err(format!("'{text}' is not a valid host and port")),
         },
         None => match text.split_once(':') {
             // More than one colon: an IPv6 address without brackets has no port.
@@ -333,7 +332,7 @@ fn authority_in(text: &str) -> Result<(&str, Option<u16>), String> {
     let port = match scheme.to_ascii_lowercase().as_str() {
         "https" | "wss" => 443,
         "http" | "ws" => 80,
-        _ => return Err(format!("'{text}': a secret goes to https:// or http:// only")),
+        _ => return Err(format!("'{text}': a secret can be sent only to https:// or http://")),
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
@@ -342,7 +341,8 @@ fn authority_in(text: &str) -> Result<(&str, Option<u16>), String> {
         path => {
             let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
             Err(format!(
-                "'{text}' has a path: write --host {authority}, and --path '{path}/**' where it may go there only"
+                "'{text}' has a path: use --host {authority}, and add --path '{path}/**' to limit the secret \
+                 to that path"
             ))
         }
     }

@@ -64,15 +64,14 @@ fn send(
 /// Asks before a retained value is erased.
 fn agree(refused: &ErrorDetail, output: &mut Output) -> Result<(), CliError> {
     output.warning(&format!("{}; {}", refused.message, refused.hint))?;
-    Ok(confirm("Erase the kept value?", "--force", false)?)
+    Ok(confirm("Erase the retained value?", "--force", false)?)
 }
 
 fn print(edited: &SecretEdited, output: &mut Output) -> Result<(), CliError> {
     let SecretEdited { before, after } = edited;
     if before.version == after.version {
-        return Ok(
-            output.line(&format!("secret '{}' is like that already; nothing was changed", after.name))?
-        );
+        return Ok(output
+            .line(&format!("secret '{}' already has these settings; nothing was changed", after.name))?);
     }
     let (old, new) = (fields(before, output), fields(after, output));
     let changed = old.into_iter().zip(new).filter(|((_, old), (_, new))| old != new);

@@ -90,7 +90,7 @@ impl SecretEditArgs {
         let port = self.hosts.first().map(|(_, port)| *port);
         if self.hosts.iter().any(|(_, other)| Some(*other) != port) {
             return Err(
-                "one secret has one port: give it with each host, and store another secret for another port"
+                "a secret has one port: name it with each host, and store another secret for another port"
                     .to_owned(),
             );
         }

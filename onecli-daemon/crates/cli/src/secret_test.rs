@@ -57,7 +57,7 @@ fn print(tested: &SecretTested, output: &mut Output) -> Result<(), CliError> {
             "answered (2xx; this shows that the credential works only if the path needs it)"
         }
         TestVerdict::Refused => "REFUSED",
-        TestVerdict::Unknown => "cannot tell",
+        TestVerdict::Unknown => "inconclusive",
     };
     let record = tested.request_id.map(|id| format!("onecli audit list --request {id}")).unwrap_or_default();
     output.fields(&[
@@ -80,7 +80,7 @@ fn verdict(tested: &SecretTested) -> Result<(), CliError> {
              help: give it a new value: onecli secret rotate {secret}"
         ))),
         TestVerdict::Unknown => Err(CliError::Unfinished(format!(
-            "status {status}{} does not tell whether the service takes the credential of secret '{secret}'\n\
+            "status {status}{} does not show whether the service accepts the credential of secret '{secret}'\n\
              help: try a request that needs it: onecli secret test {secret} --path PATH",
             tested.redirect_host.as_ref().map(|host| format!(", a redirect to {host},")).unwrap_or_default()
         ))),

@@ -29,22 +29,22 @@ const PREFIX: &str = "doctor-self-test-";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest part of a response to read, in bytes.
 const ANSWER: u64 = 64 * 1024;
-const LOG: &str = "the daemon's log and 'onecli audit list' have more";
+const LOG: &str = "see the daemon's log and 'onecli audit list'";
 
 /// Sends a credential through the explicit proxy and, as root, from an agent's cgroup. Only its audit records remain.
 pub(super) fn self_test(client: &Client, layout: &DaemonLayout) -> Vec<Check> {
     if layout.proxied {
         return vec![Check::warn(
             "self-test",
-            "not made: upstreams are reached through upstream.proxy, which does not lead back to this command",
-            "add 127.0.0.1 to upstream.no_proxy, if the test is to be made",
+            "skipped: the daemon reaches upstreams through upstream.proxy, which cannot reach this command",
+            "to enable the test, add 127.0.0.1 to upstream.no_proxy",
         )];
     }
     match Stage::set(client) {
         Ok(stage) => stage.checks(layout),
         Err(ClientError::NotPermitted(_)) => vec![Check::warn(
             "self-test",
-            "not made: who adds no agents may not make it",
+            "skipped: only administrators may run it",
             "use sudo, or join the group 'onecli'",
         )],
         Err(error) => vec![Check::fail("self-test", error.to_string(), LOG)],
@@ -143,7 +143,7 @@ impl<'c> Stage<'c> {
         let why: Explanation = self.client.post(routes::EXPLAIN, &question)?;
         self.refused = match (why.decision.as_str(), why.approve) {
             ("inject", None) => None,
-            ("inject", Some(rule)) => Some(format!("rule {rule} has a person asked first")),
+            ("inject", Some(rule)) => Some(format!("rule {rule} requires an approval")),
             _ => Some(why.because.unwrap_or(why.decision)),
         };
         Ok(())
@@ -154,9 +154,9 @@ impl<'c> Stage<'c> {
             return vec![Check::warn(
                 "self-test",
                 format!(
-                    "not made: your rules do not let an agent reach this command's own service ({reason})"
+                    "skipped: your rules do not allow an agent to reach this command's service ({reason})"
                 ),
-                "nothing is wrong with that; a rule for named hosts or agents would let the test be made",
+                "this is not a problem; rules for named hosts or agents would allow the test",
             )];
         }
         let mut checks = Vec::new();
@@ -167,8 +167,8 @@ impl<'c> Stage<'c> {
             }
             None => checks.push(Check::warn(
                 EXPLICIT,
-                "not made: the explicit proxy does not listen, or over TLS alone",
-                "give listen.explicit an address, if agents are to use it",
+                "skipped: the explicit proxy does not listen, or only over TLS",
+                "if agents should use it, set an address in listen.explicit",
             )),
         }
         if layout.ebpf {
@@ -187,7 +187,7 @@ impl<'c> Stage<'c> {
         if !nix::unistd::geteuid().is_root() {
             return Check::warn(
                 TRANSPARENT,
-                "not made: it needs a process in a cgroup",
+                "skipped: it must start a process in a cgroup",
                 "sudo onecli doctor",
             );
         }
@@ -211,21 +211,22 @@ impl<'c> Stage<'c> {
     fn judge(&self, name: &str, path: &str, answer: &io::Result<Vec<u8>>) -> Check {
         let answer = match answer {
             Ok(answer) => String::from_utf8_lossy(answer),
-            Err(error) => return Check::fail(name, format!("no answer: {error}"), LOG),
+            Err(error) => return Check::fail(name, format!("no response: {error}"), LOG),
         };
         if answer.contains(&self.value) {
             return Check::fail(
                 name,
-                "the credential came back to the agent",
-                "do not use this daemon; tell its makers",
+                "the response returned the credential to the agent",
+                "do not use this daemon; report this to its maintainers",
             );
         }
         let arrived = self.canary.seen().iter().any(|head| head.contains(path) && head.contains(&self.value));
         match (status(&answer), arrived) {
-            (Some(200), true) => {
-                Check::ok(name, "a credential was put in on the way, and taken out of the answer")
-            }
-            (Some(200), false) => Check::fail(name, "answered, but the service saw no credential", LOG),
+            (Some(200), true) => Check::ok(
+                name,
+                "the credential was injected into the request, and scrubbed from the response",
+            ),
+            (Some(200), false) => Check::fail(name, "the service responded, but received no credential", LOG),
             (status, _) => Check::fail(name, told(status, &answer), LOG),
         }
     }
@@ -244,7 +245,7 @@ impl<'c> Stage<'c> {
             Ok(answer) => String::from_utf8_lossy(answer),
             Err(error) => {
                 let fix = format!(
-                    "agents trust the CA by {}: 'onecli ca show' and the daemon's log have more",
+                    "agents trust the CA through {}: see 'onecli ca show' and the daemon's log",
                     bundle.display()
                 );
                 return Check::fail(TLS, format!("no TLS with the daemon: {error}"), fix);
@@ -255,14 +256,14 @@ impl<'c> Stage<'c> {
             (Some(502), false) => Check::ok(
                 TLS,
                 format!(
-                    "who trusts {} trusts the daemon; a service without a certificate was given nothing",
+                    "clients that trust {} trust the daemon; a service without a certificate received nothing",
                     bundle.display()
                 ),
             ),
             (_, true) => Check::fail(
                 TLS,
-                "a request left that no certificate vouched for",
-                "do not use this daemon; tell its makers",
+                "a request was sent to a service without a certificate",
+                "do not use this daemon; report this to its maintainers",
             ),
             (status, false) => Check::fail(TLS, told(status, &answer), LOG),
         }
@@ -326,7 +327,7 @@ fn told(status: Option<u16>, answer: &str) -> String {
         .ok()
         .and_then(|body| Some(body["error"]["message"].as_str()?.to_owned()))
         .unwrap_or_else(|| answer.lines().next().unwrap_or_default().to_owned());
-    status.map_or_else(|| format!("no HTTP: {message}"), |status| format!("{status}: {message}"))
+    status.map_or_else(|| format!("not HTTP: {message}"), |status| format!("{status}: {message}"))
 }
 
 /// Reads a head without its body. It reads byte by byte, because another protocol follows.

@@ -18,7 +18,7 @@ const CLIENTS: &str = "agent clients";
 pub(super) fn surroundings(client: &Client) -> Vec<Check> {
     let bundle = match client.get::<Ca>(routes::CA) {
         Ok(ca) => bundle(&ca),
-        Err(error) => Check::warn(BUNDLE, error.report().message, "see what this reports of the daemon"),
+        Err(error) => Check::warn(BUNDLE, error.report().message, "see the checks of the daemon"),
     };
     [vec![bundle], clients(&installed_clients())].concat()
 }
@@ -35,7 +35,7 @@ fn bundle(ca: &Ca) -> Check {
     if !ours.map(str::trim).filter(|pem| !pem.is_empty()).all(holds) {
         return Check::fail(
             BUNDLE,
-            format!("{path} does not hold the daemon's CA: agents do not trust it"),
+            format!("{path} does not contain the daemon's CA: agents do not trust it"),
             fix,
         );
     }
@@ -44,7 +44,7 @@ fn bundle(ca: &Ca) -> Check {
             let roots = text.matches("-----BEGIN CERTIFICATE-----").count();
             Check::ok(
                 BUNDLE,
-                format!("{path}, which every user can read, holds it among {roots} certificates"),
+                format!("{path}, which every user can read, contains it among {roots} certificates"),
             )
         }
         Ok(Some(place)) => Check::fail(
@@ -89,15 +89,14 @@ fn clients(installed: &[(&'static str, Trust)]) -> Vec<Check> {
     way(by_variable, "by variable");
     way(owned(named(&|trust| trust == Trust::SystemBundle)), "by the bundle in place of the system's");
     way(owned(named(&|trust| trust == Trust::JavaStore)), "by a trust store");
-    let trusting =
-        if ways.is_empty() { "none of those known is installed".to_owned() } else { ways.join("; ") };
+    let trusting = if ways.is_empty() { "no known client is installed".to_owned() } else { ways.join("; ") };
     let mut checks = vec![Check::ok(CLIENTS, format!("trust the CA under 'onecli run': {trusting}"))];
     let own = named(&|trust| trust == Trust::Own);
     if !own.is_empty() {
         checks.push(Check::warn(
             CLIENTS,
-            format!("{} keep certificates of their own, and will refuse the daemon's", own.join(", ")),
-            "import what 'onecli ca export' prints there, if agents are to use them",
+            format!("{} use their own certificates, and will reject the daemon's", own.join(", ")),
+            "if agents should use them, import the output of 'onecli ca export' there",
         ));
     }
     checks

@@ -40,7 +40,7 @@ pub(super) fn show(name: TemplateName, output: &mut Output) -> Result<(), CliErr
     output.fields(&[
         ("name", template.name.clone()),
         ("service", template.title.clone()),
-        ("hosts", joined(template.hosts.iter(), "give them with --host")),
+        ("hosts", joined(template.hosts.iter(), "name them with --host")),
         ("placement", template.placement.to_string()),
         ("placeholder", placeholder),
         ("value", template.value.to_string()),

@@ -258,10 +258,10 @@ fn agents_from_their_first_day_to_their_last() {
     let token = Token::parse(&added.token).unwrap();
     assert_eq!(served.state().agents[0].token_hash, served.vault().token_hash(&token));
 
-    refused(add_agent(&client, "a", |_| {}), &["there is an agent 'a' already", "onecli agent rotate a"]);
+    refused(add_agent(&client, "a", |_| {}), &["agent 'a' already exists", "onecli agent rotate a"]);
     let same_cgroup =
         |request: &mut AgentAdd| request.cgroup = Some("onecli-agents-a.slice".parse().unwrap());
-    refused(add_agent(&client, "b", same_cgroup), &["is agent 'a's", "--cgroup"]);
+    refused(add_agent(&client, "b", same_cgroup), &["belongs to agent 'a'", "--cgroup"]);
     refused(add_agent(&client, "b", |r| r.user = Some("root".to_owned())), &["never runs as root"]);
     refused(add_agent(&client, "b", |r| r.user = Some("0".to_owned())), &["never runs as root"]);
     refused(add_agent(&client, "b", |r| r.user = Some("no-such-user".to_owned())), &["useradd"]);
@@ -272,7 +272,7 @@ fn agents_from_their_first_day_to_their_last() {
     })
     .unwrap();
     let same_user = |request: &mut AgentAdd| request.user = Some("65534".to_owned());
-    refused(add_agent(&client, "c", same_user), &["is agent 'b's"]);
+    refused(add_agent(&client, "c", same_user), &["belongs to agent 'b'"]);
 
     let agents: Vec<AgentView> = client.get(routes::AGENTS).unwrap();
     assert_eq!(agents.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
@@ -299,8 +299,10 @@ fn agents_from_their_first_day_to_their_last() {
     assert_eq!(removed.cgroup_left.as_deref(), Some("processes do not end"));
     assert_eq!(served.host().reloads(), before + 1);
     // Existing processes must not become the next agent of that cgroup, with a default or an explicit name.
-    let lived_in =
-        &["processes live in the cgroup 'onecli-agents-a.slice'", "onecli-agents-a.slice/cgroup.kill"];
+    let lived_in = &[
+        "the cgroup 'onecli-agents-a.slice' already contains processes",
+        "onecli-agents-a.slice/cgroup.kill",
+    ];
     refused(add_agent(&client, "a", |_| {}), lived_in);
     let other = |r: &mut AgentAdd| r.cgroup = Some("onecli-agents-a.slice".parse().unwrap());
     refused(add_agent(&client, "c", other), lived_in);
@@ -329,7 +331,7 @@ fn secrets_and_grants() {
     assert_eq!((added.version, added.paths[0].to_string().as_str()), (1, "/**"));
     refused(
         add_secret(&client, "s", None),
-        &["there is a secret 's' already", "onecli secret edit s", "onecli secret rotate s"],
+        &["secret 's' already exists", "onecli secret edit s", "onecli secret rotate s"],
     );
     add_secret(&client, "other", Some("API_KEY")).unwrap();
     add_secret(&client, "silent", None).unwrap();
@@ -384,7 +386,7 @@ fn sessions_name_what_stands_in_their_way() {
     add_agent(&client, "b", |r| r.user = Some("nobody".to_owned())).unwrap();
     refused(session(&client, "a", None), &["agent 'a' has no user", "--user"]);
     refused(session(&client, "a", Some("root")), &["never runs as root"]);
-    refused(session(&client, "a", Some("nobody")), &["is agent 'b's"]);
+    refused(session(&client, "a", Some("nobody")), &["belongs to agent 'b'"]);
     assert!(session(&client, "b", Some("nobody")).is_ok());
     served.host().break_links("the link of connect4 is gone; restart onecli-daemon");
     refused(session(&client, "b", None), &["the link of connect4 is gone"]);

@@ -33,11 +33,12 @@ const STORES: &[Store] = &[
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TrustError {
     /// Only root may change it.
-    #[error("only root changes what the whole host trusts\nhelp: use sudo")]
+    #[error("only root may change the host's trust store\nhelp: use sudo")]
     NotRoot,
     /// The system's trust store is not supported.
     #[error(
-        "the directory of this system's certificate authorities is not known\nhelp: add the output of 'onecli ca export' as its manual says"
+        "this system's trust store is not supported\nhelp: add the output of 'onecli ca export' as the \
+         system's manual describes"
     )]
     Unknown,
     /// A file could not be changed.

@@ -19,18 +19,16 @@ const MAX_NAME: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UserError {
     /// Only root creates users.
-    #[error("only root creates or changes a user of this host\nhelp: use sudo")]
+    #[error("only root may create or change a user of this host\nhelp: use sudo")]
     NotRoot,
     /// The agent's name cannot be used in a user name.
-    #[error("'{0}' is too long for a user name\nhelp: give a shorter one with --user")]
+    #[error("'{0}' is too long for a user name\nhelp: choose a shorter one with --user")]
     Name(String),
     /// The user already exists.
-    #[error(
-        "there is a user '{0}' already\nhelp: leave --create-user out to use it, or name another with --user"
-    )]
+    #[error("user '{0}' already exists\nhelp: omit --create-user to use it, or name another with --user")]
     Exists(String),
     /// The home could not be created.
-    #[error("cannot make or move the user's home: {0}")]
+    #[error("cannot create or move the user's home: {0}")]
     Home(std::io::Error),
     /// The user cannot be found after it was created.
     #[error("{0}")]
@@ -38,8 +36,9 @@ pub(super) enum UserError {
     /// Another user could replace the home during the move, so that root would move another directory and change its
     /// owner.
     #[error(
-        "the home {} of user '{user}' cannot be moved: others can exchange it, because {why}\n\
-         help: move it below a directory that only root can write (usermod --move-home --home), then run this again",
+        "the home {} of user '{user}' cannot be moved: other users can replace it, because {why}\n\
+         help: move it below a directory that only root can write (usermod --move-home --home), then run this \
+         again",
         home.display()
     )]
     Exchangeable {
@@ -53,7 +52,8 @@ pub(super) enum UserError {
     /// The home belongs to another user, so it is not moved.
     #[error(
         "user '{user}' can write its home {}, which belongs to another user\n\
-         help: take the right away (chmod g-w,o-w), or give it another home (usermod --home), then run this again",
+         help: remove the write permission (chmod g-w,o-w), or assign another home (usermod --home), then run \
+         this again",
         home.display()
     )]
     WritableHome {
@@ -66,7 +66,7 @@ pub(super) enum UserError {
     #[error("processes run as user '{0}'\nhelp: end them first")]
     Busy(String),
     /// A program failed.
-    #[error("cannot make or change the user: {program}: {message}")]
+    #[error("cannot create or change the user: {program}: {message}")]
     Program {
         /// The program.
         program: &'static str,

@@ -20,7 +20,7 @@ pub(super) enum ValueError {
     #[error("no value given: standard input is empty\nhelp: pipe the value in, or use --value-file FILE")]
     NoSource,
     /// No option names a source for the passphrase, and there is no terminal for a prompt.
-    #[error("no passphrase given, and there is no terminal to ask on\nhelp: use --passphrase-file FILE")]
+    #[error("no passphrase given, and there is no terminal for a prompt\nhelp: use --passphrase-file FILE")]
     NoPassphrase,
     /// The file cannot be read.
     #[error("cannot read the value from {}: {source}", path.display())]
@@ -37,7 +37,7 @@ pub(super) enum ValueError {
     #[error("the two values differ, so nothing was stored\nhelp: run the command again")]
     Mismatch,
     /// The file does not contain a key.
-    #[error("{} does not hold a key, which is 32 bytes and nothing else\nhelp: 'head -c 32 /dev/urandom' makes one", path.display())]
+    #[error("{} does not contain a key, which is exactly 32 bytes\nhelp: 'head -c 32 /dev/urandom' generates one", path.display())]
     NoKey {
         /// The file.
         path: PathBuf,
@@ -78,7 +78,7 @@ pub(super) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<WireV
         None => {
             let ask = |text| hidden(text).map_err(ValueError::Input);
             let first = ask("Passphrase (not shown): ")?;
-            if is_new && *ask("The same again: ")? != *first {
+            if is_new && *ask("Repeat it: ")? != *first {
                 return Err(ValueError::Mismatch);
             }
             Zeroizing::new(first.as_bytes().to_vec())
@@ -106,7 +106,7 @@ fn hidden(question: &str) -> io::Result<Zeroizing<String>> {
 fn prompt() -> Result<Zeroizing<Vec<u8>>, ValueError> {
     let ask = |text| hidden(text).map_err(ValueError::Input);
     let first = ask("Value (not shown): ")?;
-    if *ask("The same again: ")? != *first {
+    if *ask("Repeat it: ")? != *first {
         return Err(ValueError::Mismatch);
     }
     Ok(Zeroizing::new(first.as_bytes().to_vec()))

@@ -46,7 +46,7 @@ fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
     };
     let token = match (view.token_ttl_s, &view.fault) {
         (Some(seconds), _) => format!("lasts {seconds} s"),
-        (None, None) => "does not end".to_owned(),
+        (None, None) => "does not expire".to_owned(),
         (None, Some(_)) => "-".to_owned(),
     };
     Ok(output.fields(&[

@@ -35,7 +35,8 @@ fn checkpoints(file: &Path) -> Result<Vec<String>, CliError> {
     if notes.is_empty() {
         let file = file.display();
         return Err(CliError::Usage(format!(
-            "there is no checkpoint in {file}, so it proves nothing\nhelp: give the file of audit.witnesses, or the rotated one"
+            "there is no checkpoint in {file}, so it cannot verify anything\nhelp: use the file of \
+             audit.witnesses, or its rotated copy"
         )));
     }
     Ok(notes)
@@ -82,19 +83,17 @@ fn show(verified: &Verified, output: &mut Output) -> Result<(), CliError> {
     output.line(&format!("verified: records {first} to {last} in {segments} segments, nothing changed"))?;
     output.line(&format!("signed:   up to {signed}, at {:.6}", verified.signed_at))?;
     if last > signed {
-        output
-            .line(&format!("          {} newer records are linked, but not signed for yet", last - signed))?;
+        output.line(&format!("          {} newer records are linked, but not signed yet", last - signed))?;
     }
     if let Some(from) = verified.from {
-        output.line(&format!(
-            "from:     segment {from}, record {first}; what comes before was not looked at"
-        ))?;
+        output
+            .line(&format!("from:     segment {from}, record {first}; earlier records were not verified"))?;
     } else if *first > 1 {
-        output.line(&format!("pruned:   records 1 to {}, as the log itself says", first - 1))?;
+        output.line(&format!("pruned:   records 1 to {}, according to the log itself", first - 1))?;
     }
     if verified.unfinished > 0 {
         output
-            .line(&format!("note:     {} bytes at the end are no whole record yet", verified.unfinished))?;
+            .line(&format!("note:     {} bytes at the end are an incomplete record", verified.unfinished))?;
     }
     if verified.witnessed > 0 {
         output.line(&format!("witness:  {} checkpoints agree", verified.witnessed))?;
@@ -102,7 +101,7 @@ fn show(verified: &Verified, output: &mut Output) -> Result<(), CliError> {
     output.line(&format!("key:      {}", verified.key))?;
     if verified.key_from_log {
         output.line(
-            "          from the log's own directory: whoever can replace all of it can replace the key.",
+            "          from the log's own directory: an attacker who can replace all of it can replace the key.",
         )?;
         output.line("          Note it somewhere else, and give it with --public-key.")?;
     }

@@ -49,7 +49,7 @@ pub(super) fn why(client: &Client, args: WhyArgs, output: &mut Output) -> Result
         ("otherwise", why.otherwise.clone().unwrap_or_default()),
         (
             "approval",
-            why.approve.map(|id| format!("a person is asked first, by rule {id}")).unwrap_or_default(),
+            why.approve.map(|id| format!("approval is required first, by rule {id}")).unwrap_or_default(),
         ),
         ("limits", ids(&why.limits)),
         ("addresses", joined(&why.addresses, "")),
@@ -71,9 +71,9 @@ pub(super) fn why(client: &Client, args: WhyArgs, output: &mut Output) -> Result
 
 fn decision(why: &Explanation) -> String {
     let meaning = match why.decision.as_str() {
-        "inject" => "forwarded, with credentials put in",
+        "inject" => "forwarded, with credentials injected",
         "forward" => "forwarded, without a credential",
-        "tunnel" => "passed on unread",
+        "tunnel" => "passed uninspected",
         _ => "refused",
     };
     format!("{} ({meaning})", why.decision)

@@ -140,7 +140,7 @@ fn maybe_absolute<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>,
 
 fn up_to_a_minute<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     match time(from, "1min", Duration::from_mins(1))? {
-        Duration::ZERO => Err(D::Error::custom("the time must be 1ms at least")),
+        Duration::ZERO => Err(D::Error::custom("the time must be at least 1ms")),
         time => Ok(time),
     }
 }
@@ -157,6 +157,6 @@ fn time<'de, D: Deserializer<'de>>(from: D, most: &str, bound: Duration) -> Resu
     let text = String::deserialize(from)?;
     let parsed = humantime::parse_duration(&text).ok().filter(|time| *time <= bound);
     parsed.ok_or_else(|| {
-        D::Error::custom(format!("'{text}' is no time up to {most}; write 500ms, 30s or 1min"))
+        D::Error::custom(format!("'{text}' is not a time up to {most}; use 500ms, 30s or 1min"))
     })
 }

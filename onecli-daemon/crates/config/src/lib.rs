@@ -168,8 +168,7 @@ pub struct Audit {
     /// Segments are removed if all of their records are older than this number of days; 0 retains them for ever.
     /// Default 0.
     pub keep_days: u32,
-    /// The oldest segments are removed while the total size exceeds this, regardless of which daemon wrote them;
-    /// `"0"` retains all. Default `"0"`.
+    /// The oldest segments, of any daemon, are removed while all exceed this size; `"0"` retains all. Default `"0"`.
     #[serde(deserialize_with = "size")]
     pub keep_bytes: u64,
     /// Space on the log's file system that is reserved for other agents when one agent has used up the rest. Default
@@ -209,7 +208,8 @@ impl TryFrom<String> for Witness {
     fn try_from(text: String) -> Result<Witness, String> {
         let bad = || {
             format!(
-                "'{}' is no witness: write \"file:/PATH\", \"syslog\", \"syslog:/SOCKET\" or \"https://HOST/PATH\"",
+                "'{}' is not a valid witness: use \"file:/PATH\", \"syslog\", \"syslog:/SOCKET\" or \
+                 \"https://HOST/PATH\"",
                 text.escape_debug()
             )
         };
@@ -471,8 +471,8 @@ impl Config {
         let (agents, daemon) = (&self.kernel.agents_root, &self.kernel.daemon_cgroup);
         if Path::new(agents).starts_with(daemon) || Path::new(daemon).starts_with(agents) {
             return Err(ConfigError::Together(format!(
-                "kernel.agents_root ({agents}) and kernel.daemon_cgroup ({daemon}) must not lie inside each other: \
-                 the daemon's own connections would be redirected to itself"
+                "kernel.agents_root ({agents}) and kernel.daemon_cgroup ({daemon}) must not be inside each \
+                 other: the daemon's own connections would be redirected to itself"
             )));
         }
         if self.upstream.proxy.is_none()

@@ -74,7 +74,7 @@ impl Listen {
         }
         if !self.explicit_tls.is_empty() && self.proxy_names().is_empty() {
             return Err(
-                "listen.explicit_tls with an unspecified address needs listen.explicit_tls_names: a certificate is of names"
+                "listen.explicit_tls with an unspecified address needs listen.explicit_tls_names for its certificate"
                     .to_owned(),
             );
         }

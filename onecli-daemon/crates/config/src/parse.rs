@@ -51,7 +51,8 @@ pub(super) fn parse_each<T: std::str::FromStr, E: serde::de::Error>(
     texts: &[String],
     what: &str,
 ) -> Result<Vec<T>, E> {
-    let parse = |text: &String| text.parse().map_err(|_| E::custom(format!("'{text}' is no {what}")));
+    let parse =
+        |text: &String| text.parse().map_err(|_| E::custom(format!("'{text}' is not a valid {what}")));
     texts.iter().map(parse).collect()
 }
 
@@ -92,7 +93,7 @@ pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> 
         let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
         number.checked_mul(1 << shift)
     });
-    bytes.ok_or_else(|| D::Error::custom(format!("'{text}' is no size; write \"512MiB\" or \"4GiB\"")))
+    bytes.ok_or_else(|| D::Error::custom(format!("'{text}' is not a valid size; use \"512MiB\" or \"4GiB\"")))
 }
 
 pub(super) fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
@@ -103,15 +104,15 @@ pub(super) fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> 
 }
 
 pub(super) fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    time(from, Duration::from_millis(1)..=Duration::from_mins(5), "1ms to 5min; write 500ms, 5s or 1min")
+    time(from, Duration::from_millis(1)..=Duration::from_mins(5), "1ms to 5min; use 500ms, 5s or 1min")
 }
 
 pub(super) fn head_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    time(from, Duration::from_millis(1)..=Duration::from_hours(1), "1ms to 1h; write 30s or 10m")
+    time(from, Duration::from_millis(1)..=Duration::from_hours(1), "1ms to 1h; use 30s or 10m")
 }
 
 pub(super) fn idle_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    time(from, Duration::from_millis(1)..=Duration::from_hours(24), "1ms to 24h; write 5m or 1h")
+    time(from, Duration::from_millis(1)..=Duration::from_hours(24), "1ms to 24h; use 5m or 1h")
 }
 
 /// Parses a duration within `bounds`. The last argument describes the bounds for the error message.
@@ -125,18 +126,18 @@ fn time<'de, D: Deserializer<'de>>(
 
 fn time_of(text: &str, bounds: RangeInclusive<Duration>, told: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).ok().filter(|duration| bounds.contains(duration));
-    duration.ok_or_else(|| format!("'{text}' is no time from {told}"))
+    duration.ok_or_else(|| format!("'{text}' is not a time from {told}"))
 }
 
 pub(super) fn approval_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    time(from, Duration::from_secs(1)..=Duration::from_hours(1), "1s to 1h; write 30s or 2m")
+    time(from, Duration::from_secs(1)..=Duration::from_hours(1), "1s to 1h; use 30s or 2m")
 }
 
 /// Parses the retention time; `"0"` is none.
 pub(super) fn keep_replaced<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     let bounds = Duration::from_secs(1)..=Duration::from_hours(30 * 24);
-    let told = "1s to 30days, or 0 for none; write 24h or 7days";
+    let told = "1s to 30days, or 0 for none; use 24h or 7days";
     if text == "0" { Ok(Duration::ZERO) } else { time_of(&text, bounds, told).map_err(D::Error::custom) }
 }
 
@@ -150,7 +151,8 @@ pub(super) fn check_cgroup_path(text: &str) -> Result<String, String> {
     let plain = Path::new(trimmed).components().all(|part| matches!(part, Component::Normal(_)));
     if trimmed.is_empty() || !plain || trimmed.contains("//") || text.starts_with("/sys/") {
         return Err(format!(
-            "'{text}' is no cgroup: give a path below the cgroup2 mount, such as onecli.slice/onecli-agents.slice"
+            "'{text}' is not a valid cgroup: use a path below the cgroup2 mount, such as \
+             onecli.slice/onecli-agents.slice"
         ));
     }
     Ok(trimmed.to_owned())
@@ -169,14 +171,15 @@ pub(super) fn refused_range<'de, D: Deserializer<'de>>(from: D) -> Result<Option
         return Ok(None);
     }
     let range: Ipv4Net = text.parse().map_err(|_| {
-        D::Error::custom(format!("'{text}' is no IPv4 network; write \"198.18.0.0/15\", or \"\" for none"))
+        D::Error::custom(format!("'{text}' is not an IPv4 network; use \"198.18.0.0/15\", or \"\" for none"))
     })?;
     let range = range.trunc();
     let first = range.network();
     let unusable = first.is_loopback() || first.octets()[0] == 0 || first.is_multicast();
     if unusable || !(4..=20).contains(&range.prefix_len()) || range.contains(&Ipv4Addr::LOCALHOST) {
         return Err(D::Error::custom(format!(
-            "'{text}' must be a /4 to /20 outside of 0.0.0.0/8, 127.0.0.0/8 and 224.0.0.0/4, that nothing is routed to"
+            "'{text}' must be a /4 to /20 outside of 0.0.0.0/8, 127.0.0.0/8 and 224.0.0.0/4, and must not be \
+             routed anywhere"
         )));
     }
     Ok(Some(range))

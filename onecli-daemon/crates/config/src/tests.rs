@@ -189,15 +189,19 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
     check("data_dir = \"x\"", "c.toml:1: data_dir: ", "must be an absolute path");
     check("store = 5", "c.toml:1: store: ", "expected a string");
     check("[kernel]\nebpf = \"no\"", "c.toml:2: kernel.ebpf: ", "expected a boolean");
-    check("[kernel]\nagents_root = \"../x\"", "c.toml:2: kernel.agents_root: ", "is no cgroup");
-    check("[kernel]\nagents_root = \"/\"", "c.toml:2: kernel.agents_root: ", "is no cgroup");
+    check("[kernel]\nagents_root = \"../x\"", "c.toml:2: kernel.agents_root: ", "is not a valid cgroup");
+    check("[kernel]\nagents_root = \"/\"", "c.toml:2: kernel.agents_root: ", "is not a valid cgroup");
     check(
         "[kernel]\ndaemon_cgroup = \"/sys/fs/cgroup/x\"",
         "c.toml:2: kernel.daemon_cgroup: ",
-        "is no cgroup",
+        "is not a valid cgroup",
     );
     check("[upstream]\nproxy = \"proxy:3128\"", "c.toml:2: upstream.proxy: ", "not the URL of a proxy");
-    check("[upstream]\nno_proxy = [\"a b\"]", "c.toml:2: upstream.no_proxy: ", "'a b' is no host name");
+    check(
+        "[upstream]\nno_proxy = [\"a b\"]",
+        "c.toml:2: upstream.no_proxy: ",
+        "'a b' is not a valid host name",
+    );
     check("[upstream]\nno_proxy = [\"a\"]", "upstream.proxy_password_file", "need upstream.proxy");
     let secret = parse("[upstream]\nproxy = \"http//me:secret@proxy\"").unwrap_err().to_string();
     assert!(!secret.contains("secret"), "{secret}");
@@ -213,9 +217,9 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
     ] {
         check(&format!("[dns]\nrefused_range = \"{range}\""), "c.toml:2: dns.refused_range: ", "/4 to /20");
     }
-    check("[dns]\nrefused_range = \"fd00::/8\"", "c.toml:2: dns.refused_range: ", "is no IPv4 network");
+    check("[dns]\nrefused_range = \"fd00::/8\"", "c.toml:2: dns.refused_range: ", "is not an IPv4 network");
     check("[kernel]\nbpffs_dir = \"bpf\"", "c.toml:2: kernel.bpffs_dir: ", "absolute");
-    check("[listen]\nexplicit = [\"localhost:1\"]", "c.toml:2: listen.explicit: ", "'localhost:1' is no");
+    check("[listen]\nexplicit = [\"localhost:1\"]", "c.toml:2: listen.explicit: ", "'localhost:1' is not");
     check("[listen]\ntransparent_port = 0", "c.toml:2: listen.transparent_port: ", "1 to 65535");
     check("[listen]\ntransparent_port = 70000", "c.toml:2: listen.transparent_port: ", "70000");
     check("[listen]\nadmin_socket = \"a\"", "c.toml:2: listen.admin_socket: ", "absolute");
@@ -228,11 +232,15 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
     check("[upstream]\nidle_timeout = \"25h\"", "c.toml:2: upstream.idle_timeout: ", "1ms to 24h");
     check("[upstream]\nidle_timeout = \"never\"", "c.toml:2: upstream.idle_timeout: ", "1ms to 24h");
     check("[resolver]\nhosts = { \"a b\" = [] }", "c.toml:2: resolver.hosts: ", "'a b': the host is not");
-    check("[resolver]\nhosts = { \"a.b\" = [\"c\"] }", "c.toml:2: resolver.hosts: ", "'c' is no address");
+    check(
+        "[resolver]\nhosts = { \"a.b\" = [\"c\"] }",
+        "c.toml:2: resolver.hosts: ",
+        "'c' is not a valid address",
+    );
     check(
         "[egress]\nallow_addresses = [\"10.0.0.5/33\"]",
         "c.toml:2: egress.allow_addresses: ",
-        "'10.0.0.5/33' is no",
+        "'10.0.0.5/33' is not",
     );
     check("[audit]\ndurability = \"lax\"", "c.toml:2: audit.durability: ", "expected `strict`");
     check("a = \n", "c.toml:1: ", "");

@@ -22,26 +22,25 @@ pub(super) fn doubt(code: &str, rule: &RuleText) -> Option<String> {
     }
     if rule.address.as_deref() == Some(UNKNOWN_NETWORK) {
         return Some(format!(
-            "the host has private addresses only: write their network in place of {UNKNOWN_NETWORK}"
+            "the host has only private addresses: replace {UNKNOWN_NETWORK} by their network"
         ));
     }
     if rule.port.as_deref() == Some(DNS_PORT) {
         return Some(
-            "agents resolve names with the daemon: a rule for the host that the program looked up is enough"
-                .to_owned(),
+            "agents resolve names through the daemon: a rule for the requested host is enough".to_owned(),
         );
     }
     if rule.port.is_none() && host.as_ref().and_then(Host::as_name).is_some_and(is_local) {
-        return Some("the name is not one of the Internet's".to_owned());
+        return Some("the name is not a public Internet name".to_owned());
     }
     if code == Code::PlaceholderMissing.as_str() && !rule.methods.iter().all(|method| is_safe(method)) {
         return Some(
-            "the request had no placeholder, and this sends it without the credential: let the program send the \
-             variable that 'onecli why' names"
+            "the request had no placeholder, and this rule sends it without the credential: make the program \
+             send the variable that 'onecli why' names"
                 .to_owned(),
         );
     }
-    Terms::try_from(rule.clone()).err().map(|error| format!("no rule can say this: {error}"))
+    Terms::try_from(rule.clone()).err().map(|error| format!("no rule can express this: {error}"))
 }
 
 /// Returns whether a name belongs to the local network or is a reverse name.

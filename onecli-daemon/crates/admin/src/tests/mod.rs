@@ -88,7 +88,7 @@ fn names_of_variables() {
     }
     for reserved in ["PATH", "HOME", "LD_PRELOAD", "SSL_CERT_FILE", "HTTPS_PROXY"] {
         let error = reserved.parse::<EnvName>().unwrap_err().to_string();
-        assert!(error.contains("not for credentials"), "{error}");
+        assert!(error.contains("cannot hold a credential"), "{error}");
     }
 }
 
@@ -201,7 +201,7 @@ fn bad_requests_are_answered_and_nothing_is_stored() {
         (r#""host":"a.b","port":0"#, "from 1 to 65535"),
         (r#""host":"a.b","paths":["x"]"#, "bad path pattern"),
         (r#""host":"a.b","methods":["TRACE"]"#, "bad method"),
-        (r#""host":"a.b","env":"path""#, "no environment variable"),
+        (r#""host":"a.b","env":"path""#, "not a valid environment variable"),
     ] {
         check(post("/v1/secrets", &secret(&format!("{rest},{bearer}"))), 400, word);
     }

@@ -131,7 +131,7 @@ impl Setup<'_> {
                 let by_hand = [&["secret", "add", name][..], &options, &["--force"]].concat();
                 let by_hand = self.admin.hint(&by_hand, Needs::Administrator);
                 let text =
-                    format!("left out: {origin}: {why}\nlook at the value; to store it by hand: {by_hand}");
+                    format!("left out: {origin}: {why}\ncheck the value; to store it yourself: {by_hand}");
                 self.fail(text, output)?;
                 Ok(false)
             }

@@ -72,7 +72,7 @@ pub(super) fn printed(program: &Path, args: &[&str]) -> Result<Zeroizing<String>
     let is_success = ends(&mut child)?;
     // A child process left behind may keep the pipe open.
     let printed = printed.recv_timeout(PROGRAM_TIME).map_err(|_| "its output does not end".to_owned())?;
-    if is_success { printed } else { Err("it failed; is anybody logged in?".to_owned()) }
+    if is_success { printed } else { Err("it failed; are you logged in?".to_owned()) }
 }
 
 fn ends(child: &mut Child) -> Result<bool, String> {

@@ -60,7 +60,7 @@ pub(super) fn setup(client: &Client, args: SetupArgs, output: &mut Output) -> Re
 fn refuse_borrowed_root() -> Result<(), CliError> {
     match std::env::var("SUDO_USER") {
         Ok(person) if geteuid().is_root() && person != "root" => Err(CliError::Usage(format!(
-            "run 'onecli setup' as {person}, without sudo: it reads your files, and asks for root where a step needs it"
+            "run 'onecli setup' as {person}, without sudo: it reads your files, and asks for root if a step needs it"
         ))),
         _ => Ok(()),
     }
@@ -103,7 +103,9 @@ impl Setup<'_> {
         self.finish(&agent, launcher, output)?;
         match self.progress.failed.as_slice() {
             [] => Ok(()),
-            failed => Err(CliError::Unfinished(format!("this is not done:\n{}", failed.join("\n")))),
+            failed => {
+                Err(CliError::Unfinished(format!("these steps are incomplete:\n{}", failed.join("\n"))))
+            }
         }
     }
 
@@ -142,7 +144,7 @@ impl Setup<'_> {
             self.admin.shown(&["grant", agent, "NAME"]),
         ];
         Err(CliError::Unfinished(format!(
-            "you may not administer OneCLI, and there is no sudo on this host\nhave root run: {}",
+            "you may not administer OneCLI, and there is no sudo on this host\nas root, run: {}",
             commands.join("; ")
         )))
     }
@@ -250,7 +252,7 @@ impl Setup<'_> {
             output.line("'onecli recipe list' shows programs with rules; to add the rules of one:")?;
             output.line(&format!("  {setup}"))?;
         }
-        output.line("start the agent in a directory of a project with:")?;
+        output.line("start the agent in a project directory with:")?;
         let recipe = self.args.recipe.map(|recipe| recipe.recipe());
         let program = recipe.map_or("bash", |recipe| recipe.program());
         let recipe: Vec<&str> = recipe.iter().flat_map(|recipe| ["--recipe", recipe.name.as_str()]).collect();
@@ -283,7 +285,7 @@ impl Setup<'_> {
             output.line("done before the failure:")?;
             self.admin.done.iter().try_for_each(|line| output.line(&format!("  {line}")))?;
         }
-        output.line("to go on, run the same 'onecli setup' again: it skips what is done")?;
+        output.line("to continue, run the same 'onecli setup' again: it skips completed steps")?;
         Ok(output.finish()?)
     }
 }

@@ -7,7 +7,7 @@ const MEANINGS: [(&str, &str); 21] = [
     ("requests_injected", "requests forwarded with a credential"),
     ("requests_forwarded", "requests forwarded without a credential"),
     ("requests_denied", "requests and connections refused"),
-    ("tunnels", "connections passed on unread"),
+    ("tunnels", "connections passed uninspected"),
     ("scrub_hits", "credentials masked in responses"),
     ("kernel_sockets_created", "sockets that agents created"),
     ("kernel_connections_redirected", "connections redirected to the daemon"),
@@ -16,11 +16,11 @@ const MEANINGS: [(&str, &str); 21] = [
     ("kernel_dns_rewritten", "DNS queries sent to the daemon's resolver"),
     ("kernel_operations_denied", "operations refused by the kernel"),
     ("kernel_deny_events_lost", "refusals by the kernel that are not in the audit log"),
-    ("kernel_connections_to_own_listeners", "connections of an agent to a listener of its own"),
+    ("kernel_connections_to_own_listeners", "connections of an agent to its own listener"),
     ("kernel_connections_unserved", "connections refused because no daemon listened"),
     (
         "kernel_connections_to_foreign_listener",
-        "connections refused because another program has the daemon's port",
+        "connections refused because another program uses the daemon's port",
     ),
     ("kernel_packets_dropped", "packets of agents that were dropped"),
     (

@@ -39,7 +39,7 @@ fn named_fields_change_and_are_recorded() {
     );
     assert_eq!(changed.agent.egress, Egress::Allow, "what another change did stays");
     let records = served.host().recorded().len();
-    assert_eq!(changes(&set(&client, &several).unwrap()), [""; 0], "it is so already");
+    assert_eq!(changes(&set(&client, &several).unwrap()), [""; 0], "the settings are unchanged");
     assert_eq!(served.host().recorded().len(), records);
     let none = AgentSet { no_user: true, ..AgentSet::default() };
     assert_eq!(changes(&set(&client, &none).unwrap()), ["user games -> none"]);
@@ -57,12 +57,15 @@ fn changes_are_checked_as_a_new_agent_is() {
     let user = |name: &str| AgentSet { user: Some(name.to_owned()), ..AgentSet::default() };
     let cgroup = |name: &str| AgentSet { cgroup: Some(name.parse().unwrap()), ..AgentSet::default() };
     refused(set(&client, &user("root")), &["never runs as root"]);
-    refused(set(&client, &user("games")), &["is agent 'b's"]);
+    refused(set(&client, &user("games")), &["belongs to agent 'b'"]);
     refused(set(&client, &user("no-such-user-here")), &["no user 'no-such-user-here'"]);
-    refused(set(&client, &AgentSet { no_user: true, ..user("bin") }), &["either a user or none"]);
-    refused(set(&client, &cgroup("onecli-agents-b.slice")), &["is agent 'b's"]);
+    refused(
+        set(&client, &AgentSet { no_user: true, ..user("bin") }),
+        &["name a user or remove it, not both"],
+    );
+    refused(set(&client, &cgroup("onecli-agents-b.slice")), &["belongs to agent 'b'"]);
     served.host().populate("full.slice", false);
-    refused(set(&client, &cgroup("full.slice")), &["processes live in the cgroup 'full.slice'"]);
+    refused(set(&client, &cgroup("full.slice")), &["the cgroup 'full.slice' already contains processes"]);
 
     // Running processes keep their identity: their cgroup and user must not change.
     served.host().populate("onecli-agents-a.slice", false);
