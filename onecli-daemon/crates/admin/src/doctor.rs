@@ -68,11 +68,9 @@ fn store(fault: Option<String>) -> Check {
 fn audit_log(audit: &AuditStatus) -> Check {
     match &audit.fault {
         None => Check::ok("audit log", format!("{} records are on disk", audit.durable)),
-        Some(fault) => Check::fail(
-            "audit log",
-            format!("requests are refused: {fault}"),
-            format!("free disk space; {LOG}"),
-        ),
+        Some(fault) => {
+            Check::fail("audit log", format!("requests are refused: {fault}"), format!("free space; {LOG}"))
+        }
     }
 }
 

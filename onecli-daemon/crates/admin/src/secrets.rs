@@ -113,9 +113,9 @@ fn to_seal(request: &SecretAdd) -> Result<SecretValue, AdminError> {
                 .map_err(|error| AdminError::Invalid(error.to_string()))
         }
         (None, None) => Err(AdminError::Invalid("no value was given".to_owned())),
-        (Some(source), Some(_)) => Err(AdminError::Invalid(format!(
-            "a value was given, but the secret gets its value from {source}"
-        ))),
+        (Some(source), Some(_)) => {
+            Err(AdminError::Invalid(format!("a value was given, but it comes from {source}")))
+        }
     }
 }
 

@@ -285,8 +285,9 @@ pub(super) fn parse_scope(text: &str) -> Result<Placement, PlacementError> {
 
 /// Parses `APP:INSTALLATION`.
 fn parse_app(text: &str) -> Result<(String, u64), String> {
-    let bad =
-        || format!("'{text}': use APP:INSTALLATION, the app's id or client id and the installation's number");
+    let bad = || {
+        format!("'{text}': enter APP:INSTALLATION, the app's id or client id and the installation's number")
+    };
     let (app, installation) = text.split_once(':').ok_or_else(bad)?;
     let plain =
         !app.is_empty() && app.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));

@@ -222,10 +222,9 @@ impl<'c> Stage<'c> {
         }
         let arrived = self.canary.seen().iter().any(|head| head.contains(path) && head.contains(&self.value));
         match (status(&answer), arrived) {
-            (Some(200), true) => Check::ok(
-                name,
-                "the credential was injected into the request, and scrubbed from the response",
-            ),
+            (Some(200), true) => {
+                Check::ok(name, "the credential was injected, and scrubbed from the response")
+            }
             (Some(200), false) => Check::fail(name, "the service responded, but received no credential", LOG),
             (status, _) => Check::fail(name, told(status, &answer), LOG),
         }

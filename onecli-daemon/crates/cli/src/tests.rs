@@ -299,10 +299,8 @@ fn agents_from_their_first_day_to_their_last() {
     assert_eq!(removed.cgroup_left.as_deref(), Some("processes do not end"));
     assert_eq!(served.host().reloads(), before + 1);
     // Existing processes must not become the next agent of that cgroup, with a default or an explicit name.
-    let lived_in = &[
-        "the cgroup 'onecli-agents-a.slice' already contains processes",
-        "onecli-agents-a.slice/cgroup.kill",
-    ];
+    let lived_in =
+        &["'onecli-agents-a.slice' already contains processes", "onecli-agents-a.slice/cgroup.kill"];
     refused(add_agent(&client, "a", |_| {}), lived_in);
     let other = |r: &mut AgentAdd| r.cgroup = Some("onecli-agents-a.slice".parse().unwrap());
     refused(add_agent(&client, "c", other), lived_in);

@@ -103,9 +103,7 @@ impl Setup<'_> {
         self.finish(&agent, launcher, output)?;
         match self.progress.failed.as_slice() {
             [] => Ok(()),
-            failed => {
-                Err(CliError::Unfinished(format!("these steps are incomplete:\n{}", failed.join("\n"))))
-            }
+            failed => Err(CliError::Unfinished(format!("these steps failed:\n{}", failed.join("\n")))),
         }
     }
 
