@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_user_does_not_keep_another_waiting() {
+    fn connections_of_one_user_do_not_delay_another() {
         let admission = Admission::default();
         let mut held: Vec<_> =
             (0..PER_USER).map(|_| admission.wait(1000).now_or_never().unwrap().unwrap()).collect();
@@ -66,6 +66,6 @@ mod tests {
         assert!(admission.wait(1000).now_or_never().is_some());
         held.clear();
         assert!(admission.wait(1000).now_or_never().is_some());
-        assert!(admission.by_uid.lock().unwrap().len() <= 1, "who left is forgotten");
+        assert!(admission.by_uid.lock().unwrap().len() <= 1, "unused queues are removed");
     }
 }

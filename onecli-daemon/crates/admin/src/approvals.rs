@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_placeholders_and_lengths_are_shown_of_a_masked_value() {
+    fn masked_value_shows_only_placeholders_and_lengths() {
         let placeholder = format!("onecli_ph_{}", "a".repeat(32));
         let check = |value: &str, expected: &str| assert_eq!(masked(value.as_bytes()), expected, "{value}");
         check("", "");
@@ -188,10 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn binary_body_has_a_length_and_a_digest_only() {
+    fn binary_body_shows_only_length_and_digest() {
         let shown = body(b"\x00\xff");
         assert_eq!((shown.bytes, shown.text), (Some(2), None));
-        assert_eq!(body(b"\x1b[2J").text, None, "a terminal's language is no text");
+        assert_eq!(body(b"\x1b[2J").text, None, "terminal controls are not text");
         assert_eq!(body("a\tb\nü".as_bytes()).text.as_deref(), Some("a\tb\nü"));
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(body(b"").sha256.as_deref(), Some(empty));

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ca_is_judged_by_the_clock() {
+    fn ca_check_depends_on_the_clock() {
         let day = |n: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * n);
         let signing = CaCertificate {
             role: "signing".to_owned(),

@@ -312,14 +312,14 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_tells_more_than_its_name() {
+    fn refused_connection_replaces_refused_name() {
         let name = r#"{"code":"egress_denied","host":"api.test","port":53}"#;
         let connection = r#"{"code":"egress_denied","host":"api.test","port":8443}"#;
         assert_eq!(learned(&[name, connection, name]), ["1x api.test 8443  "]);
     }
 
     #[test]
-    fn git_needs_two_requests() {
+    fn git_fetch_yields_rules_for_both_requests() {
         let refused = r#"{"code":"egress_denied","host":"git.test","port":443,"method":"GET","path":"/r.git/info/refs"}"#;
         assert_eq!(
             learned(&[refused]),
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allowed_by_now_is_left_out() {
+    fn refusals_that_are_allowed_now_are_left_out() {
         let records = [
             r#"{"code":"egress_denied","host":"a.test","port":443}"#,
             r#"{"code":"egress_denied","host":"b.test","port":443}"#,
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn many_paths_become_few() {
+    fn many_paths_are_combined_into_patterns() {
         let below = |first: &str| (0..20).map(|n| format!("/{first}/word{n}x")).collect::<Vec<_>>();
         assert_eq!(gathered(below("a")), ["/a/**"]);
         let wide: Vec<String> = (0..20).map(|n| format!("/w{n}x/y")).collect();
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn identifiers() {
+    fn identifiers_in_paths_become_wildcards() {
         for (segment, expected) in [
             ("123", true),
             ("v1", false),

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_that_its_user_can_write_or_exchange_is_reported() {
+    fn home_that_its_user_can_write_or_replace_is_reported() {
         if !nix::unistd::geteuid().is_root() {
             println!("not run: directories of other users (needs root)");
             return;

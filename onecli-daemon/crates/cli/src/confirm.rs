@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_option_needs_no_terminal() {
+    fn option_confirms_without_a_terminal() {
         assert!(confirm("Replace it?", "--force", true).is_ok());
     }
 }

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn daemon_that_runs_is_not_to_be_started() {
+    fn fix_for_a_running_daemon_does_not_start_it() {
         let absent = || ClientError::NotReachable {
             socket: "/run/onecli/admin.sock".into(),
             source: Error::from(ErrorKind::ConnectionRefused),

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_read_as_tools_read_them() {
+    fn lines_are_parsed_like_other_dotenv_tools() {
         let text = "# a comment\n\nexport A_KEY=sk-12345678 # why\nB='sk-1 # \"2345'\r\nC=\"sk-\\\"12\\\\345\"\n D = sk-12345678 \n";
         let (values, unusable) = read(text);
         let got: Vec<(&str, &[u8])> =
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_and_tabs_are_no_part_of_a_name() {
+    fn byte_order_mark_and_tabs_are_not_part_of_a_name() {
         let (values, unusable) = read("\u{feff}A='sk-12345678' # why\n\texport\tB=\"sk-12345678\"\t#\n");
         let names: Vec<&str> = values.iter().map(|named| named.name.as_str()).collect();
         assert_eq!(names, ["A", "B"]);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_goes_on_after_its_quote_is_not_cut() {
+    fn value_with_text_after_its_quote_is_refused() {
         let (values, unusable) = read("A='sk-12345678'def\nB=\"sk-12345678\"'def'\nC='sk-12345678'#no\n");
         assert!(values.is_empty());
         assert_eq!(unusable.len(), 3);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_value_is_told_without_it() {
+    fn unusable_lines_are_reported_without_their_content() {
         let (values, unusable) = read("hunter22hunter22\nA=short\nB=\"hunter22\nC=\"two\\nhunter22\"\n");
         assert!(values.is_empty());
         let told: Vec<&str> = unusable.iter().map(|one| one.name.as_str()).collect();

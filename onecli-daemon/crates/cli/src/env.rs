@@ -231,13 +231,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_expands_nothing() {
+    fn quoted_value_is_not_expanded_by_a_shell() {
         assert_eq!(quoted("a$b'c`d"), r"'a$b'\''c`d'");
     }
 
     /// Clients that ignore `HTTPS_PROXY` read these variables, or would bypass the proxy because of them.
     #[test]
-    fn variables_help_clients_that_ignore_the_common_ones() {
+    fn variables_cover_clients_that_ignore_the_common_ones() {
         let env = AgentEnv {
             agent: "coder".parse().unwrap(),
             addresses: Vec::new(),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn engines_name_slices_where_systemd_manages_them() {
+    fn cgroup_parent_is_a_slice_name_under_systemd() {
         let cgroup = "/onecli.slice/onecli-agents.slice/onecli-agents-a.slice";
         assert_eq!(cgroup_parent(cgroup, true), "onecli-agents-a.slice");
         assert_eq!(cgroup_parent(cgroup, false), cgroup);

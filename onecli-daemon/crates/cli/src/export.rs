@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_cell_is_a_formula_or_another_cell() {
+    fn csv_cells_are_neither_formulas_nor_split() {
         let check = |raw: &str, written: &str| assert_eq!(cell(&Value::from(raw)), written, "{raw:?}");
         check("plain", "plain");
         check("=1+1", "'=1+1");

@@ -244,7 +244,7 @@ mod tests {
     const HOSTILE: &str = "a\u{1b}[2J\u{9b}b\u{202e}c\u{e0041}";
 
     #[test]
-    fn no_way_of_printing_lets_a_misleading_character_through() {
+    fn every_print_function_escapes_misleading_characters() {
         type Print = fn(&mut Output) -> io::Result<()>;
         let ways: [(&str, Print); 6] = [
             ("document", |output| output.document(&[HOSTILE])),
@@ -264,19 +264,19 @@ mod tests {
     }
 
     #[test]
-    fn escaped_json_means_the_same() {
+    fn escaped_json_parses_to_the_same_value() {
         let text = printed(false, |output| output.document(&[HOSTILE]));
         assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [HOSTILE]);
     }
 
     #[test]
-    fn programs_get_the_bytes_of_a_record() {
+    fn record_is_printed_byte_for_byte_for_programs() {
         let line = serde_json::to_string(HOSTILE).unwrap();
         assert_eq!(printed(false, |output| output.record(line.as_bytes())), format!("{line}\n"));
     }
 
     #[test]
-    fn nothing_drives_the_terminal() {
+    fn output_never_contains_terminal_controls() {
         assert_eq!(printable("a\u{1b}[31mb\n\u{202e}c\u{200f}"), "a\\u{1b}[31mb\\n\\u{202e}c\\u{200f}");
     }
 }

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_are_told_by_what_they_trust() {
+    fn clients_are_grouped_by_their_trust_store() {
         let found = clients(&[
             ("curl", Trust::Variable("CURL_CA_BUNDLE")),
             ("wget", Trust::SystemBundle),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_has_to_be_readable_and_to_hold_the_ca() {
+    fn bundle_must_be_readable_and_contain_the_ca() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let path = dir.path().join("ca-bundle.pem");
@@ -141,7 +141,7 @@ mod tests {
             let found = bundle(&ca);
             assert_eq!(found.status, expected, "{found:?}");
         };
-        assert_eq!(bundle(&ca).status, CheckStatus::Fail, "there is none");
+        assert_eq!(bundle(&ca).status, CheckStatus::Fail, "there is no bundle");
         check(pem, 0o644, CheckStatus::Ok);
         check("something else", 0o644, CheckStatus::Fail);
         check(pem, 0o640, CheckStatus::Fail);

@@ -134,7 +134,7 @@ fn command_lines() {
 }
 
 #[test]
-fn hosts_and_ports() {
+fn hosts_and_ports_are_parsed() {
     let check = |text: &str, host: &str, port: u16| {
         let Command::Secret(super::args::SecretCommand::Add(args)) =
             parse(&format!("secret add s --bearer --host {text}")).unwrap().command
@@ -153,7 +153,7 @@ fn hosts_and_ports() {
 }
 
 #[test]
-fn usage_errors_of_run_are_known_as_such() {
+fn usage_errors_of_run_have_their_own_exit_code() {
     let check = |line: &str, expected: bool| {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         assert_eq!(names_run(&words), expected, "{line}");
@@ -168,7 +168,7 @@ fn usage_errors_of_run_are_known_as_such() {
 
 /// A placeholder must not replace a variable that `run` sets itself.
 #[test]
-fn no_secret_takes_a_variable_of_runs_own() {
+fn secret_cannot_use_a_variable_that_run_sets() {
     let Ok(user) = LaunchUser::find("nobody") else {
         println!("not run: variables of run's own (there is no user 'nobody')");
         return;
@@ -242,7 +242,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>, words: &[&str]) {
 }
 
 #[test]
-fn agents_from_their_first_day_to_their_last() {
+fn agents_are_added_changed_and_removed() {
     if !root("commands against the admin server") {
         return;
     }
@@ -316,7 +316,7 @@ fn agents_from_their_first_day_to_their_last() {
 }
 
 #[test]
-fn secrets_and_grants() {
+fn secrets_are_stored_and_granted() {
     if !root("commands against the admin server") {
         return;
     }
@@ -374,7 +374,7 @@ fn secrets_and_grants() {
 }
 
 #[test]
-fn sessions_name_what_stands_in_their_way() {
+fn refused_sessions_name_the_obstacle() {
     if !root("commands against the admin server") {
         return;
     }
@@ -391,7 +391,7 @@ fn sessions_name_what_stands_in_their_way() {
 }
 
 #[test]
-fn without_ebpf_a_session_is_a_token_for_the_proxy() {
+fn session_without_ebpf_is_a_proxy_token() {
     if !root("commands against the admin server") {
         return;
     }
@@ -420,7 +420,7 @@ fn without_ebpf_a_session_is_a_token_for_the_proxy() {
 }
 
 #[test]
-fn status_ca_and_audit() {
+fn status_ca_and_audit_are_returned() {
     if !root("commands against the admin server") {
         return;
     }
@@ -482,7 +482,7 @@ fn seq_of(line: &[u8]) -> u64 {
 }
 
 #[test]
-fn a_daemon_that_is_not_there_is_exit_code_3() {
+fn missing_daemon_is_exit_code_3() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock");
     let error = Client::new(socket.clone()).get::<Status>(routes::STATUS).unwrap_err();
@@ -494,7 +494,7 @@ fn a_daemon_that_is_not_there_is_exit_code_3() {
 }
 
 #[test]
-fn a_peer_that_may_not_is_exit_code_4() {
+fn refused_peer_is_exit_code_4() {
     if !root("commands against the admin server") {
         return;
     }
@@ -510,7 +510,7 @@ fn a_peer_that_may_not_is_exit_code_4() {
 }
 
 #[test]
-fn a_value_file_that_is_not_there_is_named() {
+fn missing_value_file_is_named() {
     let error =
         super::value::read(&ValueArgs { value_stdin: false, value_file: Some("/none".into()), force: false })
             .unwrap_err();
@@ -533,7 +533,7 @@ fn completion_scripts_know_the_commands() {
 }
 
 #[test]
-fn keys_are_looked_at_and_changed() {
+fn keys_are_shown_and_changed() {
     if !root("commands against the admin server") {
         return;
     }
@@ -570,7 +570,7 @@ fn keys_are_looked_at_and_changed() {
 }
 
 #[test]
-fn a_backup_is_a_database_and_leaves_nothing_behind() {
+fn backup_is_a_database_and_leaves_no_files_behind() {
     if !root("commands against the admin server") {
         return;
     }
@@ -596,7 +596,7 @@ fn a_backup_is_a_database_and_leaves_nothing_behind() {
 
 /// Invariant 1 for `Debug` output and error texts: no type that carries a value or key through the admin API prints it.
 #[test]
-fn nothing_on_the_way_of_a_value_prints_it() {
+fn types_that_carry_a_value_never_print_it() {
     const OTHER: &str = "another-value-of-many";
     let wire = |text: &str| WireValue(SecretValue::new(text.as_bytes().to_vec()).unwrap());
     let key = WireKey(zeroize::Zeroizing::new([0x5a; 32]));

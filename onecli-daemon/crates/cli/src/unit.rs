@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn state_and_reason_are_read() {
+    fn unit_state_and_reason_are_parsed() {
         let shown = |active: &str, sub: &str, result: &str, text: &str| {
             format!(
                 "Result={result}\nLoadState=loaded\nActiveState={active}\nSubState={sub}\nStatusText={text}\n"
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn daemon_that_fails_over_and_over_is_seen_to_fail() {
+    fn repeatedly_failing_daemon_is_reported_as_failed() {
         let failed = || UnitState::Failed(Some("no key".to_owned()));
         let check = |mut states: Vec<UnitState>, expected: UnitState| {
             let last = states.last().cloned();

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_too_long_is_refused_not_cut() {
+    fn file_that_is_too_long_is_refused_not_truncated() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let read_back = |length: usize| {
             std::fs::write(file.path(), vec![b'a'; length]).unwrap();

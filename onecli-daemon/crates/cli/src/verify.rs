@@ -133,7 +133,7 @@ struct Answer<'a> {
 mod tests {
     /// An empty file must not pass as a successful verification.
     #[test]
-    fn a_witness_that_knows_nothing_is_refused() {
+    fn witness_without_checkpoints_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kept");
         for (text, count) in [("", None), ("\n \n", None), ("o\n1\nr\n\n\u{2014} o s1\n", Some(1))] {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn notes_are_told_apart() {
+    fn notes_in_one_file_are_separated() {
         let note = |n: u8| format!("o\n{n}\nr\n\n\u{2014} o s{n}\n");
         assert_eq!(super::notes(&format!("{}{}", note(1), note(2))), [note(1), note(2)]);
         assert_eq!(super::notes(&format!("{}\n{}", note(1), note(2))), [note(1), note(2)]);

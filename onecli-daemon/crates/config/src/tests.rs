@@ -7,7 +7,7 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
 }
 
 #[test]
-fn nothing_said_is_the_documented_default() {
+fn empty_file_has_the_documented_defaults() {
     let config = parse("").unwrap();
     assert_eq!(config, Config::default());
     assert_eq!(config.store_url(), "sqlite:///var/lib/onecli/onecli.db");
@@ -16,7 +16,7 @@ fn nothing_said_is_the_documented_default() {
 }
 
 #[test]
-fn the_proxy_over_tls_has_names_and_addresses_of_its_own() {
+fn tls_proxy_requires_names_and_separate_addresses() {
     let names = |text: &str| {
         let listen = parse(&format!("[listen]\n{text}\n")).map_err(|error| error.to_string())?.listen;
         Ok::<_, String>(listen.proxy_names().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
@@ -40,7 +40,7 @@ fn the_proxy_over_tls_has_names_and_addresses_of_its_own() {
 
 /// Guards the file that the package installs: every value shown as a default is the default, and no key is missing.
 #[test]
-fn the_installed_file_shows_every_key_with_its_default() {
+fn installed_file_shows_every_key_with_its_default() {
     let installed = include_str!("../../../../systemd/config.toml");
     assert_eq!(parse(installed).unwrap(), Config::default(), "as installed");
     // A lone '#' disables a setting; '# ' begins a remark.
@@ -56,7 +56,7 @@ fn the_installed_file_shows_every_key_with_its_default() {
     shown.upstream.proxy = None;
     shown.upstream.proxy_password_file = None;
     shown.vault.passphrase_file = None;
-    assert_eq!(shown, Config::default(), "with every setting switched on");
+    assert_eq!(shown, Config::default(), "with every setting enabled");
 
     let document: toml::Table = switched_on.parse().unwrap();
     let has = |table: &toml::Table, keys: Vec<String>| {
@@ -86,7 +86,7 @@ fn known_keys(table: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_key_is_read() {
+fn every_key_is_parsed() {
     let config = parse(
         r#"
         data_dir = "/srv/onecli"
@@ -178,7 +178,7 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn what_is_wrong_is_named_by_file_line_and_key() {
+fn errors_name_file_line_and_key() {
     let check = |text: &str, start: &str, within: &str| {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.starts_with(start) && error.contains(within), "{text:?}: {error}");
@@ -253,7 +253,7 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
 }
 
 #[test]
-fn flags_win_over_the_file() {
+fn flags_take_precedence_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.toml");
     std::fs::write(&file, "store = \"sqlite:///a\"\n[listen]\nexplicit = [\"127.0.0.1:1\"]\n").unwrap();
@@ -286,13 +286,13 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
-fn a_file_that_was_named_must_exist() {
+fn named_file_must_exist() {
     let error = Config::load(Some(Path::new("/nonexistent/c.toml")), Overrides::default()).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/c.toml"), "{error}");
 }
 
 #[test]
-fn a_vault_server_is_read_and_its_example_in_the_installed_file_is_one() {
+fn vault_server_is_parsed_as_in_the_installed_example() {
     let installed = include_str!("../../../../systemd/config.toml");
     let (_, example) = installed.split_once("# [backend.vault]").unwrap();
     let example: String =
@@ -324,7 +324,7 @@ fn a_vault_server_is_read_and_its_example_in_the_installed_file_is_one() {
 }
 
 #[test]
-fn audit_keys() {
+fn audit_keys_are_parsed_or_refused() {
     let read = |text: &str| {
         Config::parse(Path::new("x.toml"), &format!("[audit]\n{text}")).map(|config| config.audit)
     };

@@ -27,7 +27,7 @@ fn peer(uid: u32, groups: &[&'static str], cgroup: &str) -> Peer {
 }
 
 #[test]
-fn who_may_do_what() {
+fn rights_follow_uid_and_groups() {
     let check = |peer: Peer, expected: Option<Rights>| {
         assert_eq!(peer.rights(ROOT).ok(), expected, "{peer:?}");
     };
@@ -43,7 +43,7 @@ fn who_may_do_what() {
 
 /// An agent must not administer its own confinement, whatever its uid.
 #[test]
-fn peers_inside_the_agents_root_are_refused_always() {
+fn peers_inside_the_agents_root_are_always_refused() {
     for cgroup in [
         "/onecli.slice/onecli-agents.slice",
         "/onecli.slice/onecli-agents.slice/onecli-agents-a.slice",
@@ -69,7 +69,7 @@ fn peers_inside_the_agents_root_are_refused_always() {
 }
 
 #[test]
-fn the_kernel_says_who_we_are() {
+fn peer_credentials_come_from_the_kernel() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let peer = Peer::of(&ours).unwrap();
     assert_eq!(peer.uid, nix::unistd::getuid().as_raw());
@@ -79,7 +79,7 @@ fn the_kernel_says_who_we_are() {
 }
 
 #[test]
-fn names_of_variables() {
+fn environment_variable_names_are_checked() {
     for good in ["A", "OPENAI_API_KEY", "_X9", "HTTPS_PROXY_TOKEN"] {
         assert!(good.parse::<EnvName>().is_ok(), "{good}");
     }
@@ -93,7 +93,7 @@ fn names_of_variables() {
 }
 
 #[test]
-fn errors_about_a_value_do_not_hold_it() {
+fn errors_about_a_value_do_not_contain_it() {
     for json in [
         "31415926",
         "314159.26",
@@ -134,7 +134,7 @@ fn audit_queries_round_trip() {
 }
 
 #[test]
-fn the_socket_replaces_a_stale_one_only() {
+fn socket_replaces_only_a_stale_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/admin.sock");
     drop(bind(&path).unwrap());
@@ -169,7 +169,7 @@ fn post(path: &str, body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn bad_requests_are_answered_and_nothing_is_stored() {
+fn bad_requests_are_refused_and_store_nothing() {
     if !root("the admin server") {
         return;
     }
@@ -215,7 +215,7 @@ fn bad_requests_are_answered_and_nothing_is_stored() {
 }
 
 #[test]
-fn a_refused_peer_is_told_why() {
+fn refused_peer_receives_the_reason() {
     if !root("the admin server") {
         return;
     }
@@ -243,7 +243,7 @@ fn wait_until(condition: impl Fn() -> bool) {
 
 /// A change is active before the response is sent, even if the client disconnects before it.
 #[test]
-fn changes_are_in_force_even_if_the_client_hangs_up() {
+fn changes_become_active_even_if_the_client_disconnects() {
     if !root("the admin server") {
         return;
     }
@@ -252,7 +252,7 @@ fn changes_are_in_force_even_if_the_client_hangs_up() {
     let mut stream = UnixStream::connect(served.socket()).unwrap();
     stream.write_all(&post("/v1/agents", r#"{"name":"a"}"#)).unwrap();
     wait_until(|| served.state().agents.len() == 1);
-    assert_eq!(served.host().reloads(), 0, "the client hangs up between the change and its taking effect");
+    assert_eq!(served.host().reloads(), 0, "a client that disconnects before its change is active");
     drop(stream);
     wait_until(|| served.host().reloads() == 1);
 
@@ -266,8 +266,8 @@ fn changes_are_in_force_even_if_the_client_hangs_up() {
 
 /// Silent connections must not delay others until the 10 s timeout.
 #[test]
-fn silent_connections_keep_nobody_waiting_long() {
-    if !root("a crowd on the admin socket") {
+fn silent_connections_do_not_delay_others() {
+    if !root("many connections to the admin socket") {
         return;
     }
     let served = Served::start(FakeHost::redirecting());

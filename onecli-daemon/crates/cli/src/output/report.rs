@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_has_one_bold_line_and_a_help_line() {
+    fn error_prints_one_bold_line_and_a_help_line() {
         let report = Report::new("not_found", &"there is no agent 'x'\n  detail\nhelp: list them\u{1b}[2J");
         assert_eq!(
             report.text("error: ", false),

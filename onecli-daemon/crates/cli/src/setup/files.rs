@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_regular_files_within_bounds_are_read() {
+    fn only_regular_files_within_the_size_limit_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_bounded() {
+    fn program_is_limited_in_time_and_output() {
         assert_eq!(*printed(Path::new("/bin/echo"), &["x"]).unwrap(), "x\n");
         assert!(printed(Path::new("/bin/false"), &[]).is_err());
         assert!(printed(Path::new("/usr/bin/head"), &["-c", "20000", "/dev/zero"]).is_err());

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_read_as_curl_reads_them() {
+    fn entries_are_parsed_like_curl() {
         let text = "# mine\nmachine api.github.com login alice password ghp_0123456789\n\
                     machine b.test\n\tlogin \"al ice\"\n\tpassword \"p\\\"w 12345\"\n\
                     machine no-password.test login x\n\
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_files_are_read_to_their_end() {
+    fn malformed_files_are_parsed_to_their_end() {
         for text in ["machine", "machine a password \"open", "password x", "macdef", "\"", "# only"] {
             assert!(read(text).is_empty(), "{text}");
         }

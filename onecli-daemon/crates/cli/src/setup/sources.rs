@@ -341,13 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_no_option() {
+    fn login_is_not_parsed_as_an_option() {
         let found = of_netrc("machine a.test login --plain-http password 0123456789", "f");
         assert_eq!(summary(found), ["a.test --host a.test --basic=--plain-http 0123456789"]);
     }
 
     #[test]
-    fn machines_become_the_secret_of_their_service() {
+    fn netrc_machine_becomes_the_secret_of_its_service() {
         let text = "machine api.github.com login x password ghp_0123456789\n\
                     machine git.acme.test login deploy password 0123456789\nmachine a.test password short";
         assert_eq!(

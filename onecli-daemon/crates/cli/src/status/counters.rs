@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_counter_is_explained() {
+    fn every_counter_has_a_description() {
         let gateway = onecli_proxy::Counters::default().snapshot();
         let kernel = Stat::ALL.map(|stat| format!("kernel_{}", stat.name()));
         let names: Vec<String> = gateway.into_iter().map(|(name, _)| name.to_owned()).chain(kernel).collect();

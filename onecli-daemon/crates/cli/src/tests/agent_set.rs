@@ -37,7 +37,7 @@ fn named_fields_change_and_are_recorded() {
         changes(&changed),
         ["factors token+cgroup -> cgroup", "user none -> games", "allow_git_config no -> yes"]
     );
-    assert_eq!(changed.agent.egress, Egress::Allow, "what another change did stays");
+    assert_eq!(changed.agent.egress, Egress::Allow, "an earlier change is retained");
     let records = served.host().recorded().len();
     assert_eq!(changes(&set(&client, &several).unwrap()), [""; 0], "the settings are unchanged");
     assert_eq!(served.host().recorded().len(), records);
@@ -46,7 +46,7 @@ fn named_fields_change_and_are_recorded() {
 }
 
 #[test]
-fn changes_are_checked_as_a_new_agent_is() {
+fn changes_pass_the_checks_of_a_new_agent() {
     if !root("commands against the admin server") {
         return;
     }
@@ -78,13 +78,13 @@ fn changes_are_checked_as_a_new_agent_is() {
     let moved = set(&client, &cgroup("other.slice")).unwrap();
     assert_eq!(moved.agent.cgroup.as_str(), "other.slice");
     let cgroups = served.host().cgroups();
-    assert!(!cgroups.contains(&"onecli-agents-a.slice".to_owned()), "the former one is removed: {cgroups:?}");
+    assert!(!cgroups.contains(&"onecli-agents-a.slice".to_owned()), "the old one is removed: {cgroups:?}");
     assert!(served.host().recorded().iter().all(|told| !told.contains("root") && !told.contains("games")));
 }
 
 /// Concurrent administrators each change a different field. No change is lost.
 #[test]
-fn changes_at_the_same_time_are_all_kept() {
+fn concurrent_changes_are_all_stored() {
     if !root("commands against the admin server") {
         return;
     }

@@ -21,7 +21,7 @@ fn session_for(
 }
 
 #[test]
-fn an_agent_is_started_by_administrators_and_its_runners() {
+fn agent_is_started_only_by_administrators_and_its_runners() {
     if !root("commands against the admin server") {
         return;
     }
@@ -69,7 +69,7 @@ fn an_agent_is_started_by_administrators_and_its_runners() {
 
 /// A user who may run no agents must not learn which ones exist.
 #[test]
-fn an_agent_that_is_not_there_is_refused_alike() {
+fn missing_agent_gets_the_same_refusal() {
     if !root("commands against the admin server") {
         return;
     }
