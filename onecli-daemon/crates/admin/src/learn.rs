@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(learned(&connections), ["1x 10.0.0.5 22  ", "3x db.test 5432  "]);
     }
 
-    /// The commands are meant for pasting. Rules that may not work or that need a decision are commented out.
+    /// The commands are for pasting. Rules that may not work or that need a decision are commented out.
     #[test]
     fn doubtful_rules_are_marked() {
         let check = |record: &str, expected: &[&str]| assert_eq!(learned(&[record]), expected, "{record}");

@@ -306,10 +306,10 @@ impl fmt::Debug for AgentToken {
 pub struct GrantView {
     /// The agent.
     pub agent: AgentName,
-    /// The placeholder that the agent holds instead of the credential. Runners who are not administrators do not see
-    /// it.
+    /// The secret.
     pub secret: SecretName,
-    /// What the agent holds in the credential's place. Runners who do not administer are not shown it.
+    /// The placeholder that the agent holds instead of the credential. Runners without administrator rights do not
+    /// see it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub placeholder: String,
     /// The environment variable from which the agent's programs read the placeholder.
