@@ -377,9 +377,7 @@ fn a_credential_that_fails_stops_no_other() {
     assert_eq!(outcome.code(), Some(1), "{outcome:?}");
     assert_eq!(world.names("secret"), ["git.acme.test", "openai"]);
     assert_eq!(world.granted().len(), 2);
-    for word in
-        ["secret add groq --template groq --force", "TAVILY_API_KEY in", "these steps failed:"]
-    {
+    for word in ["secret add groq --template groq --force", "TAVILY_API_KEY in", "these steps failed:"] {
         assert!(outcome.err().contains(word), "{word}: {outcome:?}");
     }
     for word in ["these commands remove the originals", "run --agent coder", "--recipe NAME"] {

@@ -103,7 +103,7 @@ fn show(verified: &Verified, output: &mut Output) -> Result<(), CliError> {
         output.line(
             "          from the log's own directory: an attacker who can replace all of it can replace the key.",
         )?;
-        output.line("          Note it somewhere else, and give it with --public-key.")?;
+        output.line("          Note it somewhere else, and pass it with --public-key.")?;
     }
     Ok(())
 }
