@@ -1,4 +1,4 @@
-//! Command lines, which every user of a host can read (`/proc/PID/cmdline`): no value may stand there.
+//! Checks command lines for secret values: every user of a host can read them (`/proc/PID/cmdline`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use crate::canary;
 
-/// How often it is looked: what runs for less may go unseen, but each command runs in many tests. More often, it would be
-/// seen in what benchmarks measure.
+/// The interval between two scans. A process that runs for less may be missed, but each command runs in many tests. A
+/// shorter interval would distort benchmarks.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The daemon, its helper and executor, what runs a command, the command. What that starts is its own affair.
+/// Depth of the process tree that is scanned: the daemon, its helper and executor, a shell that runs a command, the
+/// command. Children of the command are out of scope.
 const DEPTH: usize = 3;
 
-/// Looks at a daemon and all that it starts, until dropped.
+/// Scans a daemon and its child processes until it is dropped.
 pub struct Watcher {
     roots: Arc<Mutex<Vec<u32>>>,
     ended: Arc<AtomicBool>,
@@ -21,7 +22,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Looks at these processes and what they start.
+    /// A watcher of these processes and their children.
     #[must_use]
     pub fn new(roots: Vec<u32>) -> Self {
         let (roots, ended) = (Arc::new(Mutex::new(roots)), Arc::new(AtomicBool::new(false)));
@@ -40,15 +41,15 @@ impl Watcher {
         Self { roots, ended, thread: Some(thread) }
     }
 
-    /// Looks at this process too.
+    /// Adds a process to the scan.
     pub fn add(&self, root: u32) {
         self.roots.lock().unwrap_or_else(PoisonError::into_inner).push(root);
     }
 
-    /// Ends the test where a value was seen.
+    /// Fails the test if a command line contained a value.
     ///
     /// # Panics
-    /// One was.
+    /// A command line contained a value.
     pub fn assert_clean(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         let found = self.thread.take().map(|thread| thread.join().expect("the watcher")).unwrap_or_default();
@@ -62,7 +63,7 @@ impl Drop for Watcher {
     }
 }
 
-/// Notes the processes whose command lines have a watched value in them. Processes come and go meanwhile.
+/// Records the processes whose command lines contain a watched value. Processes may start and end during the scan.
 fn look(pid: u32, depth: usize, found: &mut Vec<String>) {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     if canary::is_in(&line) && found.len() < 16 {
@@ -97,7 +98,7 @@ mod tests {
             assert_eq!(caught.is_ok(), clean, "{script}");
         };
         check("sleep 0.5; true", true);
-        // Put together by the shell, so that its own line has none.
+        // The shell assembles the value, so the shell's own command line does not contain it.
         check("a=argv; sh -c 'sleep 0.5; true' $a-canary-5d20; true", false);
     }
 }

@@ -1,4 +1,4 @@
-//! Looking for a secret value where it must not be (invariant 1).
+//! Searches for secret values where they must not appear (invariant 1).
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,11 +8,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use data_encoding::{HEXLOWER, HEXUPPER};
 
-/// Values that the tests of this process gave to a daemon to keep.
+/// Values that the tests of this process gave to a daemon to store.
 static WATCHED: Mutex<Vec<Arc<Canary>>> = Mutex::new(Vec::new());
 
-/// From now on `value` must not be in anything that a client prints, nor in any file of a daemon's directory: the kit
-/// looks for it when a program ends and when a daemon is dropped.
+/// Registers `value` as secret. From now on it must not appear in the output of a client or in a file of a daemon's
+/// directory. The kit checks this when a program ends and when a daemon is dropped.
 pub fn watch(value: &str) {
     if value.len() < SHORTEST {
         return;
@@ -27,38 +27,38 @@ fn watched() -> Vec<Arc<Canary>> {
     WATCHED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Ends the test when a watched value stands in `data`.
+/// Fails the test if `data` contains a watched value.
 pub fn assert_clean(place: &str, data: &[u8]) {
     for canary in watched() {
         canary.assert_absent(place, data);
     }
 }
 
-/// Does a watched value stand in `data`?
+/// Returns whether `data` contains a watched value.
 #[must_use]
 pub fn is_in(data: &[u8]) -> bool {
     watched().iter().any(|canary| !canary.find("", data).is_empty())
 }
 
-/// Ends the test when a watched value stands in a file below `dir`.
+/// Fails the test if a file below `dir` contains a watched value.
 pub fn assert_clean_dir(dir: &Path) {
     for canary in watched() {
         canary.assert_absent_in_dir(dir);
     }
 }
 
-/// Fewer bytes would be found by chance.
+/// The minimum length of a value, in bytes. Shorter values would match by chance.
 const SHORTEST: usize = 8;
 
-/// A value and the encodings it could hide in.
+/// A value and the encodings that could hide it.
 pub struct Canary {
     forms: Vec<(String, Vec<u8>)>,
 }
 
-/// One place where the value was found.
+/// One occurrence of the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
-    /// A file, or the label the caller gave.
+    /// The file, or the label that the caller passed.
     pub place: String,
     /// `raw`, `hex`, `base64 +1`, ...
     pub form: String,
@@ -67,7 +67,7 @@ pub struct Hit {
 }
 
 impl Canary {
-    /// A canary for `value`, which has at least 8 bytes: a shorter one would be found by chance.
+    /// A canary for `value`, which has at least 8 bytes: a shorter value would match by chance.
     #[must_use]
     pub fn new(value: &str) -> Self {
         assert!(value.len() >= SHORTEST, "a canary has at least {SHORTEST} bytes");
@@ -90,13 +90,13 @@ impl Canary {
             .map(|(name, form)| (format!("{name}, lower"), lower_escapes(form)))
             .collect();
         forms.extend(lower);
-        // What base64 makes of the value depends on where it stands in the encoded text, modulo 3.
+        // The base64 of the value depends on its offset in the encoded text, modulo 3.
         for shift in 0..3 {
             for (name, engine) in [("base64", STANDARD_NO_PAD), ("base64url", URL_SAFE_NO_PAD)] {
                 let mut shifted = vec![0; shift];
                 shifted.extend_from_slice(bytes);
                 let text = engine.encode(&shifted);
-                // Characters that also depend on what stands before and after are left out.
+                // Leaves out characters that also depend on the bytes before and after the value.
                 let first = (shift * 8).div_ceil(6);
                 let last = shifted.len() * 8 / 6;
                 forms.push((format!("{name} +{shift}"), text.as_bytes()[first..last].to_vec()));
@@ -111,7 +111,7 @@ impl Canary {
         Self { forms: unique }
     }
 
-    /// Every encoding of the value that stands in `data`.
+    /// Every encoding of the value that occurs in `data`.
     #[must_use]
     pub fn find(&self, place: &str, data: &[u8]) -> Vec<Hit> {
         let find = |form: &[u8]| memchr::memmem::find(data, form);
@@ -123,7 +123,7 @@ impl Canary {
             .collect()
     }
 
-    /// Every encoding of the value in any regular file below `dir`, file names included.
+    /// Every encoding of the value that occurs in a regular file below `dir` or in its name.
     #[must_use]
     pub fn find_in_dir(&self, dir: &Path) -> Vec<Hit> {
         let mut hits = Vec::new();
@@ -139,7 +139,7 @@ impl Canary {
                 if kind.is_dir() {
                     open.push(path);
                 } else if kind.is_file() {
-                    // A file may go while we look (SQLite's journal); one that stays is readable.
+                    // A file may disappear during the scan (SQLite's journal). A file that stays is readable.
                     match std::fs::read(&path) {
                         Ok(data) => hits.extend(self.find(&place, &data)),
                         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -151,13 +151,13 @@ impl Canary {
         hits
     }
 
-    /// Ends the test when the value stands in `data` in any encoding.
+    /// Fails the test if `data` contains the value in any encoding.
     pub fn assert_absent(&self, place: &str, data: impl AsRef<[u8]>) {
         let hits = self.find(place, data.as_ref());
         assert!(hits.is_empty(), "the credential's value leaked: {hits:?}");
     }
 
-    /// Ends the test when the value stands in a file below `dir` in any encoding.
+    /// Fails the test if a file below `dir` contains the value in any encoding.
     pub fn assert_absent_in_dir(&self, dir: &Path) {
         let hits = self.find_in_dir(dir);
         assert!(hits.is_empty(), "the credential's value leaked: {hits:?}");
@@ -176,7 +176,7 @@ fn percent(value: &str, escape: impl Fn(u8) -> bool) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// `%2F` to `%2f`, the rest as it is.
+/// Changes `%2F` to `%2f` and copies all other bytes.
 fn lower_escapes(form: &[u8]) -> Vec<u8> {
     let mut out = form.to_vec();
     let mut at = 0;
@@ -190,7 +190,7 @@ fn lower_escapes(form: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The value inside a JSON string.
+/// The value as it appears inside a JSON string.
 fn json(value: &str) -> Vec<u8> {
     let quoted = serde_json::to_string(value).expect("text is JSON");
     quoted.as_bytes()[1..quoted.len() - 1].to_vec()
@@ -237,7 +237,7 @@ mod tests {
         assert!(hits.iter().any(|h| h.form == "base64url +2"), "{hits:?} in {text}");
     }
 
-    /// What looks everywhere must be able to find something.
+    /// A search for absent values is only useful if it finds present ones.
     #[test]
     fn what_a_client_prints_is_looked_at() {
         let value = "watched-canary-77f0";

@@ -1,4 +1,4 @@
-//! Throw-away cgroups of the unified hierarchy.
+//! Temporary cgroups of the unified hierarchy.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{unique, wait_for};
 
-/// Where cgroup2 is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid host.
+/// The mount point of cgroup2: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid host.
 #[must_use]
 pub fn mount() -> Option<PathBuf> {
     find_mount(&std::fs::read_to_string("/proc/self/mountinfo").ok()?)
@@ -20,13 +20,13 @@ fn find_mount(mountinfo: &str) -> Option<PathBuf> {
     })
 }
 
-/// A cgroup of a test's own. Dropping it ends what runs in it and removes it with everything below.
+/// A cgroup for one test. Drop kills its processes and removes it with all cgroups below.
 pub struct Cgroup {
     path: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes `onecli-test-PID-N.slice` at the root of the hierarchy.
+    /// Creates `onecli-test-PID-N.slice` at the root of the hierarchy.
     #[must_use]
     pub fn new() -> Self {
         let mount = mount().expect("cgroup2 is mounted");
@@ -35,13 +35,13 @@ impl Cgroup {
         Self { path }
     }
 
-    /// Where it is in the file system.
+    /// The path of its directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A command that moves itself into the cgroup before it becomes `program`.
+    /// A command that joins the cgroup and then executes `program`.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("sh");
@@ -65,16 +65,16 @@ impl Drop for Cgroup {
     }
 }
 
-/// Ends every process in `path` and below, and removes the cgroups, deepest first. A cgroup that is not there
-/// is no error.
+/// Kills every process in `path` and below, and removes the cgroups, deepest first. A missing cgroup is no error.
 pub fn remove_tree(path: &Path) -> std::io::Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    // cgroup.kill (Linux 5.14) takes the whole subtree, forks in flight included.
+    // cgroup.kill (Linux 5.14) kills the whole subtree, including forks in progress.
     std::fs::write(path.join("cgroup.kill"), "1")?;
     let mut last = Ok(());
-    // A killed process leaves its cgroup only when it has been reaped or has become a zombie: EBUSY until then.
+    // A killed process leaves its cgroup only after it is reaped or becomes a zombie. rmdir(2) fails with EBUSY until
+    // then.
     let removed = wait_for(Duration::from_secs(5), || {
         last = remove_dirs(path);
         last.is_ok().then_some(())
@@ -95,8 +95,8 @@ pub fn processes(path: &Path) -> Vec<u32> {
     all
 }
 
-/// The directories named `name` at the root of every hierarchy: on a host with those of version 1 beside cgroup2, a
-/// container engine makes its cgroups in each.
+/// The directories named `name` at the root of every hierarchy. If a host has cgroup v1 hierarchies beside cgroup2, a
+/// container engine creates its cgroups in each.
 #[must_use]
 pub fn everywhere(name: &str) -> Vec<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -107,7 +107,7 @@ pub fn everywhere(name: &str) -> Vec<PathBuf> {
     paths.filter(|path| path.is_dir()).collect()
 }
 
-/// Removes a cgroup of any hierarchy, in which no process is left, with those below it.
+/// Removes a cgroup of any hierarchy and the cgroups below it. No process may be left in them.
 pub fn remove_empty(path: &Path) -> std::io::Result<()> {
     let mut last = Ok(());
     let removed = wait_for(Duration::from_secs(5), || {

@@ -1,5 +1,5 @@
-//! Kills the daemon at random moments under load, or takes the power away, again and again, and holds what the upstream saw
-//! against the record.
+//! Kills the daemon, or cuts the power, at random moments under load. Then compares the requests that the upstream saw
+//! with the audit log.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -18,31 +18,31 @@ use crate::upstream::Upstream;
 
 const NAME: &str = "api.chaos.test";
 const SECRET: &str = "sk-chaos-0123456789abcdef";
-/// Clients at a time.
+/// The number of concurrent clients.
 const CLIENTS: usize = 8;
 /// The longest time between two kills, in milliseconds.
 const LIVES: u64 = 80;
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    /// How often the daemon was killed.
+    /// The number of times the daemon was killed.
     pub kills: u32,
-    /// Requests that the upstream saw.
+    /// Requests that the upstream received.
     pub seen: usize,
-    /// Of these, those without a decision on record: there must be none.
+    /// Requests among these that have no recorded decision: there must be none.
     pub unrecorded: usize,
-    /// How often the log was verified.
+    /// The number of times the log was verified.
     pub verified: u32,
-    /// Alerts of the log that it was not found as it was left; half a line at its end is none.
+    /// Alerts that report damage to the log. Half a line at its end is not damage.
     pub damaged: usize,
 }
 
-/// Kills a daemon `kills` times at moments that `seed` chooses. The log is verified after every `verify_every`th kill,
-/// before the next daemon sees it, and at the end.
+/// Kills a daemon `kills` times at moments chosen by `seed`. The log is verified after every `verify_every`th kill,
+/// before the next daemon opens it, and at the end.
 ///
 /// # Panics
-/// Where the log is not verified, or the daemon does not start again.
+/// The log does not verify, or the daemon does not start again.
 #[must_use]
 pub fn kills(kills: u32, seed: u64, verify_every: u32, tell: impl Fn(&Report)) -> Report {
     let upstream = Upstream::start(&[NAME]);
@@ -50,7 +50,8 @@ pub fn kills(kills: u32, seed: u64, verify_every: u32, tell: impl Fn(&Report)) -
     run(&upstream, home, None, (kills, seed, verify_every), tell)
 }
 
-/// The same with a disk that loses power each time; `None`, and noted, where this machine cannot have one.
+/// Like [`kills`], on a disk that loses power each time. Returns `None` and notes it if this machine cannot provide
+/// such a disk.
 #[must_use]
 pub fn power_failures(failures: u32, seed: u64) -> Option<Report> {
     let upstream = Upstream::start(&[NAME]);
@@ -74,7 +75,7 @@ fn run(
     tell: impl Fn(&Report),
 ) -> Report {
     let mut daemon = Daemon::start(home);
-    // Unmounted before the daemon's directory is removed.
+    // Drop order: the disk is unmounted before the daemon's directory is removed.
     let disk = disk;
     let host = format!("{NAME}:{}", upstream.http_addr().port());
     daemon.add_secret("chaos", SECRET, &["--host", &host, "--bearer", "--allow-plaintext"]);
@@ -131,10 +132,10 @@ fn run(
     report
 }
 
-/// What a log says of itself that somebody changed.
+/// Alerts in which the log reports that it was changed.
 const DAMAGE: [&str; 4] = ["audit_damaged", "audit_truncated", "audit_contradicted", "audit_appended"];
 
-/// The paths of all requests that the log says were let through, and how often it says that it was damaged.
+/// The paths of all requests that the log records as allowed, and the number of damage alerts.
 fn decided(audit: &Path) -> (HashSet<String>, usize) {
     let mut paths = HashSet::new();
     let mut damaged = 0;
@@ -155,7 +156,7 @@ fn decided(audit: &Path) -> (HashSet<String>, usize) {
     (paths, damaged)
 }
 
-/// Clients that never give up.
+/// Clients that retry without limit.
 struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<()>>,
@@ -174,7 +175,7 @@ impl Load {
             let host = host.to_owned();
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    // Each has a path of its own, so that it is found again on both sides.
+                    // Each request has a unique path, which identifies it at the upstream and in the log.
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let request = format!("GET http://{host}/chaos/{number} HTTP/1.1\r\n{head}");
                     if ask(proxy, &request).is_err() {

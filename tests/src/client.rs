@@ -1,6 +1,6 @@
-//! Real programs in a clean environment, with a limit on their time.
+//! Runs real programs in a clean environment, with a time limit.
 //!
-//! Nothing is inherited: a machine that presets proxy or CA variables would otherwise decide what a test shows.
+//! Nothing is inherited: proxy or CA variables of the machine would otherwise change the result of a test.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -17,32 +17,32 @@ use serde_json::Value;
 
 use crate::{bins, canary, wait_for};
 
-/// How long a program may take unless [`Run::timeout`] says otherwise.
+/// The time limit of a program, unless [`Run::timeout`] sets another.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// `PATH` of every program.
 pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
-/// The Python of the environment that `cargo xtask test` makes, where it exists.
+/// The Python of the environment that `cargo xtask test` creates, if it exists.
 #[must_use]
 pub fn python() -> Option<PathBuf> {
     let python = tools().join("venv/bin/python3");
     python.exists().then_some(python)
 }
 
-/// Claude Code, where `cargo xtask test` could install it.
+/// Claude Code, if `cargo xtask test` could install it.
 #[must_use]
 pub fn claude() -> Option<PathBuf> {
     let claude = tools().join("claude/node_modules/.bin/claude");
     claude.exists().then_some(claude)
 }
 
-/// Where `cargo xtask test` puts the clients it installs.
+/// The directory where `cargo xtask test` installs clients.
 #[must_use]
 pub fn tools() -> PathBuf {
     bins::target().join("test-tools")
 }
 
-/// A program about to run.
+/// A program to run.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub(crate) program: OsString,
@@ -74,7 +74,7 @@ impl Run {
         self
     }
 
-    /// Adds arguments.
+    /// Adds several arguments.
     #[must_use]
     pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
@@ -88,7 +88,7 @@ impl Run {
         self
     }
 
-    /// Writes `data` to the program's standard input, which is empty otherwise.
+    /// Writes `data` to the program's standard input, which is empty by default.
     #[must_use]
     pub fn stdin(mut self, data: impl Into<Vec<u8>>) -> Self {
         self.stdin = data.into();
@@ -102,14 +102,14 @@ impl Run {
         self
     }
 
-    /// Allows `limit` instead of [`TIMEOUT`].
+    /// Sets the time limit to `limit` instead of [`TIMEOUT`].
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self
     }
 
-    /// Makes the usual clients trust the CA certificates in `file` instead of the system's.
+    /// Makes the common clients trust the CA certificates in `file` instead of those of the system.
     #[must_use]
     pub fn trusting(self, file: &Path) -> Self {
         ["CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"]
@@ -117,7 +117,7 @@ impl Run {
             .fold(self, |run, name| run.env(name, file))
     }
 
-    /// Sends the usual clients through the proxy at `url`.
+    /// Sends the requests of the common clients through the proxy at `url`.
     #[must_use]
     pub fn proxied(self, url: &str) -> Self {
         ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "WSS_PROXY", "wss_proxy"]
@@ -137,7 +137,7 @@ impl Run {
         &self.args
     }
 
-    /// Its variables, as far as they were set here.
+    /// The variables that were set through this type.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &OsStr)> {
         self.env.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
     }
@@ -145,7 +145,7 @@ impl Run {
     /// Starts the program.
     #[must_use]
     pub fn start(self) -> Running {
-        // Whoever types a command of ours has no need to put a value there.
+        // A user who types one of our commands never has to put a value on its command line.
         let name = Path::new(&self.program).file_name().unwrap_or_default();
         if ["onecli", "onecli-daemon"].into_iter().any(|ours| name == ours) {
             let line = self.args.iter().map(|arg| arg.as_encoded_bytes()).collect::<Vec<_>>().join(&0);
@@ -162,13 +162,13 @@ impl Run {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // A group of its own, so that a time-out also ends what it started.
+            // Its own process group, so that a time-out also kills its children.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}", self.program.display()));
         let mut stdin = child.stdin.take().expect("stdin is a pipe");
         let data = self.stdin;
-        // The program may end without reading its input; that is its own affair.
+        // The program may exit without reading its input: that is no error here.
         std::thread::spawn(move || stdin.write_all(&data));
         Running {
             stdout: Some(drain(child.stdout.take().expect("stdout is a pipe"))),
@@ -179,7 +179,7 @@ impl Run {
         }
     }
 
-    /// Starts the program and waits for its end.
+    /// Starts the program and waits until it exits.
     #[must_use]
     pub fn outcome(self) -> Outcome {
         self.start().finish()
@@ -189,13 +189,13 @@ impl Run {
 fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut all = Vec::new();
-        // What was read before an error still tells what happened.
+        // Bytes read before an error are still useful in the report.
         pipe.read_to_end(&mut all).ok();
         all
     })
 }
 
-/// A program that runs. Dropping it ends it.
+/// A running program. Drop kills it.
 pub struct Running {
     child: Child,
     stdout: Option<JoinHandle<Vec<u8>>>,
@@ -211,7 +211,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Waits for its end, at most as long as it may take.
+    /// Waits until it exits, at most until its time limit.
     #[must_use]
     pub fn finish(mut self) -> Outcome {
         let left = self.timeout.saturating_sub(self.started.elapsed());
@@ -241,18 +241,18 @@ impl Drop for Running {
     }
 }
 
-/// What a program did.
+/// The outcome of a program.
 #[derive(Clone)]
 pub struct Outcome {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// Whether it was ended because it took too long.
+    /// Whether it was killed because it exceeded its time limit.
     pub timed_out: bool,
     /// Its standard output.
     pub stdout: Vec<u8>,
     /// Its standard error.
     pub stderr: Vec<u8>,
-    /// How long it took.
+    /// How long it ran.
     pub took: Duration,
 }
 
@@ -269,34 +269,34 @@ impl Outcome {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
-    /// The exit code; `None` after a signal.
+    /// The exit code; `None` if a signal ended it.
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// Standard output of a program that had to succeed.
+    /// Standard output of a program that must succeed.
     pub fn ok(&self, what: &str) -> String {
         assert!(self.status.success() && !self.timed_out, "{what} failed: {self:?}");
         self.out()
     }
 
-    /// Standard output of a program that had to succeed, as JSON.
+    /// Standard output, parsed as JSON, of a program that must succeed.
     #[must_use]
     pub fn json(&self, what: &str) -> Value {
         let out = self.ok(what);
         serde_json::from_str(&out).unwrap_or_else(|e| panic!("{what} gave no JSON ({e}): {out}"))
     }
 
-    /// What [`curl`] reports of the answer.
+    /// The response as [`curl`] reports it.
     #[must_use]
     pub fn reply(&self) -> Reply {
         let err = self.err();
         let (_, report) = err.rsplit_once(REPORT).unwrap_or_else(|| panic!("not a report of curl: {self:?}"));
-        // `onecli run` may list what was refused behind it.
+        // `onecli run` may append a list of refused requests.
         let first = serde_json::Deserializer::from_str(report).into_iter::<Value>().next();
         let report = first.and_then(Result::ok).unwrap_or_else(|| panic!("no JSON: {self:?}"));
-        // curl prints `000` for none, which is no JSON number.
+        // curl prints `000` if there is no status, which is not a JSON number.
         let number = |name: &str| report[name].as_str().and_then(|n| n.parse().ok()).unwrap_or_default();
         let fields = report["headers"].as_object().cloned().unwrap_or_default();
         Reply {
@@ -332,7 +332,7 @@ fn strings(value: &Value) -> Vec<String> {
 
 const REPORT: &str = "\nREPORT ";
 
-/// curl for `url`: the body on standard output, and on standard error what [`Outcome::reply`] reads.
+/// curl for `url`: the body on standard output, and the data for [`Outcome::reply`] on standard error.
 #[must_use]
 pub fn curl(url: &str) -> Run {
     let report = r#"{"status":"%{http_code}","connect":"%{http_connect}","version":"%{http_version}","headers":%{header_json}}"#;
@@ -342,19 +342,19 @@ pub fn curl(url: &str) -> Run {
         .arg(url)
 }
 
-/// curl for `url` without a limit in total, for large transfers: it ends when 30 seconds pass without a byte.
+/// curl for `url` without a total time limit, for large transfers. It ends after 30 seconds without a byte.
 #[must_use]
 pub fn patient_curl(url: &str) -> Run {
     let run = curl(url).args(["--max-time", "0", "--speed-limit", "1", "--speed-time", "30"]);
     run.timeout(Duration::from_mins(20))
 }
 
-/// An answer as curl saw it.
+/// A response as curl saw it.
 #[derive(Clone)]
 pub struct Reply {
-    /// Status of the last response; 0 where none came.
+    /// Status of the last response; 0 if there was none.
     pub status: u16,
-    /// Status of the proxy's answer to `CONNECT`; 0 where there was none.
+    /// Status of the proxy's response to `CONNECT`; 0 if there was none.
     pub connect: u16,
     /// `1.1` or `2`.
     pub version: String,
@@ -375,7 +375,7 @@ impl std::fmt::Debug for Reply {
 }
 
 impl Reply {
-    /// The status the proxy or the upstream gave: that of `CONNECT` where it was refused.
+    /// The status from the proxy or the upstream: that of `CONNECT` if the proxy refused it.
     #[must_use]
     pub fn verdict(&self) -> u16 {
         if self.status == 0 { self.connect } else { self.status }
@@ -393,7 +393,7 @@ impl Reply {
         self.headers.get(name).and_then(|v| v.first()).map(String::as_str)
     }
 
-    /// The body as JSON.
+    /// The body, parsed as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e} in {self:?}"))
@@ -419,7 +419,7 @@ mod tests {
         assert!(outcome.timed_out && outcome.took < Duration::from_secs(5), "{outcome:?}");
         let child = PathBuf::from(format!("/proc/{}/stat", outcome.out().trim()));
         let gone = wait_for(Duration::from_secs(2), || {
-            // A killed orphan may stay a zombie where nobody reaps it.
+            // A killed orphan may remain a zombie if no process reaps it.
             let stat = std::fs::read_to_string(&child).unwrap_or_default();
             (stat.is_empty() || stat.contains(") Z ")).then_some(())
         });

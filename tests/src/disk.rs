@@ -1,4 +1,4 @@
-//! A file system that is soon full.
+//! Small file systems that a test fills, freezes or aborts.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// A tmpfs (tmpfs(5)) over a directory. Dropping it unmounts it, also under a process that still uses it.
+/// A tmpfs (tmpfs(5)) mounted over a directory. Drop unmounts it, even if a process still uses it.
 pub struct SmallDisk {
     dir: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts `kib` KiB over `dir`, for its owner alone. Needs root: see [`crate::need::root`].
+    /// Mounts `kib` KiB over `dir`, accessible to its owner alone. Needs root: see [`crate::need::root`].
     #[must_use]
     pub fn over(dir: &Path, kib: u32) -> Self {
         let options = format!("size={kib}k,mode=700");
@@ -27,7 +27,7 @@ impl SmallDisk {
         while file.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
     }
 
-    /// Takes back what [`SmallDisk::fill`] took.
+    /// Removes the file that [`SmallDisk::fill`] wrote.
     pub fn free(&self) {
         std::fs::remove_file(self.filler()).expect("remove the filler");
     }
@@ -45,7 +45,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// An ext4 in a file, over a directory: it can be told to hang and to fail. Dropping it unmounts it.
+/// An ext4 in a file, mounted over a directory, which a test can freeze and abort. Drop unmounts it.
 pub struct LoopDisk {
     dir: PathBuf,
     image: PathBuf,
@@ -53,7 +53,8 @@ pub struct LoopDisk {
 }
 
 impl LoopDisk {
-    /// Mounts `mib` MiB over `dir`, for its owner alone; `None`, and noted, where this machine has no loop devices.
+    /// Mounts `mib` MiB over `dir`, accessible to its owner alone. Returns `None` and notes it if this machine has no
+    /// loop devices.
     #[must_use]
     pub fn over(dir: &Path, mib: u64) -> Option<Self> {
         let image = dir.with_added_extension("ext4");
@@ -68,19 +69,19 @@ impl LoopDisk {
         Some(Self { dir: dir.to_owned(), image, frozen: std::cell::Cell::new(false) })
     }
 
-    /// Makes every write wait (ioctl FIFREEZE).
+    /// Blocks every write (ioctl FIFREEZE).
     pub fn freeze(&self) {
         assert!(command("fsfreeze", &["--freeze", self.dir.to_str().unwrap()]), "freeze");
         self.frozen.set(true);
     }
 
-    /// Ends that.
+    /// Unblocks writes.
     pub fn thaw(&self) {
         assert!(command("fsfreeze", &["--unfreeze", self.dir.to_str().unwrap()]), "thaw");
         self.frozen.set(false);
     }
 
-    /// Makes every write fail, as after an error of the device: ext4 aborts its journal and is read-only.
+    /// Makes every write fail, as after a device error: ext4 aborts its journal and becomes read-only.
     pub fn abort(&self) {
         let done = command("mount", &["-o", "remount,abort", self.dir.to_str().unwrap()]);
         assert!(done, "mount -o remount,abort");

@@ -1,4 +1,4 @@
-//! A Docker engine of a test's own: its own data, its own bridge, no change to the host's packet filter.
+//! A Docker engine for one test, with its own data and bridge. It does not change the host's packet filter.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -14,24 +14,24 @@ use crate::client::Run;
 use crate::image::{self, run};
 use crate::{cgroup, need, unique, wait_for};
 
-/// How long the engine may take to start, and to stop.
+/// The time limit for the engine to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The only image.
 const IMAGE: &str = "onecli-test:latest";
 
-/// A running engine. Dropping it ends it, its containers, and everything it made.
+/// A running engine. Drop ends it, its containers, and everything it created.
 pub struct Docker {
-    /// `None` while it could not be started.
+    /// `None` until the engine is started.
     engine: Option<Child>,
     dir: TempDir,
-    /// The bridge's name, which the cgroup of containers that name no other has too.
+    /// The name of the bridge, and of the default cgroup of containers.
     name: String,
     address: Ipv4Addr,
 }
 
 impl Docker {
-    /// Starts an engine with a bridge on which the host has [`address`](Self::address); `None`, and said so, where the
-    /// machine cannot run one.
+    /// Starts an engine with a bridge on which the host has [`address`](Self::address). Returns `None` and notes it if
+    /// the machine cannot run one.
     #[must_use]
     pub fn start(part: &str) -> Option<Self> {
         if !need::root(part)
@@ -46,7 +46,7 @@ impl Docker {
     fn try_start() -> Result<Self, String> {
         let number = unique();
         let name = format!("onecli{}x{number}", std::process::id() % 1_000_000);
-        // One of 32 networks of TEST-NET-2 (RFC 5737), so that tests of other processes are not in the way.
+        // One of 32 networks of TEST-NET-2 (RFC 5737), so that tests of other processes do not collide.
         let network = (std::process::id().wrapping_add(number) % 32) * 8 + 1;
         let address = Ipv4Addr::new(198, 51, 100, u8::try_from(network).map_err(|e| e.to_string())?);
         let dir = tempfile::Builder::new().prefix("onecli-docker-").tempdir().map_err(|e| e.to_string())?;
@@ -56,7 +56,7 @@ impl Docker {
         let answers = || docker.docker(&["version"]).outcome().status.success().then_some(());
         wait_for(PATIENCE, answers).ok_or_else(|| format!("dockerd does not start: {}", docker.log()))?;
         docker.import()?;
-        // What the engine runs may be refused still, by a sandbox around this machine.
+        // A sandbox around this machine may still refuse to run containers.
         let first = docker.container(&[], &Run::new("/bin/cat").arg("/proc/self/cgroup")).outcome();
         if first.status.success() { Ok(docker) } else { Err(format!("no container starts: {}", first.err())) }
     }
@@ -67,8 +67,8 @@ impl Docker {
         self.address
     }
 
-    /// `run` in a new container, with `docker run`'s `options`. Programs are named by their paths; of the rest of the
-    /// host it sees what `--volume` names.
+    /// `run` in a new container, with the options of `docker run`. Programs are named by their paths. The container
+    /// sees only those host files that `--volume` names.
     #[must_use]
     pub fn container(&self, options: &[&str], run: &Run) -> Run {
         let mut docker = self.docker(&["run", "--rm"]).args(options);
@@ -85,7 +85,7 @@ impl Docker {
         Run::new("docker").arg("--host").arg(socket).args(args)
     }
 
-    /// The option that puts a container below `cgroup`, a directory of cgroup2. On a host with both hierarchies runc
+    /// The option that puts a container below `cgroup`, a directory of cgroup2. On a host with both hierarchies, runc
     /// joins the same path in each.
     #[must_use]
     pub fn below(cgroup: &Path) -> String {

@@ -1,4 +1,4 @@
-//! The group `onecli` of this machine, which tests of administrators need.
+//! The group `onecli` of this machine, for tests of administrators.
 
 use std::fs::File;
 
@@ -6,10 +6,10 @@ use crate::client::Run;
 
 /// Its name.
 pub const NAME: &str = "onecli";
-/// Whoever holds this lock may make and remove the group.
+/// The lock that a process must hold to create and remove the group.
 const LOCK: &str = "/run/lock/onecli-test-group";
 
-/// The group, made for the test where the host has none, and removed after it. Tests that need it run one after the other.
+/// The group, created for the test if the host has none, and removed afterwards. Tests that need it run one at a time.
 pub struct AdminGroup {
     gid: u32,
     is_ours: bool,

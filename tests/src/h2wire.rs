@@ -1,4 +1,4 @@
-//! HTTP/2 by hand: frames (RFC 9113) and literal fields (RFC 7541), which no library would send.
+//! HTTP/2 written by hand: frames (RFC 9113) and literal fields (RFC 7541) that no library would send.
 
 use std::io::{self, Read, Write};
 
@@ -44,7 +44,7 @@ pub fn head_frame(fields: &[(String, String)], flags: u8) -> Vec<u8> {
     frame(1, flags, 1, &block(fields))
 }
 
-/// A block of literal fields that are not indexed (RFC 7541 section 6.2.2).
+/// A block of literal, unindexed fields (RFC 7541 section 6.2.2).
 #[must_use]
 pub fn block(fields: &[(String, String)]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -70,7 +70,7 @@ pub fn block(fields: &[(String, String)]) -> Vec<u8> {
     out
 }
 
-/// A frame that arrived.
+/// A received frame.
 #[derive(Debug)]
 pub struct Received {
     /// Its type.
@@ -97,7 +97,7 @@ pub fn read_frame(from: &mut impl Read) -> io::Result<Received> {
     Ok(Received { kind, flags, stream: u32::from_be_bytes(stream), payload })
 }
 
-/// A server's end of a connection, from which requests are read one after another.
+/// The server's end of a connection, from which requests are read one after another.
 pub struct Server<S>(pub S);
 
 /// A request: its stream, and its body.
@@ -106,7 +106,7 @@ pub struct ServerRequest {
     pub stream: u32,
     /// The body so far.
     pub body: Vec<u8>,
-    /// Its end was seen.
+    /// Whether its end was received.
     pub is_whole: bool,
 }
 
@@ -150,22 +150,16 @@ impl<S: Read + Write> Server<S> {
     /// # Errors
     /// The connection ended.
     pub fn respond(&mut self, stream: u32, body: &str) -> io::Result<()> {
-        // 0x88 is `:status: 200` of the static table.
+        // 0x88 is `:status: 200` in the static table.
         self.send(&[frame(1, 4, stream, &[0x88]), frame(0, 1, stream, body.as_bytes())].concat())
     }
 
-    /// Ends a stream by `RST_STREAM` with this code (RFC 9113 section 7).
-    ///
-    /// # Errors
-    /// The connection ended.
+    /// Ends a stream with `RST_STREAM` and this code (RFC 9113 section 7).
     pub fn reset(&mut self, stream: u32, code: u32) -> io::Result<()> {
         self.send(&frame(3, 0, stream, &code.to_be_bytes()))
     }
 
-    /// Sends GOAWAY without an error; streams above `last` were not processed.
-    ///
-    /// # Errors
-    /// The connection ended.
+    /// Sends GOAWAY without an error. Streams above `last` were not processed.
     pub fn go_away(&mut self, last: u32) -> io::Result<()> {
         self.send(&frame(7, 0, 0, &[last.to_be_bytes(), [0; 4]].concat()))
     }
@@ -180,19 +174,19 @@ impl<S: Read + Write> Server<S> {
     }
 }
 
-/// What the frames in `bytes` say of stream 1.
+/// The content of stream 1 in a series of frames.
 #[derive(Debug, Default)]
 pub struct Answer {
     /// Content so far.
     pub data: Vec<u8>,
-    /// A head was there.
+    /// Whether a head arrived.
     pub answered: bool,
-    /// The stream, or the connection, is at its end.
+    /// Whether the stream or the connection has ended.
     pub ended: bool,
 }
 
 impl Answer {
-    /// Reads what is whole of the frames in `bytes`.
+    /// Reads the complete frames in `bytes`.
     #[must_use]
     pub fn read(mut bytes: &[u8]) -> Answer {
         let mut answer = Answer::default();

@@ -1,4 +1,4 @@
-//! What container engines of tests run: there is no registry, so an image is made of what the host has.
+//! Images for the container engines of tests. There is no registry, so an image is built from files of the host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::process::Command;
 
 use nix::mount::{MntFlags, umount2};
 
-/// What is in it, with their libraries.
+/// The programs in the image; their libraries are added.
 const PROGRAMS: [&str; 4] = ["/usr/bin/curl", "/bin/sh", "/bin/sleep", "/bin/cat"];
 
-/// Makes the archive of a root file system with the host's curl and shell, below `dir`.
+/// Creates an archive of a root file system with the host's curl and shell, below `dir`.
 pub(crate) fn archive(dir: &Path) -> Result<PathBuf, String> {
     const GATHER: &str = r#"
         set -e
@@ -27,7 +27,7 @@ pub(crate) fn archive(dir: &Path) -> Result<PathBuf, String> {
     Ok(root.with_extension("tar"))
 }
 
-/// Unmounts what an engine left below its directory.
+/// Unmounts all mounts that an engine left below its directory.
 pub(crate) fn unmount_below(dir: &Path) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let ours = dir.display().to_string();
@@ -36,7 +36,7 @@ pub(crate) fn unmount_below(dir: &Path) {
     }
 }
 
-/// Runs a program to its end.
+/// Runs a program until it exits.
 pub(crate) fn run(program: &str, args: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(args).output().map_err(|e| format!("{program}: {e}"))?;
     if output.status.success() {

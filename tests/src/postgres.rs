@@ -1,4 +1,4 @@
-//! A real PostgreSQL server with a database of its own, as a user that is not root.
+//! A real PostgreSQL server with its own database, run by a user other than root.
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -16,7 +16,7 @@ use crate::wait_for;
 /// Password of the superuser `postgres`, over TCP.
 pub const PASSWORD: &str = "onecli-test-superuser";
 
-/// The server, for as long as it is held.
+/// The server, which runs until this is dropped.
 pub struct Postgres {
     child: Child,
     dir: TempDir,
@@ -25,10 +25,10 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes a cluster and starts its server. Data are not synced: they do not outlive the test.
+    /// Creates a cluster and starts its server. Data is not synced, because it does not outlive the test.
     ///
     /// # Errors
-    /// It is not installed, or this process is not root and so cannot become its user.
+    /// It is not installed, or this process is not root and cannot become its user.
     pub fn start() -> Result<Postgres, String> {
         let bin = programs().ok_or("PostgreSQL is not installed (Debian's package postgresql)")?;
         if !nix::unistd::geteuid().is_root() {
@@ -80,10 +80,10 @@ impl Postgres {
         self.port
     }
 
-    /// Runs SQL as the superuser; what psql printed, without headers.
+    /// Runs SQL as the superuser and returns psql's output, without headers.
     ///
     /// # Errors
-    /// What psql said.
+    /// psql failed; the error holds its message.
     pub fn query(&self, sql: &str) -> Result<String, String> {
         self.query_as("postgres", PASSWORD, sql)
     }
@@ -91,7 +91,7 @@ impl Postgres {
     /// Runs SQL as `user`.
     ///
     /// # Errors
-    /// What psql said.
+    /// psql failed; the error holds its message.
     pub fn query_as(&self, user: &str, password: &str, sql: &str) -> Result<String, String> {
         let outcome = Command::new(self.bin.join("psql"))
             .args(["--no-psqlrc", "--tuples-only", "--no-align", "--host=127.0.0.1", "--dbname=postgres"])
@@ -110,7 +110,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // SIGINT: fast shutdown, its children with it.
+        // SIGINT requests a fast shutdown, which also ends its children.
         if let Ok(pid) = i32::try_from(self.child.id()) {
             kill(Pid::from_raw(pid), Signal::SIGINT).ok();
         }
@@ -118,7 +118,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Where Debian puts the newest version's programs.
+/// The directory where Debian installs the programs of the newest version.
 fn programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
     let newest = versions.flatten().filter_map(|v| v.file_name().to_str()?.parse::<u32>().ok()).max()?;

@@ -1,4 +1,4 @@
-//! An upstream of which a test writes every byte, over TLS.
+//! A TLS upstream for which a test writes every byte.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use crate::upstream::TestCa;
 /// The upstream's end of a connection.
 pub type Conn = StreamOwned<ServerConnection, TcpStream>;
 
-/// A TLS server whose connections are served by a test's function, each on a thread of its own.
+/// A TLS server that serves each connection with a function of the test, on a separate thread.
 pub struct ScriptedUpstream {
     name: String,
     address: SocketAddr,
@@ -27,11 +27,11 @@ pub struct ScriptedUpstream {
 }
 
 impl ScriptedUpstream {
-    /// Serves `name`, and agrees to one of the protocols in `alpn`. `serve` gets the number of the connection, from 1 on; when it
-    /// returns, the connection is closed without a TLS closure alert.
+    /// Serves `name`, and agrees to one of the protocols in `alpn`. `serve` receives the number of the connection, from
+    /// 1. When it returns, the connection is closed without a TLS closure alert.
     ///
     /// # Panics
-    /// No port, or no certificate.
+    /// No port or no certificate could be obtained.
     #[must_use]
     pub fn start(
         name: &str,
@@ -41,7 +41,7 @@ impl ScriptedUpstream {
         Self::start_at(Ipv4Addr::LOCALHOST, name, alpn, serve)
     }
 
-    /// The same at an address of this host.
+    /// Like [`ScriptedUpstream::start`], at the given address of this host.
     ///
     /// # Panics
     /// As [`ScriptedUpstream::start`].
@@ -59,10 +59,10 @@ impl ScriptedUpstream {
         Self::with(address, name, tls, ca.pem(), serve)
     }
 
-    /// The same with this configuration; `ca_pem` is what a client has to trust.
+    /// Like [`ScriptedUpstream::start`], with this configuration. A client must trust `ca_pem`.
     ///
     /// # Panics
-    /// No port.
+    /// No port is free.
     #[must_use]
     pub fn with(
         address: Ipv4Addr,
@@ -74,10 +74,10 @@ impl ScriptedUpstream {
         Self::on(TcpListener::bind((address, 0)).expect("bind a port"), name, tls, ca_pem, serve)
     }
 
-    /// The same on a listener of the test's.
+    /// Like [`ScriptedUpstream::start`], on a listener of the test.
     ///
     /// # Panics
-    /// No address.
+    /// The listener has no address.
     #[must_use]
     pub fn on(
         listener: TcpListener,
@@ -100,14 +100,14 @@ impl ScriptedUpstream {
                 }
                 let number = count.fetch_add(1, Ordering::Relaxed) + 1;
                 let (tls, serve) = (Arc::clone(&tls), Arc::clone(&serve));
-                // A connection that fails is the test's to notice.
+                // The test notices a failed connection.
                 std::thread::spawn(move || serve(number, &mut accept(stream, tls)?));
             }
         });
         Self { name: name.to_owned(), address, ca_file, connections, ended, _dir: dir }
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -131,13 +131,13 @@ impl ScriptedUpstream {
         &self.name
     }
 
-    /// The certificate that the daemon has to trust.
+    /// The certificate that the daemon must trust.
     #[must_use]
     pub fn ca_file(&self) -> &Path {
         &self.ca_file
     }
 
-    /// Connections so far.
+    /// The number of connections so far.
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
@@ -152,7 +152,7 @@ impl Drop for ScriptedUpstream {
     }
 }
 
-/// TLS for a server, up to its certificate.
+/// A TLS server configuration that lacks only its certificate.
 ///
 /// # Panics
 /// Never: the versions fit the provider.
@@ -172,10 +172,10 @@ fn accept(stream: TcpStream, tls: Arc<ServerConfig>) -> io::Result<Conn> {
     Ok(StreamOwned::new(session, stream))
 }
 
-/// Reads an HTTP/1 request; gives head and body. A chunked body keeps its framing.
+/// Reads an HTTP/1 request and returns its head and body. A chunked body retains its framing.
 ///
 /// # Errors
-/// The connection ended, or the length is no number.
+/// The connection ended, or the length is not a number.
 pub fn read_http1(conn: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
     let head = read_to(conn, b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&head).into_owned();
@@ -191,7 +191,7 @@ pub fn read_http1(conn: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
     Ok((head, body))
 }
 
-/// Reads until what was read ends with `end`.
+/// Reads until the received bytes end with `end`.
 fn read_to(conn: &mut impl Read, end: &[u8]) -> io::Result<Vec<u8>> {
     let mut read = Vec::new();
     while !read.ends_with(end) {
@@ -202,7 +202,7 @@ fn read_to(conn: &mut impl Read, end: &[u8]) -> io::Result<Vec<u8>> {
     Ok(read)
 }
 
-/// Writes a response of HTTP/1.1 with this body.
+/// Writes an HTTP/1.1 response with this body.
 ///
 /// # Errors
 /// The connection ended.

@@ -1,12 +1,12 @@
-//! Scripts of several tests.
+//! Scripts shared by several tests.
 
 use crate::bins;
 use crate::client::Run;
 use crate::daemon::{Home, free_port};
 
-/// Python: replaces `.git` in the directory that is its first argument, and writes its second into `.git/config`. The directory
-/// stays open while the program leaves its view of the files for one without the project's mounts: the kernel renames what is a
-/// mount point in another mount namespace alone.
+/// A Python script that replaces `.git` in the directory of its first argument, and writes its second argument into
+/// `.git/config`. The script holds the directory open and enters a mount namespace without the project's mounts. The
+/// kernel renames a mount point only from another mount namespace.
 pub const REPLACE_GIT_DIRECTORY: &str = r#"
 import ctypes, os, sys
 libc = ctypes.CDLL(None)
@@ -29,8 +29,8 @@ file = os.open(".git/config", os.O_CREAT | os.O_WRONLY, dir_fd=project)
 os.write(file, sys.argv[2].encode())
 "#;
 
-/// A host whose user database, services and agents are a throw-away copy, with a daemon. The script behind it has `$dir`, `$cli`
-/// and the function `onecli`.
+/// A host whose user database, services and agents are a temporary copy, with a daemon. The script appended to it has
+/// `$dir`, `$cli` and the function `onecli`.
 const COPY: &str = r#"
     set -e
     dir=$1 cli=$3
@@ -46,8 +46,8 @@ const COPY: &str = r#"
     for i in $(seq 100); do onecli status >/dev/null 2>&1 && break; sleep 0.1; done
 "#;
 
-/// Part of a script on a copy of the host: sshd. `login USER` prints `in` where it lets the key of the test's accomplice in,
-/// whose public part is `$pub`.
+/// Part of a script on a copy of the host: sshd. `login USER` prints `in` if it accepts the key of the test's
+/// accomplice, whose public part is `$pub`.
 pub const SSHD: &str = r#"
     mkdir /run/sshd
     getent passwd sshd >/dev/null || useradd --system --home-dir /run/sshd --shell /usr/sbin/nologin sshd
@@ -73,7 +73,7 @@ pub const SSHD: &str = r#"
     mark() { echo "== $1"; }
 "#;
 
-/// `script` on a throw-away copy of this host's user database, with the daemon of `home`. It needs root.
+/// `script` on a temporary copy of this host's user database, with the daemon of `home`. Needs root.
 #[must_use]
 pub fn on_a_copy_of_the_host(home: &Home, script: &str) -> Run {
     Run::new("unshare")

@@ -1,5 +1,5 @@
-//! Connections that a test holds itself: whatever arrives is grepped for watched values ([`canary`]), also what the test
-//! does not read.
+//! Connections that a test holds itself. All received bytes are searched for watched values ([`canary`]), also those
+//! that the test does not read.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,10 +7,10 @@ use std::ops::Deref;
 
 use crate::canary;
 
-/// More than any form of a value has bytes: so much of what came before is looked at together with what comes.
+/// The overlap of two searches: this many earlier bytes are searched again with new ones. No form of a value is longer.
 const OVERLAP: usize = 64 * 1024;
 
-/// A stream whose incoming bytes are grepped as they are read.
+/// A stream that searches incoming bytes as they are read.
 #[derive(Debug)]
 pub struct Grepped<S> {
     stream: S,
@@ -18,7 +18,7 @@ pub struct Grepped<S> {
 }
 
 impl<S> Grepped<S> {
-    /// Greps what is read from `stream`: the plain text of a TLS connection, say.
+    /// Searches the bytes read from `stream`, for example the plain text of a TLS connection.
     pub fn new(stream: S) -> Self {
         Self { stream, last: Vec::new() }
     }
@@ -49,7 +49,7 @@ impl<S: Write> Write for Grepped<S> {
     }
 }
 
-/// A TCP connection with a daemon. When it is dropped, what has arrived and was not read is grepped too.
+/// A TCP connection with a daemon. Drop also searches bytes that arrived and were not read.
 #[derive(Debug)]
 pub struct Socket(Grepped<TcpStream>);
 
@@ -69,7 +69,7 @@ impl From<TcpStream> for Socket {
     }
 }
 
-/// For its options. Reading through this would not be grepped.
+/// Gives access to the socket options. Reads through this are not searched.
 impl Deref for Socket {
     type Target = TcpStream;
 
@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    /// What looks everywhere must be able to find something.
+    /// A search for absent values is only useful if it finds present ones.
     #[test]
     fn what_a_socket_gets_is_looked_at_read_or_not() {
         let value = "watched-canary-s0cket";
@@ -135,7 +135,7 @@ mod tests {
         assert!(read.is_err());
         std::mem::forget(dirty);
         let unread = sent(b"..watched-canary-s0cket");
-        // It has arrived when the end has.
+        // The value has arrived when the end of the stream has.
         unread.peek(&mut [0; 64]).unwrap();
         assert!(catch_unwind(AssertUnwindSafe(|| drop(unread))).is_err());
     }

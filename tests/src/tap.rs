@@ -1,4 +1,4 @@
-//! A TCP proxy on loopback that can be told to fail: refuse, stall, cut in the middle, or answer by itself.
+//! A TCP proxy on loopback that fails on request: it refuses, stalls, closes in the middle, or sends its own response.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,22 +7,22 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What it does with a connection.
+/// The treatment of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Passes bytes on.
+    /// Forwards bytes.
     None,
     /// Closes it at once.
     Refuse,
-    /// Takes the request and never says a word.
+    /// Reads the request and never responds.
     Stall,
-    /// Closes it after so many bytes of the answer.
+    /// Closes it after this many bytes of the response.
     CutAfter(usize),
-    /// Answers with these bytes itself, after the request's first bytes.
+    /// Sends these bytes as the response, after the first bytes of the request.
     Answer(Vec<u8>),
 }
 
-/// The proxy, for as long as it is held.
+/// The proxy, which runs until this is dropped.
 pub struct Tap {
     address: SocketAddr,
     fault: Arc<Mutex<Fault>>,
@@ -33,7 +33,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Passes on to `target`.
+    /// Forwards connections to `target`.
     #[must_use]
     pub fn start(target: SocketAddr) -> Tap {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1");
@@ -56,7 +56,7 @@ impl Tap {
                     open.lock().unwrap().extend(client.try_clone());
                     std::thread::spawn(move || {
                         serve(client, target, &fault);
-                        // `cut` has it open too.
+                        // `cut` holds the connection open too.
                         held.map(|client| client.shutdown(Shutdown::Both)).ok();
                     });
                 }
@@ -65,25 +65,25 @@ impl Tap {
         Tap { address, fault, taken, open, stopped, thread: Some(thread) }
     }
 
-    /// Where it listens.
+    /// The address of its listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it does with connections from now on; those that are open stay as they are.
+    /// Sets the treatment of new connections. Open connections are not affected.
     pub fn set(&self, fault: Fault) {
         *self.fault.lock().unwrap() = fault;
     }
 
-    /// Closes the connections that are open.
+    /// Closes the open connections.
     pub fn cut(&self) {
         for open in self.open.lock().unwrap().drain(..) {
             open.shutdown(Shutdown::Both).ok();
         }
     }
 
-    /// Connections so far.
+    /// The number of connections so far.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.taken.load(SeqCst)
@@ -101,7 +101,7 @@ impl Drop for Tap {
 }
 
 fn serve(mut client: TcpStream, target: SocketAddr, fault: &Fault) {
-    // Nothing here outlives a test by more than this.
+    // A connection outlives its test by at most this time.
     let patience = Some(Duration::from_mins(1));
     client.set_read_timeout(patience).ok();
     match fault {

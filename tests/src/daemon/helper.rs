@@ -1,4 +1,5 @@
-//! A daemon, its helper and its executor as services, without a service manager: systemd-socket-activate(1) opens sockets.
+//! Runs a daemon, its helper and its executor as services without a service manager: systemd-socket-activate(1) opens
+//! the sockets.
 
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
@@ -9,12 +10,12 @@ use std::time::Duration;
 use super::Home;
 use crate::{bins, client, wait_for};
 
-/// The daemon's: neither root nor any agent's. The executor's is the one before.
+/// The user of the daemon: neither root nor the user of an agent. The user of the executor is this minus one.
 pub const UID: u32 = 64_999;
-/// Joins the cgroup `$1`, then becomes what follows.
+/// Joins the cgroup `$1`, then executes the remaining arguments.
 const ENTER: &str = r#"echo $$ > "$1/cgroup.procs" || exit 1; shift; exec "$@""#;
 
-/// Starts the helper; it attaches the programs when the daemon connects.
+/// Starts the helper, which attaches the BPF programs when the daemon connects.
 pub(super) fn spawn(home: &Home, log: &File) -> Child {
     let cgroup = home.daemon_cgroup().expect("cgroup2 is mounted");
     fs::create_dir_all(&cgroup).expect("the daemon's cgroup");
@@ -28,7 +29,7 @@ pub(super) fn spawn(home: &Home, log: &File) -> Child {
     child
 }
 
-/// Starts the executor, as a user of its own.
+/// Starts the executor under its own user.
 pub(super) fn spawn_executor(home: &Home, log: &File) -> Child {
     let cgroup = home.daemon_cgroup().expect("cgroup2 is mounted");
     let socket = home.dir().join("executor.sock");
@@ -42,7 +43,7 @@ pub(super) fn spawn_executor(home: &Home, log: &File) -> Child {
     child
 }
 
-/// What follows is started by the first who connects, in this cgroup.
+/// A socket-activated service: the first connection starts the command in this cgroup.
 fn activated(cgroup: &Path, socket: &Path) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", ENTER, "sh"]).arg(cgroup);
@@ -64,7 +65,7 @@ fn start(command: &mut Command, socket: &Path, log: &File) -> Child {
     child
 }
 
-/// A copy of the daemon's program: its user may not get to where the build is.
+/// A copy of the daemon's program, because its user may have no access to the build directory.
 fn program(home: &Home) -> PathBuf {
     let program = home.dir().join("onecli-daemon");
     if !program.exists() {
@@ -73,7 +74,7 @@ fn program(home: &Home) -> PathBuf {
     program
 }
 
-/// The command that starts the daemon in its cgroup, as its user and with nothing else.
+/// The command that starts the daemon in its cgroup, under its user and without privileges.
 pub(super) fn daemon(home: &Home) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", ENTER, "sh"]).arg(home.daemon_cgroup().expect("cgroup2 is mounted"));

@@ -1,4 +1,4 @@
-//! The directory, the configuration and the names of one daemon.
+//! The directory, configuration and names of one daemon.
 
 use std::fmt::Write as _;
 use std::fs::Permissions;
@@ -17,10 +17,10 @@ use crate::scripted::ScriptedUpstream;
 use crate::upstream::Upstream;
 use crate::{bins, cgroup, unique};
 
-/// The variable that names the directory of agents' homes.
+/// The variable that holds the directory of the agents' homes.
 pub const AGENTS_DIR: &str = "ONECLI_AGENTS_DIR";
 
-/// How a daemon is made.
+/// Options of a daemon.
 pub struct Builder {
     hosts: Table,
     ca_files: Vec<PathBuf>,
@@ -46,7 +46,7 @@ impl Builder {
         }
     }
 
-    /// Makes the daemon resolve `name` to `addresses`, whatever DNS says.
+    /// Makes the daemon resolve `name` to `addresses` instead of asking DNS.
     #[must_use]
     pub fn host(mut self, name: &str, addresses: &[&str]) -> Self {
         let addresses: Vec<_> = addresses.iter().map(|&a| toml::Value::from(a)).collect();
@@ -61,7 +61,7 @@ impl Builder {
         upstream.names().iter().fold(self, |all, name| all.host(name, &["127.0.0.1"]))
     }
 
-    /// The same for an upstream whose bytes the test writes.
+    /// Like [`Builder::upstream`], for an upstream whose bytes the test writes.
     #[must_use]
     pub fn scripted(mut self, upstream: &ScriptedUpstream) -> Self {
         self.ca_files.push(upstream.ca_file().to_owned());
@@ -75,46 +75,46 @@ impl Builder {
         self
     }
 
-    /// Gives the daemon this many file descriptors and no more.
+    /// Limits the daemon to this many file descriptors.
     #[must_use]
     pub fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(most);
         self
     }
 
-    /// Makes `netns` the host that the daemon and its agents run on, as far as the network goes.
+    /// Makes `netns` the network namespace of the daemon and its agents.
     #[must_use]
     pub fn inside(mut self, netns: &Netns) -> Self {
         self.netns = Some(netns.path());
         self
     }
 
-    /// Starts the daemon as its unit does: as a user of its own, beside a helper that has the privileges.
+    /// Starts the daemon as its unit does: under its own user, with a helper that holds the privileges.
     #[must_use]
     pub fn unprivileged(mut self) -> Self {
         self.unprivileged = true;
         self
     }
 
-    /// Connects the daemon's standard error to a journal, which receives at `socket` in this directory.
+    /// Connects the daemon's standard error to a journal that receives at `socket` in this directory.
     #[must_use]
     pub fn journal(mut self, directory: &Path) -> Self {
         self.journal = Some(directory.to_owned());
         self
     }
 
-    /// Lays `toml` over the generated configuration, key by key.
+    /// Merges `toml` into the generated configuration, key by key.
     #[must_use]
     pub fn config(mut self, toml: &str) -> Self {
         merge(&mut self.extra, toml.parse().expect("the test's configuration is TOML"));
         self
     }
 
-    /// Makes the directory and the configuration, and starts nothing.
+    /// Creates the directory and the configuration without starting the daemon.
     #[must_use]
     pub fn prepare(self) -> Home {
         let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir_in(place()).expect("temp dir");
-        // Agents run as other users and have to reach what is below.
+        // Agents run under other users and need access to the files below.
         set_mode(dir.path(), 0o755);
         let data = dir.path().join("data");
         std::fs::create_dir(&data).unwrap();
@@ -136,7 +136,7 @@ impl Builder {
                 "admin_socket": socket,
             },
             "upstream": { "extra_ca_files": self.ca_files },
-            // Tests look for the record of each.
+            // Tests look for the record of each refusal.
             "audit": { "fold_refusals": false },
             "egress": { "allow_addresses": ["127.0.0.1/32", "::1/128"] },
         });
@@ -163,14 +163,14 @@ impl Builder {
         }
     }
 
-    /// Starts the daemon and waits until it answers.
+    /// Starts the daemon and waits until it responds.
     #[must_use]
     pub fn start(self) -> Daemon {
         Daemon::start(self.prepare())
     }
 }
 
-/// Where tests have their directories. Not in /tmp as root: agents have one of their own.
+/// The directory for the files of tests. As root this is not /tmp, because agents have a private /tmp.
 fn place() -> PathBuf {
     if nix::unistd::geteuid().is_root() { "/var/lib".into() } else { std::env::temp_dir() }
 }
@@ -186,7 +186,7 @@ fn merge(base: &mut Table, over: Table) {
     }
 }
 
-/// hosts(5) for the agents: they resolve the upstream's names as any program does.
+/// A hosts(5) file for the agents, which resolve the names of the upstream like any program.
 fn hosts_text(hosts: &Table) -> String {
     let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
     for (name, addresses) in hosts {
@@ -202,13 +202,13 @@ fn set_mode(path: &Path, mode: u32) {
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
-/// A port that was free a moment ago. Somebody else may take it before the daemon does; its log then says so.
+/// A port that was free a moment ago. If another process binds it before the daemon does, the daemon logs the conflict.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1");
     listener.local_addr().unwrap().port()
 }
 
-/// The directory, configuration and names of one daemon. Dropping it removes what a daemon left on the machine.
+/// The directory, configuration and names of one daemon. Drop removes all that a daemon left on the machine.
 pub struct Home {
     dir: TempDir,
     name: String,
@@ -222,7 +222,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// The directory that holds configuration, data, log and socket.
+    /// The directory with the configuration, data, log and socket.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -246,20 +246,20 @@ impl Home {
         self.dir().join("admin.sock")
     }
 
-    /// Everything it logged so far.
+    /// Its complete log so far.
     #[must_use]
     pub fn log(&self) -> String {
         let log = std::fs::read(self.dir().join("daemon.log")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// `onecli-daemon` with this configuration and `args`, to be run to its end.
+    /// `onecli-daemon` with this configuration and `args`, to be run until it exits.
     #[must_use]
     pub fn daemon(&self, args: &[&str]) -> Run {
         Run::new(bins::path("onecli-daemon")).arg("--config").arg(self.config_file()).args(args)
     }
 
-    /// Where its agents have their homes.
+    /// The directory of its agents' homes.
     #[must_use]
     pub fn agents_dir(&self) -> PathBuf {
         self.dir().join("agents")
@@ -272,23 +272,23 @@ impl Home {
         run.env(AGENTS_DIR, self.agents_dir())
     }
 
-    /// The daemon's own cgroup, as a directory.
+    /// The directory of the daemon's own cgroup.
     pub(super) fn daemon_cgroup(&self) -> Option<PathBuf> {
         Some(self.slice()?.join("daemon.slice"))
     }
 
-    /// The cgroup that holds the agents root and the daemon's own.
+    /// The cgroup that contains the agents root and the daemon's own cgroup.
     fn slice(&self) -> Option<PathBuf> {
         Some(cgroup::mount()?.join(format!("{}.slice", self.name)))
     }
 
-    /// The agents root, as a directory.
+    /// The directory of the agents root cgroup.
     #[must_use]
     pub fn agents_root(&self) -> Option<PathBuf> {
         Some(self.slice()?.join("agents.slice"))
     }
 
-    /// Where its kernel programs are pinned.
+    /// The directory where its kernel programs are pinned.
     #[must_use]
     pub fn pins(&self) -> PathBuf {
         Path::new("/sys/fs/bpf").join(&self.name)
@@ -303,19 +303,19 @@ impl Home {
         self.slice().expect("cgroup2 is mounted").join("agents.slice").join(name)
     }
 
-    /// What a daemon of this home left on the machine outside its directory.
+    /// Paths outside its directory that a daemon of this home left on the machine.
     #[must_use]
     pub fn leftovers(&self) -> Vec<PathBuf> {
         [self.slice(), Some(self.pins())].into_iter().flatten().filter(|p| p.exists()).collect()
     }
 
-    /// Removes pinned programs and cgroups, as far as there are any. Told what is left, for a caller that checks.
+    /// Removes pinned programs and cgroups, if any. Returns the paths that remain, so that the caller can check them.
     pub fn clean(&self) -> Vec<PathBuf> {
         if self.pins().exists() {
             let outcome = self.daemon(&["--detach"]).outcome();
             if !outcome.status.success() || self.pins().exists() {
                 eprintln!("onecli-daemon --detach left {}: {outcome:?}", self.pins().display());
-                // The last reference to a pinned link goes with its file, and the link detaches.
+                // Removing the file drops the last reference to a pinned link, which detaches the link.
                 std::fs::remove_dir_all(self.pins()).ok();
             }
         }
@@ -324,7 +324,7 @@ impl Home {
         {
             eprintln!("cgroup {} stays behind: {e}", slice.display());
         }
-        // Of the other hierarchies, where a container engine was told the agents' cgroups.
+        // The other hierarchies, if a container engine used the agents' cgroups.
         for left in cgroup::everywhere(&format!("{}.slice", self.name)) {
             if let Err(e) = cgroup::remove_empty(&left) {
                 eprintln!("cgroup {} stays behind: {e}", left.display());

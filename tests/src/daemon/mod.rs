@@ -1,4 +1,4 @@
-//! A real daemon with everything it needs in a directory of its own, and the CLI in front of it.
+//! A real daemon with everything it needs in its own directory, and the CLI to control it.
 
 mod helper;
 mod home;
@@ -22,37 +22,37 @@ pub use helper::UID;
 pub(crate) use home::free_port;
 pub use home::{AGENTS_DIR, Builder, Home};
 
-/// How long a daemon may take until it answers: a debug build that loads BPF programs on a busy machine.
+/// The time limit until a daemon responds. A debug build that loads BPF programs on a busy machine needs long.
 const START: Duration = Duration::from_secs(30);
-/// How much of its log a failed test shows.
+/// The number of log bytes that a failed test shows.
 const LOG_SHOWN: usize = 16 * 1024;
 
-/// An agent as `agent add` answered.
+/// An agent as `agent add` reported it.
 #[derive(Clone, Debug)]
 pub struct Agent {
     /// Its name.
     pub name: String,
-    /// The user it runs as; the daemon's default where the test named none.
+    /// The user it runs as; the daemon's default if the test named none.
     pub user: Option<String>,
-    /// Its token, shown this once.
+    /// Its token, which is printed only once.
     pub token: String,
 }
 
-/// A grant as `grant` answered.
+/// A grant as `grant` reported it.
 #[derive(Clone, Debug)]
 pub struct Granted {
-    /// What the agent holds instead of the credential.
+    /// The value that the agent holds instead of the credential.
     pub placeholder: String,
-    /// The variable it finds the placeholder in, where the secret names one.
+    /// The variable that holds the placeholder, if the secret names one.
     pub env: Option<String>,
 }
 
-/// A running daemon. Dropping it ends it and removes everything it made.
+/// A running daemon. Drop ends it and removes everything it created.
 pub struct Daemon {
     child: Child,
     helper: Option<Child>,
     executor: Option<Child>,
-    /// Sees to it that no value is on a command line.
+    /// Checks that no value is on a command line.
     command_lines: Watcher,
     home: Home,
 }
@@ -64,14 +64,14 @@ impl Daemon {
         Self::builder().upstream(upstream).start()
     }
 
-    /// A daemon with options. Without root and BPF it works as with [`Builder::no_ebpf`].
+    /// A daemon with options. Without root and BPF it runs as with [`Builder::no_ebpf`].
     #[must_use]
     pub fn builder() -> Builder {
         let ebpf = need::bpf_missing().is_none();
         Builder::new(ebpf)
     }
 
-    /// Starts a daemon in `home` and waits until it answers.
+    /// Starts a daemon in `home` and waits until it responds.
     #[must_use]
     pub fn start(home: Home) -> Self {
         let helper = home.unprivileged.then(|| helper::spawn(&home, &log_file(&home)));
@@ -109,13 +109,13 @@ impl Daemon {
         self.child.id()
     }
 
-    /// The explicit listener.
+    /// The address of the explicit listener.
     #[must_use]
     pub fn explicit_addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.home.explicit).into()
     }
 
-    /// The transparent listener, as a process outside sees it.
+    /// The address of the transparent listener, as processes outside see it.
     #[must_use]
     pub fn transparent_addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.home.transparent_port).into()
@@ -127,14 +127,14 @@ impl Daemon {
         self.home.cli(args).outcome()
     }
 
-    /// Runs `onecli --json` with `args`, which has to succeed, and gives its answer.
+    /// Runs `onecli --json` with `args`, which must succeed, and returns its output.
     #[must_use]
     pub fn onecli_json(&self, args: &[&str]) -> Value {
         let all: Vec<_> = ["--json"].iter().chain(args).copied().collect();
         self.onecli(&all).json(&format!("onecli {}", all.join(" ")))
     }
 
-    /// `agent add NAME` with further `options`.
+    /// `agent add NAME` with additional `options`.
     #[must_use]
     pub fn add_agent(&self, name: &str, options: &[&str]) -> Agent {
         let args: Vec<_> = ["agent", "add", name].iter().chain(options).copied().collect();
@@ -147,8 +147,8 @@ impl Daemon {
         }
     }
 
-    /// `secret add NAME` with further `options`; the value goes through standard input. Values of tests need not look like
-    /// credentials.
+    /// `secret add NAME` with additional `options`. The value is passed on standard input. Values of tests need not
+    /// look like credentials.
     pub fn add_secret(&self, name: &str, value: &str, options: &[&str]) {
         let add = ["--json", "secret", "add", name, "--value-stdin", "--force"];
         let args: Vec<_> = add.iter().chain(options).copied().collect();
@@ -174,16 +174,16 @@ impl Daemon {
         records
     }
 
-    /// The audit records in the log's own files, however many there are, oldest first.
+    /// All audit records in the files of the log, oldest first.
     #[must_use]
     pub fn audit_log(&self) -> Vec<Value> {
         let segments = std::fs::read_dir(self.home.data_dir().join("audit")).expect("the audit directory");
         let mut records = Vec::new();
-        // Beside the segments lie checkpoints.
+        // The directory also contains checkpoints.
         let paths = segments.map(|file| file.expect("a file of the log").path());
         for segment in paths.filter(|path| path.extension().is_some_and(|kind| kind == "jsonl")) {
             let text = std::fs::read_to_string(segment).expect("a segment");
-            // The last line may be on its way.
+            // The last line may be incomplete.
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
             records.extend(parse_lines(whole));
         }
@@ -191,7 +191,7 @@ impl Daemon {
         records
     }
 
-    /// The first audit record that `wanted` picks. An outcome is written after the answer, so this waits a little.
+    /// The first audit record that `wanted` accepts. An outcome is written after the response, so this waits briefly.
     #[must_use]
     pub fn audit_until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut records = Vec::new();
@@ -202,7 +202,7 @@ impl Daemon {
         .unwrap_or_else(|| panic!("no audit record of {what} among {records:#?}"))
     }
 
-    /// The file that holds the CA's certificate, as `ca export` gives it.
+    /// The file with the CA certificate, from `ca export`.
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
         let file = self.home.dir().join("onecli-ca.pem");
@@ -219,14 +219,14 @@ impl Daemon {
         format!("http://x:{token}@{}", self.explicit_addr())
     }
 
-    /// `run` as a process outside the managed cgroups that uses the explicit proxy with `token`.
+    /// `run` as a process outside the managed cgroups, which uses the explicit proxy with `token`.
     #[must_use]
     pub fn explicit(&self, token: &str, run: Run) -> Run {
         run.proxied(&self.proxy_url(token)).trusting(&self.ca_file())
     }
 
-    /// `run` as `agent`, through `onecli run`. Its variables are kept with `--keep-env`, and it finds the
-    /// upstream's names in `/etc/hosts`: a mount namespace of its own has another file there.
+    /// `run` as `agent`, through `onecli run`. Its variables are passed with `--keep-env`. A private mount namespace
+    /// has another `/etc/hosts`, in which the program finds the names of the upstream.
     #[must_use]
     pub fn managed(&self, agent: &Agent, run: &Run) -> Run {
         const INSIDE: &str = r#"
@@ -235,7 +235,7 @@ impl Daemon {
             shift 3
             exec "$@""#;
         let tools = client::tools();
-        // The build directory may lie where the agent's user cannot go.
+        // The agent's user may have no access to the build directory.
         let tools_inside = self.home.dir().join("tools");
         let program = Path::new(&run.program)
             .strip_prefix(&tools)
@@ -265,7 +265,7 @@ impl Daemon {
         wrapped.env(AGENTS_DIR, self.home.agents_dir()).arg("--").arg(program).args(&run.args)
     }
 
-    /// The agent's cgroup, as a directory. It is made when its first process starts; this makes it now.
+    /// The directory of the agent's cgroup. It is normally created with the first process; this method creates it now.
     #[must_use]
     pub fn agent_cgroup(&self, agent: &Agent) -> PathBuf {
         let name = text(&self.onecli_json(&["agent", "show", &agent.name]), "cgroup").expect("its cgroup");
@@ -274,7 +274,7 @@ impl Daemon {
         cgroup
     }
 
-    /// A directory the agent's user may write.
+    /// A directory that the agent's user may write.
     #[must_use]
     pub fn agent_dir(&self, agent: &Agent) -> PathBuf {
         let dir = self.home.dir().join(format!("home-{}", agent.name));
@@ -286,22 +286,22 @@ impl Daemon {
         dir
     }
 
-    /// Waits until the daemon ends by itself.
+    /// Waits until the daemon exits by itself.
     ///
     /// # Panics
-    /// It does not within `patience`.
+    /// The daemon does not exit within `patience`.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let ended = wait_for(patience, || self.child.try_wait().expect("wait for the daemon"));
         ended.expect("the daemon does not end")
     }
 
-    /// Ends the daemon at once (SIGKILL), as a crash would.
+    /// Kills the daemon with SIGKILL, as a crash would.
     pub fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("signal the daemon");
         self.child.wait().expect("wait for the daemon")
     }
 
-    /// Ends a helper that is a process of its own.
+    /// Kills the helper, if it is a separate process.
     pub fn kill_helper(&mut self) {
         if let Some(mut helper) = self.helper.take() {
             helper.kill().expect("signal the helper");
@@ -316,14 +316,14 @@ impl Daemon {
         }
     }
 
-    /// Ends the daemon as the service manager does (SIGTERM), and waits until it is gone.
+    /// Ends the daemon as the service manager does (SIGTERM), and waits until it has exited.
     pub fn terminate(&mut self) -> ExitStatus {
         let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
         nix::sys::signal::kill(pid, Signal::SIGTERM).expect("signal the daemon");
         self.child.wait().expect("wait for the daemon")
     }
 
-    /// Starts it again in the same home; one that still runs is killed first.
+    /// Restarts the daemon in the same home. A running daemon is killed first.
     pub fn restart(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.kill();
@@ -333,7 +333,7 @@ impl Daemon {
         self.wait_until_ready();
     }
 
-    /// Ends the test when the daemon is gone or a task of it panicked.
+    /// Fails the test if the daemon has exited or one of its tasks panicked.
     pub fn assert_healthy(&mut self) {
         let ended = self.child.try_wait().expect("wait for the daemon");
         assert!(ended.is_none(), "the daemon ended: {ended:?}");
@@ -342,7 +342,7 @@ impl Daemon {
         assert!(!log.contains("panicked at"), "a panic in the daemon's log");
     }
 
-    /// Ends the daemon and removes what it made; gives what is still there, which should be nothing.
+    /// Ends the daemon and removes what it created. Returns the paths that remain, of which there should be none.
     #[must_use]
     pub fn finish(mut self) -> Vec<PathBuf> {
         self.kill();
@@ -368,7 +368,7 @@ impl Drop for Daemon {
             let from = log.ceil_char_boundary(log.len().saturating_sub(LOG_SHOWN));
             eprintln!("--- the daemon's log, last part\n{}", &log[from..]);
         } else if self.home.dir().exists() {
-            // Log, audit and database; invariant 1.
+            // The log, the audit log and the database (invariant 1).
             canary::assert_clean_dir(self.home.dir());
             self.command_lines.assert_clean();
         }
@@ -386,7 +386,7 @@ fn spawn(home: &Home) -> Child {
         (None, None) if home.journal.is_some() => beside_journal(home),
         (None, None) => Command::new(bins::path("onecli-daemon")),
         (Some(most), _) => {
-            // It becomes the daemon: execve(2) keeps limit and process id.
+            // prlimit(1) becomes the daemon: execve(2) preserves the limit and the process id.
             let mut command = Command::new("prlimit");
             command.arg(format!("--nofile={most}:{most}")).arg(bins::path("onecli-daemon"));
             command
@@ -414,7 +414,8 @@ fn spawn(home: &Home) -> Child {
         .expect("onecli-daemon starts")
 }
 
-/// The daemon in a view of the files in which the test's socket is the journal's, and told that standard error goes there.
+/// The daemon in a mount namespace where the test's socket is the journal's. Its environment names the journal as
+/// standard error.
 fn beside_journal(home: &Home) -> Command {
     const INSIDE: &str = r#"
         mount -t tmpfs none /run && mkdir -p /run/systemd/journal && mount --bind "$0" /run/systemd/journal || exit 120
@@ -425,7 +426,7 @@ fn beside_journal(home: &Home) -> Command {
     command
 }
 
-/// nsenter(1) becomes the program without a fork, so its process is the program's.
+/// nsenter(1) executes the program without a fork, so both have the same process id.
 fn net_option(netns: &Path) -> String {
     format!("--net={}", netns.display())
 }
@@ -434,7 +435,7 @@ fn text(answer: &Value, name: &str) -> Option<String> {
     answer[name].as_str().map(str::to_owned)
 }
 
-/// JSON lines.
+/// Parses JSON lines.
 fn parse_lines(lines: &str) -> Vec<Value> {
     let parse =
         |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in audit line {line}"));

@@ -1,7 +1,7 @@
-//! A disk that can be told to fail, and to lose power: a file system in user space (fuse(4)) that knows what was synced.
+//! A disk that can fail and lose power on request: a file system in user space (fuse(4)) that tracks synced data.
 //!
-//! It holds one directory of files, in memory. What was written and not yet synced is what a power failure takes; all
-//! of it, or all but a part that ends in the middle of a write.
+//! It holds one directory of files, in memory. A power failure discards writes that are not synced yet: either all of
+//! them, or all but a part that ends in the middle of a write.
 
 mod server;
 
@@ -14,24 +14,24 @@ use nix::mount::{MntFlags, umount2};
 
 use server::{Server, State};
 
-/// How a disk fails. Reading goes on.
+/// A failure mode of the disk. Reads still succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Every change is answered with EIO.
+    /// Every change fails with EIO.
     Error,
-    /// Every change is answered with EROFS.
+    /// Every change fails with EROFS.
     ReadOnly,
-    /// Every change is answered with ENOSPC.
+    /// Every change fails with ENOSPC.
     Full,
-    /// Writes are taken, fdatasync(2) and fsync(2) are answered with EIO.
+    /// Writes succeed; fdatasync(2) and fsync(2) fail with EIO.
     Sync,
-    /// Half of each write is taken, then EIO; and so is every attempt to clean up.
+    /// Half of each write succeeds, then it fails with EIO. Every attempt to clean up also fails.
     Middle,
-    /// Each sync takes so long.
+    /// Each sync takes this long.
     Slow(Duration),
 }
 
-/// A [`Fault`]-prone disk over a directory. Dropping it unmounts it, also under a process that still uses it.
+/// A disk with a [`Fault`], mounted over a directory. Drop unmounts it, even if a process still uses it.
 pub struct FaultyDisk {
     dir: PathBuf,
     state: Arc<Mutex<State>>,
@@ -39,8 +39,8 @@ pub struct FaultyDisk {
 }
 
 impl FaultyDisk {
-    /// Mounts an empty one over `dir`, for its owner alone; `None`, and noted, where this machine has no FUSE. Needs
-    /// root: see [`crate::need::root`].
+    /// Mounts an empty disk over `dir`, accessible to its owner alone. Returns `None` and notes it if this machine has
+    /// no FUSE. Needs root: see [`crate::need::root`].
     #[must_use]
     pub fn over(dir: &Path) -> Option<Self> {
         let state = Arc::<Mutex<State>>::default();
@@ -55,18 +55,18 @@ impl FaultyDisk {
         }
     }
 
-    /// Makes it fail from now on.
+    /// Makes the disk fail from now on.
     pub fn fail(&self, fault: Fault) {
         self.with(|state| state.fault = Some(fault));
     }
 
-    /// Ends that.
+    /// Ends the fault.
     pub fn heal(&self) {
         self.with(|state| state.fault = None);
     }
 
-    /// Takes the power away: what was not synced is lost, but for a part of it that `chance` chooses, and nothing is written
-    /// any more. Kill who uses it, then [`FaultyDisk::heal`].
+    /// Cuts the power. Unsynced data is lost, except for a part that `chance` chooses, and all further writes are
+    /// discarded. Kill the process that uses the disk, then call [`FaultyDisk::heal`].
     pub fn cut_power(&self, chance: u64) {
         self.with(|state| {
             state.fault = Some(Fault::Error);
@@ -85,13 +85,13 @@ impl Drop for FaultyDisk {
         if let Err(e) = umount2(&self.dir, MntFlags::MNT_DETACH) {
             eprintln!("{} stays mounted: {e}", self.dir.display());
         }
-        // It serves until the last file is closed: whoever has one open is ended after us.
+        // The session serves until the last file is closed. Processes with an open file are ended after this.
         std::mem::forget(self.session.take());
     }
 }
 
 impl Fault {
-    /// What a change is answered with.
+    /// The error of a change, if it fails.
     fn of_change(self) -> Option<Errno> {
         match self {
             Fault::Error | Fault::Middle => Some(Errno::EIO),

@@ -1,4 +1,4 @@
-//! What the kernel asks of the disk.
+//! Serves the kernel's requests for the disk.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -13,19 +13,19 @@ use fuser::{
 
 use super::Fault;
 
-/// The kernel keeps no attributes: they may be changed behind its back.
+/// The kernel caches no attributes, because tests change them behind its back.
 const TTL: Duration = Duration::ZERO;
 const ROOT: u64 = 1;
-/// Free space that is told, in blocks of 4 KiB.
+/// Reported free space, in blocks of 4 KiB.
 const BLOCKS: u64 = 1 << 20;
 
-/// The disk's content, and its fault.
+/// The content of the disk, and its fault.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) fault: Option<Fault>,
     files: BTreeMap<u64, Content>,
     names: BTreeMap<OsString, u64>,
-    /// The names as the last sync of the directory found them.
+    /// The names at the last sync of the directory.
     synced_names: BTreeMap<OsString, u64>,
     made: u64,
 }
@@ -34,17 +34,17 @@ pub(super) struct State {
 struct Content {
     data: Vec<u8>,
     mode: u16,
-    /// What was changed since the last sync, oldest first.
+    /// Changes since the last sync, oldest first.
     unsynced: Vec<Change>,
 }
 
-/// What it takes to undo one: the bytes that stood from `at` on, and the length of the file.
+/// The data to undo one change: the previous bytes from `at` on, and the previous length of the file.
 #[derive(Debug)]
 struct Change {
     at: usize,
     over: Vec<u8>,
     len: usize,
-    /// How many bytes were written; none where the length was set.
+    /// The number of bytes written; 0 if only the length was set.
     wrote: usize,
 }
 
@@ -68,7 +68,7 @@ impl Content {
         self.data.resize(len, 0);
     }
 
-    /// Undoes what came behind the first `kept` changes, and the second half of the last of those.
+    /// Undoes all changes but a number of the oldest, and the second half of the last remaining one.
     fn lose(&mut self, kept: usize) {
         while let Some(Change { at, over, len, wrote }) = self.unsynced.pop() {
             let torn = self.unsynced.len() < kept;
@@ -91,7 +91,7 @@ impl Content {
 }
 
 impl State {
-    /// Loses what was not synced, but for some changes at the beginning of it.
+    /// Discards unsynced changes, except for some at the beginning.
     pub(super) fn lose(&mut self, chance: u64) {
         self.names.clone_from(&self.synced_names);
         for content in self.files.values_mut() {
@@ -142,7 +142,7 @@ impl State {
     }
 }
 
-/// Serves the kernel's questions.
+/// Serves the kernel's requests.
 pub(super) struct Server {
     pub(super) state: Arc<Mutex<State>>,
 }
@@ -152,7 +152,7 @@ impl Server {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits as a slow disk does, without holding the state.
+    /// Sleeps as a slow disk would, without holding the lock on the state.
     fn linger(&self) {
         let fault = self.state().fault;
         if let Some(Fault::Slow(time)) = fault {
@@ -239,7 +239,7 @@ impl Filesystem for Server {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        // Past the page cache: what it kept would outlive a power failure.
+        // Bypasses the page cache, which would survive a power failure.
         reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
     }
 

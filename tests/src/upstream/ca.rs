@@ -1,4 +1,4 @@
-//! A throw-away certificate authority.
+//! A temporary certificate authority.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -6,14 +6,14 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A CA whose key lives only in this process.
+/// A CA whose key exists only in this process.
 pub struct TestCa {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl TestCa {
-    /// Makes a key and a self-signed CA certificate with `common_name`.
+    /// Generates a key and a self-signed CA certificate with `common_name`.
     #[must_use]
     pub fn new(common_name: &str) -> Self {
         let mut params = CertificateParams::default();
@@ -26,7 +26,7 @@ impl TestCa {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// The CA's certificate, for a client or the daemon to trust.
+    /// The CA's certificate, which a client or the daemon must trust.
     #[must_use]
     pub fn pem(&self) -> &str {
         &self.pem

@@ -15,7 +15,7 @@ use tokio::process::Command;
 use super::record::Entry;
 use super::routes::{Answer, Request, full, text};
 
-/// A bare repository with one commit, and the credentials that open it.
+/// A bare repository with one commit, and the credentials to read it.
 pub struct Repo {
     root: TempDir,
     backend: PathBuf,
@@ -25,11 +25,11 @@ pub struct Repo {
 
 /// The file in the repository's one commit.
 pub const FILE: &str = "hello.txt";
-/// What [`FILE`] says.
+/// The content of [`FILE`].
 pub const CONTENT: &str = "fetched through OneCLI\n";
 
 impl Repo {
-    /// Makes `demo.git`, served as `/git/demo.git`, readable with `user` and `password` only.
+    /// Creates `demo.git`, served as `/git/demo.git`, which only `user` with `password` can read.
     #[must_use]
     pub fn new(user: &str, password: &str) -> Self {
         let root = tempfile::Builder::new().prefix("onecli-test-git-").tempdir().expect("temp dir");
@@ -48,7 +48,7 @@ impl Repo {
         Self { root, backend, user: user.to_owned(), password: password.to_owned() }
     }
 
-    /// The same with another branch of this name.
+    /// Like [`Repo::new`], with an additional branch of this name.
     #[must_use]
     pub fn branch(self, name: &str) -> Self {
         let bare = self.root.path().join("demo.git");
@@ -56,7 +56,7 @@ impl Repo {
         self
     }
 
-    /// Answers a request below `/git/`.
+    /// Responds to a request below `/git/`.
     pub(super) async fn answer(&self, request: Request, entry: &Entry) -> Answer {
         let expected = format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)));
         let given = request.headers().get(header::AUTHORIZATION);
@@ -96,7 +96,7 @@ impl Repo {
             return text(StatusCode::INTERNAL_SERVER_ERROR, "git-http-backend does not start\n");
         };
         let mut stdin = child.stdin.take().expect("stdin is a pipe");
-        // From a task of its own: a full pipe on either side must not block the other.
+        // A separate task writes the body: a full pipe on either side must not block the other.
         tokio::spawn(async move { stdin.write_all(&body).await });
         match child.wait_with_output().await {
             Ok(output) => from_cgi(&output.stdout),

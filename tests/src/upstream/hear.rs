@@ -1,4 +1,4 @@
-//! A stream of events that a test decides on while it runs.
+//! A stream of events that a test controls while it runs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use http_body::Frame;
 use super::record::{Log, Recorded};
 use super::routes::{Answer, streamed};
 
-/// How often the record is looked at.
+/// The interval at which the record is polled.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Sends `hello`, and then the body of each request to `/say` that arrives from now on, as an event. The stream has no end.
-/// `coding` is only named.
+/// Sends `hello`, and then the body of each new request to `/say` as an event. The stream has no end. `coding` is only
+/// declared, not applied.
 pub(super) fn hear(log: Arc<Log>, coding: Option<&str>) -> Answer {
     let state = (said(&log).len(), VecDeque::from(["hello".to_owned()]), log);
     let events = stream::unfold(state, |(mut seen, mut waiting, log)| async move {
@@ -39,7 +39,7 @@ pub(super) fn hear(log: Arc<Log>, coding: Option<&str>) -> Answer {
     answer
 }
 
-/// The bodies that are complete.
+/// The complete bodies.
 fn said(log: &Log) -> Vec<String> {
     let is_complete = |request: &Recorded| {
         request.header("content-length").is_some_and(|length| length == request.body_len.to_string())

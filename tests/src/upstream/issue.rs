@@ -1,5 +1,5 @@
-//! Responses that set what their query says, in hexadecimal: `cookie=HEX` for each `Set-Cookie` field, `header=HEX` for each
-//! `NAME: VALUE`.
+//! Responses whose fields the query sets, in hexadecimal: `cookie=HEX` for each `Set-Cookie` field, `header=HEX` for
+//! each `NAME: VALUE`.
 
 use data_encoding::HEXLOWER;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};

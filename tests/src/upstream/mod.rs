@@ -1,33 +1,33 @@
-//! A real upstream: HTTP/1.1 and HTTP/2, over TLS with a CA of its own and in the clear.
+//! A real upstream: HTTP/1.1 and HTTP/2, over TLS with its own CA and in plain text.
 //!
 //! It listens on ephemeral ports of both loopback addresses and records every request. Paths:
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
 //! | `/echo` | the request as JSON in the body, and its header fields as `x-echo-NAME` response fields |
-//! | `/compressed/{gzip,deflate,br,zstd,aes128gcm}` | what `/echo` says, in that content coding |
+//! | `/compressed/{gzip,deflate,br,zstd,aes128gcm}` | the content of `/echo`, in that content coding |
 //! | `/echo-as/{base64,base32,hex,percent}` | header values of the request in that encoding, one per line |
 //! | `/status/N` | status N |
-//! | `/bytes/N` | N bytes, streamed, with a length |
-//! | `/chunked/N` | N bytes, streamed, without a length |
-//! | `/upload` | count and SHA-256 of the request body, as JSON |
-//! | `/discard` | count of the request body, as JSON |
-//! | `/sse?n=N&ms=MS&at` | N server-sent events, MS apart; with `at` a comment tells when each was sent, in ms since the epoch |
+//! | `/bytes/N` | N bytes, streamed, with a Content-Length |
+//! | `/chunked/N` | N bytes, streamed, without a Content-Length |
+//! | `/upload` | length and SHA-256 of the request body, as JSON |
+//! | `/discard` | length of the request body, as JSON |
+//! | `/sse?n=N&ms=MS&at` | N server-sent events, MS apart; with `at`, each has a comment: send time in epoch ms |
 //! | `/watch?n=N&ms=MS` | N events, MS apart, each with the `Authorization` of every request so far |
 //! | `/stored` | the same as lines |
-//! | `/hear?coding=NAME` | server-sent events without end: `hello`, then the body of each request to `/say`; the content coding is only named |
+//! | `/hear?coding=NAME` | endless events: `hello`, then the body of each request to `/say`; coding only declared |
 //! | `/say` | 200; see `/hear` |
-//! | `/bomb/N` | N MiB of zeros, gzip, whatever was asked for |
+//! | `/bomb/N` | N MiB of zeros in gzip, regardless of `Accept-Encoding` |
 //! | `/slow/MS` | 200 after MS milliseconds |
 //! | `/redirect?to=URL&status=N` | a redirect |
-//! | `/trailers` | a body followed by the trailer `x-checksum`, and by fields as of `/issue` |
-//! | `/token/N` | an OAuth 2.0 token that lives N seconds, numbered; for 0 an error |
-//! | `/slow-token/MS` | the same for an hour, after MS milliseconds |
-//! | `/app/.../access_tokens` | the same, for an hour |
+//! | `/trailers` | a body followed by the trailer `x-checksum` and by fields as for `/issue` |
+//! | `/token/N` | a numbered OAuth 2.0 token that lives N seconds; an error for 0 |
+//! | `/slow-token/MS` | a token that lives an hour, after MS milliseconds |
+//! | `/app/.../access_tokens` | a token that lives an hour |
 //! | `/accept/N` | 200 for token number N, else 401 |
 //! | `/issue?cookie=HEX&header=HEX&body=HEX&status=N` | these `Set-Cookie` fields, `NAME: VALUE` fields and body |
 //! | `/ws/unaccepted`, `/ws/of-another` | 101 without `Sec-WebSocket-Accept`, or with that of another key |
-//! | `/ws` | a WebSocket that echoes messages, after a 101 with fields as of `/issue`; `headers` is answered with the handshake's header fields |
+//! | `/ws` | a WebSocket echo, after a 101 with fields as for `/issue`; `headers` returns the handshake's |
 //! | a path of [`Builder::page`] | that page; with `?coding=gzip` in that content coding |
 //! | `/git/REPO/...` | smart HTTP git behind Basic authentication, see [`git::Repo`] |
 
@@ -55,7 +55,7 @@ use tokio_rustls::TlsAcceptor;
 pub use ca::TestCa;
 pub use record::{BODY_KEPT, Recorded};
 
-/// How an upstream is made; [`Upstream::start`] suits most tests.
+/// Options of an upstream; [`Upstream::start`] suits most tests.
 pub struct Builder {
     names: Vec<String>,
     alpn: Vec<Vec<u8>>,
@@ -66,21 +66,21 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Allows so many HTTP/2 streams at a time on one connection (200 unless said).
+    /// Sets the limit of concurrent HTTP/2 streams on one connection (default 200).
     #[must_use]
     pub fn streams(mut self, most: u32) -> Self {
         self.streams = most;
         self
     }
 
-    /// Keeps no requests: under load the record would only cost memory and time.
+    /// Stores no requests: under load the record would only cost memory and time.
     #[must_use]
     pub fn unrecorded(mut self) -> Self {
         self.unrecorded = true;
         self
     }
 
-    /// Offers only these ALPN protocols (`h2` and `http/1.1` unless said).
+    /// Offers only these ALPN protocols (default `h2` and `http/1.1`).
     #[must_use]
     pub fn alpn(mut self, protocols: &[&str]) -> Self {
         self.alpn = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
@@ -94,7 +94,7 @@ impl Builder {
         self
     }
 
-    /// Serves these bytes at `path`, which may hold escapes.
+    /// Serves these bytes at `path`, which may contain escapes.
     #[must_use]
     pub fn page(mut self, path: &str, kind: &'static str, bytes: impl Into<Bytes>) -> Self {
         let _ = self.pages.insert(path.to_owned(), (HeaderValue::from_static(kind), bytes.into()));
@@ -147,7 +147,7 @@ impl Builder {
     }
 }
 
-/// A running upstream; dropping it closes its listeners and connections.
+/// A running upstream. Drop closes its listeners and connections.
 pub struct Upstream {
     ca: TestCa,
     ca_file: PathBuf,
@@ -166,7 +166,7 @@ impl Upstream {
         Self::builder(names).start()
     }
 
-    /// The same, with options.
+    /// A builder for an upstream like that of [`Self::start`], with options.
     #[must_use]
     pub fn builder(names: &[&str]) -> Builder {
         Builder {
@@ -197,13 +197,13 @@ impl Upstream {
         &self.ca_file
     }
 
-    /// The HTTPS listener on 127.0.0.1; the same port is served on `[::1]` where the machine has IPv6.
+    /// The HTTPS listener on 127.0.0.1. The same port is served on `[::1]` if the machine has IPv6.
     #[must_use]
     pub fn https_addr(&self) -> SocketAddr {
         self.https
     }
 
-    /// The plain HTTP listener on 127.0.0.1; the same port is served on `[::1]` where the machine has IPv6.
+    /// The plain HTTP listener on 127.0.0.1. The same port is served on `[::1]` if the machine has IPv6.
     #[must_use]
     pub fn http_addr(&self) -> SocketAddr {
         self.http
@@ -227,7 +227,7 @@ impl Upstream {
         self.log.requests()
     }
 
-    /// The one request that arrived; anything else ends the test and is shown.
+    /// The single recorded request. Any other number fails the test and is shown.
     #[must_use]
     pub fn only_request(&self) -> Recorded {
         let mut requests = self.requests();
@@ -235,25 +235,25 @@ impl Upstream {
         requests.remove(0)
     }
 
-    /// How many requests arrived.
+    /// The number of requests.
     #[must_use]
     pub fn request_count(&self) -> usize {
         self.log.request_count()
     }
 
-    /// How many TCP connections were accepted since the start.
+    /// The number of TCP connections accepted since the start.
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.log.connections()
     }
 
-    /// How many TLS handshakes failed since the start.
+    /// The number of failed TLS handshakes since the start.
     #[must_use]
     pub fn failed_handshakes(&self) -> usize {
         self.log.failed_handshakes()
     }
 
-    /// Forgets the recorded requests.
+    /// Deletes the recorded requests.
     pub fn clear(&self) {
         self.log.clear();
     }
@@ -262,13 +262,13 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Waits for the workers to let go of the tasks: they hold the git repository's directory.
+            // Waits until the workers release the tasks, which hold the directory of the git repository.
             runtime.shutdown_timeout(std::time::Duration::from_secs(5));
         }
     }
 }
 
-/// An ephemeral port of 127.0.0.1, and the same one of `::1` where the machine has IPv6.
+/// An ephemeral port of 127.0.0.1, and the same port of `::1` if the machine has IPv6.
 fn bind_both() -> (TcpListener, Option<TcpListener>) {
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
         return (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1"), None);

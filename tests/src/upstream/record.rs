@@ -1,4 +1,4 @@
-//! What the upstream saw.
+//! The requests that the upstream received.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
-/// Bytes of a request body that are kept; the rest is only counted.
+/// The number of bytes of a request body that are stored; further bytes are only counted.
 pub const BODY_KEPT: usize = 1 << 20;
 
 /// One request as it arrived.
@@ -19,7 +19,7 @@ pub struct Recorded {
     pub path: String,
     /// `:authority` or `Host`.
     pub authority: String,
-    /// Header fields in order of arrival (repeated names stand together), names in lower case.
+    /// Header fields in order of arrival (repeated names are adjacent), names in lower case.
     pub headers: Vec<(String, String)>,
     /// The body so far, at most [`BODY_KEPT`] bytes.
     pub body: Vec<u8>,
@@ -29,11 +29,11 @@ pub struct Recorded {
     pub trailers: Vec<(String, String)>,
     /// `HTTP/1.1`, `HTTP/2.0`, ...
     pub version: String,
-    /// Protocol agreed by ALPN; `None` on plain HTTP and for clients that offer none.
+    /// Protocol agreed by ALPN; `None` on plain HTTP and for clients without ALPN.
     pub alpn: Option<String>,
     /// Server name of the TLS handshake; `None` on plain HTTP.
     pub sni: Option<String>,
-    /// Where the connection came from.
+    /// The address of the client.
     pub peer: SocketAddr,
     /// Number of the connection, from 1.
     pub connection: usize,
@@ -46,7 +46,7 @@ impl Recorded {
         self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
     }
 
-    /// The value of header `name` where exactly one copy arrived.
+    /// The value of header `name` if it arrived exactly once.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         match self.header_all(name).as_slice() {
@@ -55,7 +55,7 @@ impl Recorded {
         }
     }
 
-    /// How often `value` stands in path, headers and kept body together.
+    /// The number of occurrences of `value` in the path, the headers and the stored body.
     #[must_use]
     pub fn count(&self, value: &str) -> usize {
         let body = memchr::memmem::find_iter(&self.body, value).count();
@@ -73,7 +73,7 @@ fn fields(fields: &HeaderMap) -> Vec<(String, String)> {
     fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
-/// What a connection knows of itself.
+/// Properties of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) number: usize,
@@ -92,12 +92,12 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// A record that keeps requests, or only counts connections.
+    /// A record that stores requests, or only counts connections.
     pub(super) fn new(keeps: bool) -> Self {
         Self { keeps, ..Self::default() }
     }
 
-    /// Counts a connection and gives its number, from 1.
+    /// Counts a connection and returns its number, from 1.
     pub(super) fn connected(&self) -> usize {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -126,7 +126,7 @@ impl Log {
         self.requests.lock().unwrap().clear();
     }
 
-    /// Records the head; the returned entry takes the body as it is read.
+    /// Records the head. The returned entry records the body while it is read.
     pub(super) fn record(&self, head: &Parts, connection: &Connection) -> Entry {
         let host = head.headers.get(http::header::HOST).map(text).unwrap_or_default();
         let entry = Arc::new(Mutex::new(Recorded {

@@ -1,4 +1,4 @@
-//! The answers, by path.
+//! The responses, by path.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -30,7 +30,7 @@ pub(super) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io
 pub(super) type Request = http::Request<Incoming>;
 pub(super) type Answer = Response<Body>;
 
-/// Largest body `/bytes` and `/chunked` send.
+/// The largest body that `/bytes` and `/chunked` send.
 const MOST_BYTES: u64 = 1 << 30;
 const CHUNK: usize = 64 * 1024;
 static FILL: [u8; CHUNK] = [b'x'; CHUNK];
@@ -126,7 +126,7 @@ impl Routes {
     }
 }
 
-/// Kubernetes' `TokenReview` API: tells whose service account a token is, as it says itself.
+/// Kubernetes' `TokenReview` API. It reports the service account that the token itself names.
 fn token_review(review: &[u8]) -> Answer {
     let asked = serde_json::from_slice::<Value>(review).unwrap_or_default();
     let claims = asked["spec"]["token"]
@@ -145,7 +145,7 @@ fn token_review(review: &[u8]) -> Answer {
 }
 
 impl Routes {
-    /// Tokens and refresh tokens are numbered by the requests for them since the log was cleared.
+    /// Tokens and refresh tokens are numbered by the token requests since the log was cleared.
     fn token(&self, seconds: u64) -> Answer {
         let is_for_token = |seen: &&Recorded| {
             ["/token/", "/slow-token/", "/app/"].iter().any(|own| seen.path.starts_with(own))
@@ -167,7 +167,7 @@ impl Routes {
     }
 }
 
-/// Reads the body into the record; gives its SHA-256 in hex.
+/// Reads the body into the record and returns its SHA-256 in hexadecimal.
 async fn read(mut body: Incoming, entry: &Entry) -> Result<String, hyper::Error> {
     let mut hash = Sha256::new();
     while let Some(frame) = body.frame().await {
@@ -182,7 +182,7 @@ async fn read(mut body: Incoming, entry: &Entry) -> Result<String, hyper::Error>
     Ok(HEXLOWER.encode(&hash.finalize()))
 }
 
-/// Counts the body, and nothing else.
+/// Counts the body without storing it.
 async fn discard(mut body: Incoming) -> Answer {
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
@@ -235,7 +235,7 @@ fn echo_as(seen: &Recorded, encoding: &str) -> Option<Answer> {
         _ => return None,
     };
     let lines = seen.headers.iter().fold(String::new(), |mut all, (name, value)| {
-        // Of `Bearer X` also X alone: base64 of the whole need not hold the base64 of a part.
+        // For `Bearer X` also X alone: base64 of the whole need not contain the base64 of a part.
         let last = value.rsplit(' ').next().unwrap_or_default();
         writeln!(all, "{name}: {} {}", encode(value), encode(last)).expect("a String takes it");
         all
@@ -243,7 +243,7 @@ fn echo_as(seen: &Recorded, encoding: &str) -> Option<Answer> {
     Some(text(StatusCode::OK, lines))
 }
 
-/// A page as it is, or in a content coding.
+/// A page, optionally in a content coding.
 async fn page((kind, bytes): &(HeaderValue, Bytes), coding: Option<&str>) -> Answer {
     let mut answer = match coding {
         Some("gzip") => {
@@ -259,7 +259,7 @@ async fn page((kind, bytes): &(HeaderValue, Bytes), coding: Option<&str>) -> Ans
     answer
 }
 
-/// What [`echo`] says, in a content coding, whatever was asked for.
+/// The content of [`echo`] in a content coding, regardless of `Accept-Encoding`.
 async fn compressed(seen: &Recorded, coding: &str) -> Option<Answer> {
     let said = echo(seen).into_body().collect().await.ok()?.to_bytes();
     let mut out = Vec::new();
@@ -268,7 +268,7 @@ async fn compressed(seen: &Recorded, coding: &str) -> Option<Answer> {
         "deflate" => finish(ZlibEncoder::new(&mut out), &said).await,
         "br" => finish(BrotliEncoder::new(&mut out), &said).await,
         "zstd" => finish(ZstdEncoder::new(&mut out), &said).await,
-        // Nobody can take this one off.
+        // No client can decode this coding.
         "aes128gcm" => out.extend_from_slice(&said),
         _ => return None,
     }
@@ -277,7 +277,7 @@ async fn compressed(seen: &Recorded, coding: &str) -> Option<Answer> {
     Some(answer)
 }
 
-/// So many MiB of zeros, in a thousandth of their length.
+/// So many MiB of zeros, compressed to a thousandth of their length.
 async fn bomb(count: usize) -> Answer {
     let mut member = Vec::new();
     finish(GzipEncoder::new(&mut member), &vec![0; 1 << 20]).await;
@@ -322,13 +322,13 @@ fn sse(count: u64, pause: Duration, stamped: bool) -> Answer {
     answer
 }
 
-/// What an upstream that keeps what it was sent can say of it.
+/// The values that an upstream can return if it stores the requests.
 fn authorizations(log: &Log) -> Vec<String> {
     let requests = log.requests();
     requests.iter().filter_map(|seen| seen.header("authorization")).map(str::to_owned).collect()
 }
 
-/// Tells so many times, with a pause between, what was sent so far.
+/// Sends the recorded values this many times, with a pause between.
 fn watch(log: Arc<Log>, count: u64, pause: Duration) -> Answer {
     let events = stream::unfold((log, 0), move |(log, sent)| async move {
         if sent == count {
@@ -353,7 +353,7 @@ fn redirect(query: &HashMap<String, String>) -> Answer {
     answer
 }
 
-/// Over HTTP/1.1 hyper sends trailers only to a client that says `TE: trailers` (RFC 9110 section 6.5.1).
+/// Over HTTP/1.1 hyper sends trailers only to a client that sends `TE: trailers` (RFC 9110 section 6.5.1).
 fn issued(query: Option<&str>, status: Option<u64>) -> Answer {
     let status =
         status.and_then(|code| u16::try_from(code).ok()).and_then(|code| StatusCode::from_u16(code).ok());

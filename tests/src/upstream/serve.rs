@@ -1,4 +1,4 @@
-//! Accepting connections, TLS, and the HTTP connection around [`Routes`].
+//! Accepts connections and serves TLS and HTTP around [`Routes`].
 
 use std::convert::Infallible;
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::record::Connection;
 use super::routes::Routes;
 
-/// Serves `listener` on `runtime` until that is shut down.
+/// Serves `listener` on `runtime` until the runtime is shut down.
 pub(super) fn spawn(
     runtime: &Runtime,
     listener: TcpListener,
@@ -26,7 +26,7 @@ pub(super) fn spawn(
     runtime.spawn(async move {
         let listener = tokio::net::TcpListener::from_std(listener).expect("listener");
         loop {
-            // A full file table is the only error seen here; the client then sees its own connection fail.
+            // A full file table is the only error seen here. The client then sees its connection fail.
             let Ok((stream, peer)) = listener.accept().await else { continue };
             stream.set_nodelay(true).ok();
             let number = routes.log.connected();
@@ -56,7 +56,7 @@ where
         let (routes, connection) = (Arc::clone(&routes), connection.clone());
         async move { Ok::<_, Infallible>(routes.answer(request, &connection).await) }
     });
-    // A client that goes away mid-request is no error of the upstream.
+    // A client that disconnects during a request is no error of the upstream.
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_concurrent_streams(streams);
     builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await.ok();

@@ -1,4 +1,4 @@
-//! The upstream itself, as curl, git and a WebSocket client see it.
+//! Tests the upstream itself with curl, git and a WebSocket client.
 
 use serde_json::Value;
 
@@ -104,7 +104,7 @@ fn trailers_follow_the_body() {
 fn alpn_can_be_narrowed_and_strangers_fail() {
     let upstream = Upstream::builder(&[NAME]).alpn(&["http/1.1"]).start();
     assert_eq!(reply(&upstream, "/", &["--http2"]).version, "1.1");
-    // A client that trusts the system's CAs only.
+    // A client that trusts only the CAs of the system.
     let url = format!("https://127.0.0.1:{}/", upstream.https_addr().port());
     let outcome = curl(&url).outcome();
     assert_eq!(outcome.code(), Some(60), "{outcome:?}");

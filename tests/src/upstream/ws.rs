@@ -12,8 +12,8 @@ use super::issue;
 use super::record::Recorded;
 use super::routes::{Answer, Request, text};
 
-/// Answers the handshake and echoes messages. The message `headers` is answered with the handshake's header
-/// fields as JSON, so that a test sees whether an injected value can be read back through the socket.
+/// Answers the handshake and echoes messages. The reply to the message `headers` is the handshake's header fields as
+/// JSON, so a test sees whether an injected value can be read back through the socket.
 pub(super) fn upgrade(mut request: Request, seen: &Recorded) -> Answer {
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|k| derive_accept_key(k.as_bytes()));
     let Some(accept) = key else {
@@ -29,7 +29,7 @@ pub(super) fn upgrade(mut request: Request, seen: &Recorded) -> Answer {
             let reply = match message {
                 Message::Text(text) if text.as_str() == "headers" => Message::text(fields.clone()),
                 Message::Text(_) | Message::Binary(_) => message,
-                // Pings are answered and closes completed by the library.
+                // The library answers pings and completes closes.
                 _ => continue,
             };
             if socket.send(reply).await.is_err() {
