@@ -1,4 +1,4 @@
-//! `cargo xtask deb`: the Debian package, by cargo-deb. What goes into it is listed in onecli-daemon/Cargo.toml.
+//! `cargo xtask deb`: builds the Debian package with cargo-deb. onecli-daemon/Cargo.toml lists its contents.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     output: Option<PathBuf>,
 }
 
-/// Makes the package.
+/// Builds the package.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let output = args.output.clone().unwrap_or_else(|| target().join("debian"));
     build(args.debug)?;
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds what goes into a package.
+/// Compiles the contents of a package.
 pub(crate) fn build(debug: bool) -> Result<()> {
     if !has("dpkg-deb") || !has("dpkg-shlibdeps") {
         bail!("the package needs Debian's tools: sudo apt-get install dpkg-dev");
@@ -50,7 +50,7 @@ fn profile(debug: bool) -> &'static str {
     if debug { "dev" } else { "release" }
 }
 
-/// Packs what was built; tells where the package is.
+/// Packages the compiled files and returns the path of the package.
 pub(crate) fn package(debug: bool, revision: &str, output: &Path) -> Result<PathBuf> {
     let cargo_deb = cargo_deb()?;
     fs::create_dir_all(output).with_context(|| format!("cannot make {}", output.display()))?;
@@ -65,7 +65,7 @@ pub(crate) fn package(debug: bool, revision: &str, output: &Path) -> Result<Path
     if !told.status.success() {
         bail!("cargo-deb failed: {}", String::from_utf8_lossy(&told.stderr).trim());
     }
-    // Its last line is the file.
+    // The last line of its output is the file.
     let text = String::from_utf8_lossy(&told.stdout);
     let file = PathBuf::from(text.lines().last().unwrap_or_default());
     if !file.is_file() {
@@ -74,7 +74,7 @@ pub(crate) fn package(debug: bool, revision: &str, output: &Path) -> Result<Path
     Ok(file)
 }
 
-/// Manual pages and completion scripts, from the programs themselves.
+/// Generates manual pages and completion scripts with the programs themselves.
 fn generate(built: &Path) -> Result<()> {
     let parts = target().join("deb-parts");
     if parts.exists() {
@@ -92,7 +92,7 @@ fn generate(built: &Path) -> Result<()> {
     Ok(())
 }
 
-/// cargo-deb in target/tools, built once per version.
+/// The cargo-deb in target/tools, built once per version.
 fn cargo_deb() -> Result<PathBuf> {
     let tools = target().join("tools");
     let program = tools.join("bin/cargo-deb");

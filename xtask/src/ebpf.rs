@@ -1,7 +1,7 @@
 //! `cargo xtask ebpf`: builds the kernel programs into the object that the daemon embeds.
 //!
-//! The object is committed, so that nobody needs any of this to build OneCLI. It is reproducible: the same compiler,
-//! linker and lock file give the same bytes in any directory, and `--verify` holds the committed one to that.
+//! The object is committed, so building OneCLI needs none of these tools. It is reproducible: the same compiler, linker
+//! and lock file give the same bytes in any directory. `--verify` checks that for the committed object.
 
 use std::{
     env,
@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use object::build::elf::{Builder, SectionData};
 
-/// The compiler the committed object is built with; another one gives other bytes.
+/// The compiler of the committed object. Another compiler produces other bytes.
 const RUSTC: &str = "1.95.0";
 const BPF_LINKER: &str = "0.10.3";
 const TARGET: &str = "bpfel-unknown-none";
@@ -35,7 +35,7 @@ pub(crate) struct EbpfArgs {
     debian_rust_src: bool,
 }
 
-/// Builds the object and stores it, or compares it with the stored one.
+/// Builds the object and stores it, or compares it with the committed one.
 pub(crate) fn run(args: &EbpfArgs) -> Result<()> {
     let EbpfArgs { verify, lint: lint_only, debian_rust_src } = *args;
     let root = repository()?;
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &EbpfArgs) -> Result<()> {
     Ok(())
 }
 
-/// The checkout this runs in.
+/// The root of this checkout.
 fn repository() -> Result<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR")
         .context("CARGO_MANIFEST_DIR is not set: run this as `cargo xtask ebpf`")?;
@@ -73,12 +73,12 @@ fn repository() -> Result<PathBuf> {
     fs::canonicalize(root).with_context(|| format!("resolving {}", root.display()))
 }
 
-/// The compiler, and where the sources of `core` are.
+/// The compiler, and the location of the sources of `core`.
 struct Toolchain {
-    /// Run as `rustc`: the compiler itself, or a wrapper that gives it a sysroot with sources.
+    /// The program run as `rustc`: the compiler itself, or a wrapper that selects a sysroot with sources.
     rustc: PathBuf,
     sysroot: PathBuf,
-    /// Directory of `liblibLLVM`, which bpf-linker loads.
+    /// The directory of `liblibLLVM`, which bpf-linker loads.
     llvm: PathBuf,
 }
 
@@ -100,7 +100,7 @@ impl Toolchain {
             return Self::with_debian_sources(root, &rustc, &sysroot);
         }
         if !has_sources(&sysroot) {
-            // A failure is not the end: rustup may be absent, or have no way out.
+            // A failure here is not final: rustup may be missing or offline.
             let added = Command::new("rustup")
                 .args(["component", "add", "rust-src"])
                 .status()
@@ -112,8 +112,8 @@ impl Toolchain {
         Ok(Self { rustc, sysroot, llvm })
     }
 
-    /// A sysroot of links to the toolchain's, with the sources from Debian's package of the same version. The toolchain
-    /// itself stays as it is.
+    /// A sysroot of links to that of the toolchain, with the sources from Debian's package of the same version. The
+    /// toolchain itself is not changed.
     fn with_debian_sources(root: &Path, rustc: &Path, original: &Path) -> Result<Self> {
         let sources = debian_sources(&root.join("target/tools/rust-src"))?;
         let sysroot = root.join("target/tools/sysroot");
@@ -129,7 +129,7 @@ impl Toolchain {
             }
         }
         symlink(&sources, rustlib.join("src/rust"))?;
-        // cargo asks `rustc --print sysroot` for the sources, and has no setting for the answer.
+        // cargo finds the sources through `rustc --print sysroot`, and has no setting to override the result.
         let wrapper = sysroot.join("rustc");
         let real =
             if rustc.components().count() == 1 { original.join("bin/rustc") } else { rustc.to_owned() };
@@ -142,7 +142,7 @@ impl Toolchain {
     }
 }
 
-/// Whether a sysroot has what `-Z build-std` compiles.
+/// Returns whether a sysroot contains the sources that `-Z build-std` compiles.
 fn has_sources(sysroot: &Path) -> bool {
     sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
 }
@@ -188,7 +188,7 @@ fn debian_sources(dir: &Path) -> Result<PathBuf> {
     Ok(sources)
 }
 
-/// A source entry for the suite that has rustc's sources, on the mirror this machine uses for Debian itself.
+/// A source entry for the suite that contains rustc's sources, on the mirror that this machine uses for Debian.
 fn apt_source(fix: &str) -> Result<String> {
     let targets = capture(
         Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]),
@@ -204,7 +204,7 @@ fn apt_source(fix: &str) -> Result<String> {
     ))
 }
 
-/// The directory of bpf-linker, which is installed there if it is missing.
+/// The directory of bpf-linker. Installs bpf-linker there if it is missing.
 fn bpf_linker(root: &Path) -> Result<PathBuf> {
     let tools = root.join("target/tools");
     let bin = tools.join("bin");
@@ -214,7 +214,7 @@ fn bpf_linker(root: &Path) -> Result<PathBuf> {
         .output()
         .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == wanted);
     if !present {
-        // The default features find LLVM in the toolchain of the rustc that runs it.
+        // The default features use the LLVM in the toolchain of the rustc that runs it.
         succeed(
             Command::new("cargo")
                 .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--force"])
@@ -230,7 +230,7 @@ fn bpf_linker(root: &Path) -> Result<PathBuf> {
     Ok(bin)
 }
 
-/// Compiles the programs; the linked object, as bpf-linker wrote it.
+/// Compiles the programs and returns the linked object, as bpf-linker wrote it.
 fn compile(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<Vec<u8>> {
     let target_dir = root.join("target/ebpf");
     succeed(
@@ -241,14 +241,14 @@ fn compile(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<Vec<
     fs::read(&object).with_context(|| format!("reading {}", object.display()))
 }
 
-/// Checks the programs' formatting, and their style for the target they are made for.
+/// Checks the programs' formatting, and their style for their target.
 fn lint(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<()> {
     succeed(
         cargo(root, toolchain, linker_dir)?.args(["fmt", "--check"]),
         "run `cargo fmt` in onecli-ebpf, then `cargo xtask ebpf`",
     )?;
     succeed(
-        // Not the build's directory: clippy's artifacts have other fingerprints.
+        // A separate directory, because clippy's artifacts have other fingerprints.
         cargo(root, toolchain, linker_dir)?
             .args(["clippy", "--target-dir"])
             .arg(root.join("target/ebpf-lint"))
@@ -261,7 +261,7 @@ fn lint(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<()> {
 /// Flags of cargo for this target, which has no prebuilt `core`.
 const FLAGS: [&str; 5] = ["--release", "--locked", "-Zbuild-std=core", "--target", TARGET];
 
-/// cargo in onecli-ebpf, in an environment that gives the same bytes everywhere.
+/// A cargo command in onecli-ebpf, with an environment that makes the build reproducible.
 fn cargo(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<Command> {
     let mut path = vec![linker_dir.to_owned()];
     path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
@@ -274,7 +274,7 @@ fn cargo(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<Comman
     command
         .current_dir(root.join("onecli-ebpf"))
         .env("RUSTC", &toolchain.rustc)
-        // For `-Z build-std` on the stable compiler.
+        // Enables `-Z build-std` on the stable compiler.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("PATH", env::join_paths(path)?)
         .env("LD_LIBRARY_PATH", &toolchain.llvm)
@@ -282,8 +282,8 @@ fn cargo(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<Comman
     Ok(command)
 }
 
-/// Whether an environment variable makes rustc make other code. `RUSTUP_TOOLCHAIN` is not among them: it chose the
-/// compiler whose version has been checked.
+/// Returns whether an environment variable changes the code that rustc generates. `RUSTUP_TOOLCHAIN` is not such a
+/// variable: it selected the compiler, whose version has been checked.
 fn is_foreign_setting(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("CARGO_PROFILE_")
@@ -292,19 +292,19 @@ fn is_foreign_setting(name: &OsStr) -> bool {
         || ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"].contains(&name.as_ref())
 }
 
-/// Flags for the kernel's crates, in cargo's encoding. Every path that could differ between two machines is replaced:
-/// the last match wins in rustc, so what may be inside the checkout comes after it.
+/// Flags for the kernel's crates, in cargo's encoding. They replace every path that could differ between two machines.
+/// The last match wins in rustc, so paths that may be inside the checkout come after the checkout.
 fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
     let cargo_home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
         None => env::home_dir().context("neither CARGO_HOME nor HOME is set: set one")?.join(".cargo"),
     };
     let sources = toolchain.sysroot.join("lib/rustlib/src/rust");
-    // The sources may be reached through a link, and cargo resolves it for some uses.
+    // The path of the sources may be a link, which cargo resolves for some uses.
     let resolved = fs::canonicalize(&sources).with_context(|| format!("resolving {}", sources.display()))?;
     let mut remaps = Vec::new();
     let registry = cargo_home.join("registry/src");
-    // The directory below has the registry's name in its own.
+    // The name of the directory below contains the name of the registry.
     for index in fs::read_dir(&registry).with_context(|| format!("listing {}", registry.display()))? {
         remaps.push((index?.path(), "/cargo"));
     }
@@ -321,14 +321,15 @@ fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
     Ok(flags)
 }
 
-/// Removes DWARF and keeps BTF, of which the kernel and the loader read maps, functions and line information.
+/// Removes DWARF and preserves BTF, from which the kernel and the loader read maps, functions and line information.
 fn strip(object: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(object).context("reading the linked object")?;
     for section in &mut builder.sections {
         let name = section.name.to_string();
         section.delete = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
     }
-    // Mangled names hold a hash of where onecli-common lies. Only local functions have such names, and nobody uses them.
+    // Mangled names contain a hash of onecli-common's path. Only local functions have such names, and no code refers to
+    // them.
     let mut subprograms = 0;
     for symbol in &mut builder.symbols {
         if symbol.st_bind() == object::elf::STB_LOCAL && symbol.st_type() == object::elf::STT_FUNC {
@@ -336,7 +337,7 @@ fn strip(object: &[u8]) -> Result<Vec<u8>> {
             subprograms += 1;
         }
     }
-    // LLVM keeps the names of sections and symbols in one table; the writer wants two.
+    // LLVM stores the names of sections and symbols in one table; the writer needs two.
     let names = builder.sections.add();
     names.name = b".shstrtab"[..].into();
     names.sh_type = object::elf::SHT_STRTAB;
@@ -348,7 +349,7 @@ fn strip(object: &[u8]) -> Result<Vec<u8>> {
     Ok(stripped)
 }
 
-/// Runs a command whose output is for the reader; `fix` tells what to do when it fails.
+/// Runs a command whose output is for the user. The error contains `fix`.
 fn succeed(command: &mut Command, fix: &str) -> Result<()> {
     let status =
         command.status().with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
@@ -358,7 +359,7 @@ fn succeed(command: &mut Command, fix: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed.
+/// Runs a command and returns its output.
 fn capture(command: &mut Command, fix: &str) -> Result<String> {
     let output =
         command.output().with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;

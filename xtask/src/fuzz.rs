@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: the targets in tests/fuzz, with coverage and, where its runtime is there, `AddressSanitizer`.
+//! `cargo xtask fuzz`: runs the targets in tests/fuzz with coverage and, if its runtime is installed,
+//! `AddressSanitizer`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,12 +9,12 @@ use anyhow::{Context, Result, bail};
 use crate::setup;
 use crate::shell::{cargo, run, step, target, workspace};
 
-/// Every target, and the corpus of the same name.
+/// All targets. Each has a corpus of the same name.
 const TARGETS: &[&str] =
     &["sniff", "authority", "path", "pattern", "rule", "scrub", "noninterference", "decode", "front"];
-/// Paths that are not ambiguous, as real servers read them: a system test, because servers have no coverage of ours.
+/// Unambiguous paths, compared with real servers. This is a system test, because those servers are not instrumented.
 const READINGS: &str = "readings";
-/// What `cargo-fuzz` passes too: coverage that libFuzzer reads.
+/// Coverage for libFuzzer, with the flags that `cargo-fuzz` uses.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
      -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions -Ccodegen-units=4";
@@ -44,7 +45,8 @@ pub(crate) fn run_targets(args: &Args) -> Result<()> {
     let host = "x86_64-unknown-linux-gnu";
     step("building the fuzz targets (the first time takes some minutes)");
     let flags = if args.address { format!("{COVERAGE} -Zsanitizer=address") } else { COVERAGE.to_owned() };
-    // Named, so that build scripts and macros are built without instrumentation. -Z flags want the bootstrap variable.
+    // An explicit target, so that build scripts and macros are built without instrumentation. -Z flags need the
+    // bootstrap variable.
     let mut compile = cargo(&["build", "--quiet", "--bins", "--target", host, "--target-dir"]);
     run(compile.arg(&built).current_dir(&dir).env("RUSTFLAGS", flags).env("RUSTC_BOOTSTRAP", "1"))?;
     let chosen: Vec<&str> = TARGETS
@@ -55,7 +57,7 @@ pub(crate) fn run_targets(args: &Args) -> Result<()> {
     let mut failed = Vec::new();
     for name in chosen {
         step(&format!("fuzzing {name} for {} s", args.seconds));
-        // What is found on the way stays out of the committed seeds.
+        // New inputs are stored outside the committed seeds.
         let found: PathBuf = built.join("corpus").join(name);
         let artifacts = built.join("artifacts").join(name);
         for dir in [&found, &artifacts] {
@@ -84,7 +86,7 @@ pub(crate) fn run_targets(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The system test of that name, for longer and from another beginning each time.
+/// Runs the system test of that name, for longer and with a new random seed each time.
 fn readings(seconds: u32) -> Result<()> {
     const TEST: &str = "path_readings::unambiguous_paths_have_one_reading";
     step(&format!("making up paths for nginx, Apache, Node, Go and Python for {seconds} s"));

@@ -1,4 +1,5 @@
-//! `demo`, `bench`, `chaos`, `attack`, `rekey` and `verify-speed`: what the `onecli-tests` package has, with release builds of ours beside it.
+//! `demo`, `bench`, `chaos`, `attack`, `rekey` and `verify-speed`: runs the programs of the `onecli-tests` package
+//! against release builds of the product.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -33,7 +34,7 @@ pub(crate) struct BenchArgs {
     program: Args,
 }
 
-/// Rounds of the measurement of `connect()`; an odd number has a median.
+/// The number of `connect()` measurements; an odd number has a median.
 const CONNECT_ROUNDS: u32 = 21;
 
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
@@ -56,7 +57,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     program("bench", &args.program)
 }
 
-/// One unit test that measures, and prints what it finds.
+/// Runs one unit test that measures and prints its results.
 fn unit_test(package: &str, name: &str) -> Result<()> {
     let test = ["test", "--release", "--quiet", "--package", package, "--lib", name];
     let rounds = CONNECT_ROUNDS.to_string();
@@ -94,7 +95,7 @@ pub(crate) struct AttackArgs {
     rest: Vec<String>,
 }
 
-/// The techniques against a release build, or against programs that exist.
+/// Runs the techniques against a release build, or against existing programs.
 pub(crate) fn attack(args: &AttackArgs) -> Result<()> {
     let mut rest = args.rest.clone();
     rest.extend(args.filter.iter().flat_map(|filter| ["--filter".to_owned(), filter.clone()]));
@@ -119,7 +120,7 @@ pub(crate) struct RekeyArgs {
     kills: u32,
 }
 
-/// A test that is left out of the suite, against a release build of the daemon.
+/// Runs a test that is not part of the suite, against a release build of the daemon.
 pub(crate) fn rekey(args: &RekeyArgs) -> Result<()> {
     const TEST: &str = "vault::a_hundred_thousand_secrets_are_rekeyed_through_fifty_kills";
     setup::packages(setup::FOR_PROGRAMS)?;
@@ -153,14 +154,14 @@ pub(crate) struct VerifySpeedArgs {
     seconds: u64,
 }
 
-/// A log of so many records, verified in so much time.
+/// Creates a log of this many records and verifies it within a time limit.
 pub(crate) fn verify_speed(args: &VerifySpeedArgs) -> Result<()> {
     step("building the measurement (release; the first time takes some minutes)");
     let example = ["--release", "--package", "onecli-audit", "--example", "audit_verify"];
     run(cargo(&["build"]).args(example))?;
     step("writing and verifying the log");
     let dir = target().join("verify-speed");
-    // What a run left that was broken off.
+    // The remains of an interrupted run.
     let _ = std::fs::remove_dir_all(&dir);
     let numbers = [args.records.to_string(), args.seconds.to_string()];
     let measured = run(cargo(&["run", "--quiet"]).args(example).arg("--").arg(&dir).args(numbers));
@@ -182,7 +183,7 @@ fn program(name: &str, args: &Args) -> Result<()> {
     ]))?;
     run(&mut cargo(&["build", "--release", "--package", "onecli-tests", "--bin", name]))?;
     step(name);
-    // Started directly: between it and this process there is no cargo that would hold its lock.
+    // Started directly, because a cargo process between would hold its lock.
     let bins = target().join("release");
     run(Command::new(bins.join(name)).env("ONECLI_BIN_DIR", &bins).args(&args.rest))
 }

@@ -1,4 +1,4 @@
-//! What the tests need on the machine: Debian packages, and Python clients in an environment of their own.
+//! The requirements of the tests: Debian packages, and Python clients in a private environment.
 
 use std::fs;
 use std::path::Path;
@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::{has, run, step, succeeds, target};
 
-/// A program and the Debian package that has it.
+/// A program and the Debian package that contains it.
 type Need = (&'static str, &'static str);
 
-/// For the demo and the benchmark.
+/// The programs for the demo and the benchmark.
 pub(crate) const FOR_PROGRAMS: &[Need] = &[("curl", "curl"), ("unshare", "util-linux")];
 
-/// For the whole suite.
+/// The programs for the whole suite.
 pub(crate) const FOR_TESTS: &[Need] = &[
     ("curl", "curl"),
     ("apache2", "apache2-bin"),
@@ -47,13 +47,13 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("wget", "wget"),
 ];
 
-/// Debian's Python: agents run as other users, who cannot go into a home directory where another one may lie.
+/// Debian's Python. Agents run as other users, which have no access to a Python in a home directory.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// The Python clients, with everything they pull in, by exact version.
+/// The Python clients and all their dependencies, with exact versions.
 const PYTHON_CLIENTS: &str = include_str!("python-clients.txt");
 
-/// Claude Code by exact version, with the hash of each package.
+/// The exact version of Claude Code, with the hash of each package.
 const CLAUDE_CODE: [(&str, &str); 2] = [
     ("package.json", include_str!("claude-code/package.json")),
     ("package-lock.json", include_str!("claude-code/package-lock.json")),
@@ -62,13 +62,13 @@ const CLAUDE_CODE: [(&str, &str); 2] = [
 /// The OpenBao server.
 const OPENBAO: &str = include_str!("openbao.txt");
 
-/// Installs the packages of programs that are missing; without root it says the command that does.
+/// Installs the packages of missing programs. Without root, the error names the command that installs them.
 pub(crate) fn packages(needs: &[Need]) -> Result<()> {
     let missing = needs.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package);
     install(&missing.collect::<Vec<_>>())
 }
 
-/// Makes `target/test-tools/venv` with the pinned Python clients, once per version of the list.
+/// Creates `target/test-tools/venv` with the pinned Python clients, once per version of the list.
 pub(crate) fn python_clients() -> Result<()> {
     let tools = target().join("test-tools");
     let venv = tools.join("venv");
@@ -94,7 +94,7 @@ pub(crate) fn python_clients() -> Result<()> {
     Ok(())
 }
 
-/// Puts the OpenBao server into `target/test-tools/openbao`, once per version.
+/// Installs the OpenBao server in `target/test-tools/openbao`, once per version.
 pub(crate) fn openbao() -> Result<()> {
     let tools = target().join("test-tools");
     let (place, stamp) = (tools.join("openbao"), tools.join("openbao.installed"));
@@ -119,7 +119,7 @@ pub(crate) fn openbao() -> Result<()> {
     Ok(())
 }
 
-/// Installs Claude Code into `target/test-tools/claude` with npm, once per version. Without it one test is left out.
+/// Installs Claude Code in `target/test-tools/claude` with npm, once per version. Without it one test is skipped.
 pub(crate) fn claude_code() -> Result<()> {
     let place = target().join("test-tools/claude");
     let program = place.join("node_modules/.bin/claude");
@@ -168,7 +168,7 @@ fn install(packages: &[&str]) -> Result<()> {
 }
 
 fn is_root() -> bool {
-    // /proc/self belongs to the effective user; without libc that is the way to ask.
+    // The effective user owns /proc/self. This avoids a dependency on libc.
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
 }

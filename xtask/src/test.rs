@@ -1,4 +1,4 @@
-//! `cargo xtask test`: set-up, tidy, unit tests and system tests, and at the end what was not run.
+//! `cargo xtask test`: set-up, tidy, unit tests and system tests, then the list of skipped parts.
 
 use std::fs;
 use std::process::Command;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     outcome
 }
 
-/// The suite under nextest, or under cargo's own runner where nextest is not installed.
+/// The suite under nextest, or under cargo's own runner if nextest is not installed.
 fn suite(args: &Args) -> Command {
     if has("cargo-nextest") {
         let profile = if args.quick { "quick" } else { "default" };

@@ -1,8 +1,9 @@
-//! `cargo xtask vm`: the package on a stock Debian with systemd as process 1, booted in qemu's emulator. With `--tests` the
-//! kernel tests and the escape suite instead: such a kernel runs programs of the BPF LSM, which not every developer's does.
+//! `cargo xtask vm`: tests the package on a stock Debian with systemd as process 1, in qemu's emulator. With `--tests`
+//! it runs the kernel tests and the escape suite instead: this kernel runs programs of the BPF LSM, which not every
+//! developer's kernel does.
 //!
-//! The disk is made once and never written to: each run works on a snapshot. What it does inside is xtask/vm/guest.py,
-//! which comes on a second disk together with two versions of the package.
+//! The disk is created once and never written to: each run uses a snapshot. xtask/vm/guest.py runs inside. It is on a
+//! second disk together with two versions of the package.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -18,14 +19,14 @@ use crate::shell::{cargo, has, run, step, target, workspace};
 
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,iproute2,curl,python3,nodejs,\
                         openssl,ca-certificates,procps,man-db,init-system-helpers";
-/// Programs that a run needs, and Debian's packages of them.
+/// The programs that a run needs, and their Debian packages.
 const NEEDS: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
     ("mke2fs", "e2fsprogs"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("unshare", "util-linux"),
 ];
-/// The unit that starts the test inside.
+/// The unit that starts the test inside the machine.
 const UNIT: &str = "\
 [Unit]
 Description=Test of the package
@@ -107,7 +108,7 @@ struct Disk {
 }
 
 impl Disk {
-    /// Makes it once.
+    /// Creates the disk once.
     fn of(place: &Path, args: &Args) -> Result<Disk> {
         let disk = Disk {
             image: place.join("system.ext4"),
@@ -127,7 +128,7 @@ impl Disk {
                 fs::remove_dir_all(&own)?;
             }
             let include = format!("--include={PACKAGES}");
-            // In a mount namespace of its own: debootstrap may leave /proc mounted, and mke2fs would copy that.
+            // A private mount namespace: debootstrap may leave /proc mounted, and mke2fs would copy it.
             let mut command = Command::new("unshare");
             command.args(["--mount", "debootstrap", "--variant=minbase", &include, &args.suite]);
             command.arg(&own).args(mirror());
@@ -153,14 +154,14 @@ impl Disk {
     }
 }
 
-/// The machine's own mirror; where it is not known, debootstrap has one.
+/// The mirror that this machine uses; if it is unknown, debootstrap's default applies.
 fn mirror() -> Option<String> {
     let sources = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
     let found = sources.lines().find_map(|line| line.strip_prefix("URIs: "));
     found.map(|uri| uri.trim().to_owned())
 }
 
-/// Both versions of the package, and what runs inside.
+/// Both versions of the package, and the program that runs inside.
 fn payload(place: &Path, args: &Args) -> Result<PathBuf> {
     let directory = empty(place, "payload")?;
     deb::build(!args.release)?;
@@ -177,7 +178,7 @@ fn payload(place: &Path, args: &Args) -> Result<PathBuf> {
     Ok(image)
 }
 
-/// Programs of tests, the programs that they run, and what starts them inside.
+/// Test programs, the programs that they run, and the script that starts them inside.
 fn tests(place: &Path, names: &str) -> Result<PathBuf> {
     let directory = empty(place, "tests")?;
     run(&mut cargo(&["build", "--package", "onecli-daemon", "--package", "onecli-cli", "--bins"]))?;
@@ -193,7 +194,7 @@ fn tests(place: &Path, names: &str) -> Result<PathBuf> {
         let executable = programs.find_map(|line| line.split("\"executable\":\"").nth(1));
         let executable = executable.and_then(|rest| rest.split('"').next());
         let executable = executable.with_context(|| format!("{package} was not built"))?;
-        // Their debug information is most of them.
+        // Debug information is most of their size.
         run(Command::new("strip").args(["--strip-debug", executable, "-o"]).arg(directory.join(name)))?;
     }
     for name in ["onecli", "onecli-daemon"] {
@@ -224,7 +225,7 @@ fn make_disk(from: &Path, image: &Path, size: &str) -> Result<()> {
     run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(from).arg(image).arg(size))
 }
 
-/// A running machine; ends with this value.
+/// A running machine. Drop ends it.
 struct Machine(Child);
 
 impl Drop for Machine {
@@ -251,14 +252,14 @@ impl Machine {
             .args(["-drive", &drive(payload, "readonly=on")])
             .args(["-serial", &format!("file:{}", place.join("console.log").display())])
             .args(["-serial", &format!("file:{}", results.display())])
-            // What the snapshot holds.
+            // The directory of the snapshot's data.
             .env("TMPDIR", place)
             .stdin(Stdio::null());
         ensure!(has("qemu-system-x86_64"), "qemu-system-x86_64 is not installed");
         Ok(Machine(command.spawn().context("cannot start qemu-system-x86_64")?))
     }
 
-    /// Shows results as they come, until the machine ends.
+    /// Prints results as they arrive, until the machine stops.
     #[expect(clippy::disallowed_methods, reason = "bounded in real time")]
     fn follow(&mut self, results: &Path, limit: Duration) -> Result<Vec<String>> {
         let started = Instant::now();

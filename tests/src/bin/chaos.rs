@@ -1,5 +1,5 @@
-//! `cargo xtask chaos`: kills the daemon at random moments under load, and holds what the upstream saw against the
-//! audit log.
+//! `cargo xtask chaos`: kills the daemon at random moments under load, and compares the requests at the upstream with
+//! the audit log.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to a person")]

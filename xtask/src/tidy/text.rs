@@ -1,4 +1,4 @@
-//! House rules about text, whatever the language.
+//! Rules about text in any language.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,16 +6,16 @@ use std::path::Path;
 use super::rules::{LONGEST, README_NAMES};
 use super::{Problem, Source};
 
-/// Words for work that was put off; an issue is the place for it. Split so that they are not found here.
+/// Words that mark postponed work, which belongs in an issue. They are split so that this file does not match.
 const PUT_OFF: &[&str] =
     &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("to", "do!("), concat!("unimple", "mented!(")];
 
-/// Paths that mean one machine: `also` and homes of people.
+/// Paths that are valid only on one machine: the workspace's and users' home directories.
 pub(super) fn machine_paths(workspace: &Path, home: Option<&Path>) -> Vec<String> {
     let mut paths = vec![concat!("/ro", "ot/.").to_owned(), concat!("/Us", "ers/").to_owned()];
     for path in [Some(workspace), home].into_iter().flatten() {
         let text = path.display().to_string();
-        // `/` alone means every machine.
+        // `/` exists on every machine.
         if text.len() > 1 {
             paths.push(format!("{}/", text.trim_end_matches('/')));
         }
@@ -53,13 +53,13 @@ pub(super) fn check(source: &Source, machine: &[String]) -> Vec<Problem> {
     problems
 }
 
-/// `path` in `line`, and not inside a longer one, as in `/proc/self/root/`.
+/// Returns whether `line` contains `path`, and not inside a longer one such as `/proc/self/root/`.
 fn begins(line: &str, path: &str) -> bool {
     let inside = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     line.match_indices(path).any(|(at, _)| !line[..at].ends_with(inside))
 }
 
-/// `word` in `line`, not as part of a longer word.
+/// Returns whether `line` contains `word` as a whole word.
 fn stands_alone(line: &str, word: &str) -> bool {
     let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     line.match_indices(word).any(|(at, _)| {
@@ -68,7 +68,7 @@ fn stands_alone(line: &str, word: &str) -> bool {
     })
 }
 
-/// README names the commands that a new developer needs.
+/// Checks that the README names the commands that a new developer needs.
 pub(super) fn readme(sources: &[Source]) -> Vec<Problem> {
     let Some(readme) = sources.iter().find(|s| s.path == "README.md") else {
         return vec![Problem { path: "README.md".to_owned(), line: 1, message: "there is none".to_owned() }];
@@ -77,7 +77,7 @@ pub(super) fn readme(sources: &[Source]) -> Vec<Problem> {
     missing.map(|name| Problem::new(readme, 1, format!("does not name `{name}`"))).collect()
 }
 
-/// `migrations/BACKEND/NNNN_what.sql`: numbered from 1 without gap, the same numbers for every backend.
+/// Checks `migrations/BACKEND/NNNN_what.sql`: numbers start at 1 without a gap, and are the same for every backend.
 pub(super) fn migrations(sources: &[Source]) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut backends: BTreeMap<&str, Vec<(u32, &Source)>> = BTreeMap::new();

@@ -1,5 +1,6 @@
-//! What holds a value is not printed: `Zeroizing` shows what it holds, so a type that has one, under whatever name, writes
-//! its `Debug` by hand. So does one with a field of plain text that is named like a value.
+//! Checks that types with secret values do not print them. `Zeroizing` prints its content, so a type that contains one,
+//! under any name, must implement `Debug` by hand. The same rule applies to a type with a plain text field that is
+//! named like a value.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use syn::{Attribute, Field, Fields, File, Ident, Item, ItemEnum, ItemStruct, Pat
 use super::{Problem, Source};
 
 const ZEROED: &str = "Zeroizing";
-/// Fields that hold a value, a key or a token in the clear on its way somewhere.
+/// Names of fields that contain a value, a key or a token in plain text.
 const NAMES: [&str; 10] = [
     "api_key",
     "client_token",
@@ -22,15 +23,15 @@ const NAMES: [&str; 10] = [
     "secret_access_key",
     "secret_id",
 ];
-/// Types that print what they hold; a file's path or a type of ours that hides it is none of them.
+/// Types that print their content. Paths of files and our types that hide their content are not among them.
 const PLAIN: [&str; 5] = ["Bytes", "OsString", "String", "str", "u8"];
-/// An environment, and not the name of a variable.
+/// A field with environment variables, as opposed to the name of a variable.
 const ENVIRONMENT: (&str, &str) = ("env", "OsString");
 
-/// Names that stand for a `Zeroizing`, by the module that defines them.
+/// Aliases of `Zeroizing`, by the module that defines them.
 pub(super) type Aliases = BTreeMap<String, Vec<String>>;
 
-/// Adds a file's `type Key = Zeroizing<..>`.
+/// Adds a file's aliases, for example `type Key = Zeroizing<..>`.
 pub(super) fn aliases(source: &Source, file: &File, all: &mut Aliases) {
     for item in &file.items {
         if let Item::Type(alias) = item {
@@ -66,7 +67,7 @@ pub(super) fn check(source: &Source, file: &File, aliases: &Aliases) -> Vec<Prob
             import(&item.tree, "", aliases, &mut imported);
         }
     }
-    // The tests' own programs hold made-up values.
+    // Programs of the tests contain only invented values.
     let is_product = source.path.starts_with("onecli-daemon/");
     let mut found = Printed { zeroed: &imported, aliases, is_product, names: Vec::new() };
     found.visit_file(file);
@@ -78,7 +79,7 @@ pub(super) fn check(source: &Source, file: &File, aliases: &Aliases) -> Vec<Prob
     found.names.into_iter().map(problem).collect()
 }
 
-/// Names that a file gives to aliases of other modules.
+/// Adds the names that a file gives to aliases of other modules.
 fn import(tree: &UseTree, module: &str, aliases: &Aliases, imported: &mut Vec<String>) {
     let known = |name: &Ident| {
         let name = name.to_string();
@@ -155,7 +156,7 @@ fn named_like_a_value(field: &Field) -> Option<String> {
 fn derives_debug(attribute: &Attribute) -> bool {
     let mut derives = false;
     if attribute.path().is_ident("derive") {
-        // A path that does not parse is the compiler's affair.
+        // The compiler reports a path that does not parse.
         let _ = attribute.parse_nested_meta(|derived| {
             derives |= derived.path.segments.last().is_some_and(|name| name.ident == "Debug");
             Ok(())

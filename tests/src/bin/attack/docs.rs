@@ -1,4 +1,4 @@
-//! `docs/security/attacks.md` names every row, and every test that it names exists.
+//! Checks `docs/security/attacks.md`: it names every row, and every test that it names exists.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use onecli_tests::bins::workspace;
 use crate::report::{DOCUMENT, is_known_open};
 use crate::table;
 
-/// The cells of the document's tables, but for their heads.
+/// The cells of the document's tables, without the header rows.
 fn lines() -> impl Iterator<Item = Vec<&'static str>> {
     let rows = DOCUMENT.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Technique"));
     rows.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
 }
 
-/// What stands in backquotes.
+/// The parts in backquotes.
 fn quoted(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
@@ -45,7 +45,7 @@ fn every_test_that_the_document_names_exists() {
     }
 }
 
-/// A row, or `FILE::FUNCTION`, or `FILE` and the name of a row of the escape suite in it.
+/// Returns whether `test` is a row, `FILE::FUNCTION`, or `FILE` and a row of the escape suite in that file.
 fn exists(test: &str) -> bool {
     let Some((file, function)) = test.split_once("::") else { return row_names().contains(test) };
     let source = std::fs::read_to_string(workspace().join(file)).unwrap_or_default();

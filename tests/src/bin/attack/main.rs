@@ -1,8 +1,8 @@
-//! `cargo xtask attack`: techniques of an agent that attacks, each tried against running programs and each with a control.
+//! `cargo xtask attack`: attack techniques of an agent, each tried against running programs and each with a control.
 //!
-//! A row counts only if its control behaves as expected: a request that must succeed, or the same technique where the
-//! defence is absent. `docs/security/attacks.md` lists techniques, defences and tests. The escape suite
-//! (`tests/system/escape`) does the same for ways around the kernel programs.
+//! A row counts only if its control behaves as expected. The control is a request that must succeed, or the same
+//! technique without the defence. `docs/security/attacks.md` lists techniques, defences and tests. The escape suite
+//! (`tests/system/escape`) does the same for attempts to bypass the kernel programs.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs one row; a panic ends that row alone.
+/// Runs one row. A panic ends only that row.
 fn attempt(row: &Row) -> Trial {
     let mut trial = Trial::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| (row.run)(&mut trial)));

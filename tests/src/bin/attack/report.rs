@@ -1,10 +1,10 @@
-//! The printed table, and whether it is good.
+//! The printed table and its verdict.
 
 use std::fmt;
 
 use crate::row::{Row, Trial, Verdict};
 
-/// The document that lists every technique. Rows named in its section about open ones may be open.
+/// The document that lists every technique. Rows listed in its section about open techniques may be open.
 pub(crate) const DOCUMENT: &str = include_str!("../../../../docs/security/attacks.md");
 /// The heading of that section.
 const KNOWN_OPEN: &str = "## Known to be open";
@@ -19,7 +19,7 @@ impl Report {
         self.rows.push((*row, trial));
     }
 
-    /// No row is broken, and each open one is documented.
+    /// Returns whether no row is broken and each open row is documented.
     pub(crate) fn is_good(&self) -> bool {
         self.rows.iter().all(|(row, trial)| match trial.verdict() {
             Verdict::Held | Verdict::NotRun => true,
@@ -33,7 +33,7 @@ impl Report {
     }
 }
 
-/// Whether the document's section about open techniques names this row.
+/// Returns whether the document's section about open techniques names this row.
 pub(crate) fn is_known_open(name: &str) -> bool {
     let section = DOCUMENT.split_once(KNOWN_OPEN).map_or("", |(_, rest)| rest);
     let section = section.split("\n## ").next().unwrap_or_default();

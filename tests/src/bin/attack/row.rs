@@ -1,4 +1,4 @@
-//! A row of the table, and what its run found out.
+//! A row of the table, and the result of its run.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use std::fmt;
 pub(crate) struct Row {
     /// `family/technique`. `docs/security/attacks.md` names each.
     pub(crate) name: &'static str,
-    /// What the agent has if the attack works.
+    /// What the agent gains if the attack works.
     pub(crate) gets: &'static str,
-    /// What has to happen for the run to count.
+    /// The behaviour that is required for the run to count.
     pub(crate) control: &'static str,
-    /// Tries it.
+    /// The function that tries it.
     pub(crate) run: fn(&mut Trial),
-    /// Takes a few seconds at most, and is part of the test suite.
+    /// Whether it takes at most a few seconds, and is therefore part of the test suite.
     pub(crate) quick: bool,
 }
 
@@ -27,14 +27,14 @@ impl Row {
         Self { name, gets, control, run, quick: false }
     }
 
-    /// Runs in the test suite too.
+    /// Adds the row to the test suite.
     pub(crate) const fn quick(mut self) -> Self {
         self.quick = true;
         self
     }
 }
 
-/// What a run found. A run without a control, or without an attempt, counts as broken.
+/// The result of a run. A run without a control, or without an attempt, counts as broken.
 #[derive(Debug, Default)]
 pub(crate) struct Trial {
     controls: Vec<(String, bool)>,
@@ -50,7 +50,7 @@ impl Trial {
         self.controls.push((what.into(), as_expected));
     }
 
-    /// Records an attempt, and whether it gave the agent what it wanted.
+    /// Records an attempt, and whether it gave the agent what the row describes.
     pub(crate) fn attempt(&mut self, what: impl Into<String>, worked: bool) {
         self.attempts.push((what.into(), worked));
     }
@@ -60,7 +60,7 @@ impl Trial {
         self.notes.push(figure.into());
     }
 
-    /// Records that this machine lacks something that the technique needs.
+    /// Records that the machine lacks a requirement of the technique.
     pub(crate) fn not_run(&mut self, why: impl Into<String>) {
         self.not_run = Some(why.into());
     }
@@ -85,7 +85,7 @@ impl Trial {
         }
     }
 
-    /// Why the verdict is not [`Verdict::Held`], and the figures, one per line.
+    /// The reasons why the verdict is not [`Verdict::Held`], and the figures, one per line.
     pub(crate) fn details(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         lines.extend(self.crashed.iter().map(|why| format!("panicked: {why}")));
@@ -108,11 +108,11 @@ fn picked(all: &[(String, bool)], wanted: bool) -> impl Iterator<Item = &String>
 pub(crate) enum Verdict {
     /// The attack failed, and the control behaved as expected.
     Held,
-    /// This machine lacks something.
+    /// This machine lacks a requirement.
     NotRun,
     /// The attack works.
     Open,
-    /// The control failed: the run says nothing.
+    /// The control failed, so the run proves nothing.
     Broken,
 }
 

@@ -1,13 +1,13 @@
-//! Which of two kinds of measurement is larger: the Mann-Whitney U test.
+//! Compares two samples with the Mann-Whitney U test.
 //!
-//! It compares ranks, so outliers of a busy machine count no more than other values. Mann, Whitney: "On a Test of Whether
-//! one of Two Random Variables is Stochastically Larger than the Other", 1947.
+//! The test compares ranks, so outliers of a busy machine weigh no more than other values. Mann, Whitney: "On a Test of
+//! Whether one of Two Random Variables is Stochastically Larger than the Other", 1947.
 
-/// A difference counts beyond this many standard deviations. By chance one run in 16,000 gets there.
+/// The number of standard deviations beyond which a difference counts. By chance, one run in 16,000 exceeds it.
 pub(crate) const THRESHOLD: f64 = 4.0;
 
-/// The standard score of U for `a` against `b`, by the normal approximation with the correction for ties. Positive where `a`
-/// tends to be larger. Zero where either has less than two values.
+/// The standard score of U for `a` against `b`, by the normal approximation with the correction for ties. It is
+/// positive if `a` tends to be larger, and zero if either sample has fewer than two values.
 pub(crate) fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
     let (of_a, of_b) = (count(a.len()), count(b.len()));
     if a.len() < 2 || b.len() < 2 {
@@ -30,7 +30,7 @@ pub(crate) fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
     if variance > 0.0 { (u - pairs / 2.0) / variance.sqrt() } else { 0.0 }
 }
 
-/// The middle value.
+/// The median.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

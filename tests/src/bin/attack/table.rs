@@ -1,4 +1,4 @@
-//! All rows, family by family.
+//! All rows, grouped by family.
 
 use crate::row::Row;
 use crate::techniques::{

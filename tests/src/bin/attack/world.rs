@@ -1,4 +1,5 @@
-//! Where a technique is tried: a daemon, an upstream that says what the technique needs, and an agent with a token.
+//! The environment of a technique: a daemon, an upstream with the behaviour that the technique needs, and an agent with
+//! a token.
 
 pub(crate) use onecli_tests::scripted::{Conn, server_config};
 
@@ -21,13 +22,13 @@ use crate::wire::{Answer, Tunnel};
 pub(crate) const A: &str = "a.test";
 /// Another host at the same address.
 pub(crate) const B: &str = "b.test";
-/// The first secret's value: letters and digits, as most API keys are.
+/// The value of the first secret: letters and digits, like most API keys.
 pub(crate) const VALUE: &str = "sk7Qx2mZt9Lr4WbN8cYp3VdK6hJf1GsT";
 
-/// One agent makes all requests, and more of them than one should.
+/// A large quota, because one agent makes all requests.
 const QUOTA: &str = "[audit]\nagent_rate = 1000000\nagent_bytes = \"1TiB\"";
 
-/// A request as the upstream got it.
+/// A request as the upstream received it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) head: String,
@@ -46,23 +47,23 @@ impl Seen {
         path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether `text` stands in head or body.
+    /// Returns whether head or body contains `text`.
     pub(crate) fn has(&self, text: &str) -> bool {
         self.head.contains(text) || memchr::memmem::find(&self.body, text.as_bytes()).is_some()
     }
 }
 
-/// Answers one request. An error closes the connection.
+/// Responds to one request. An error closes the connection.
 pub(crate) type Handler = dyn Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync;
 
-/// A TLS server of HTTP/1.1 whose answers are written byte by byte by a handler.
+/// An HTTP/1.1 TLS server whose handler writes its responses byte by byte.
 pub(crate) struct Script {
     upstream: ScriptedUpstream,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Script {
-    /// Serves `names` with a certificate of a CA of its own.
+    /// Serves `names` with a certificate of its own CA.
     pub(crate) fn start(
         names: &[&str],
         handler: impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static,
@@ -74,7 +75,7 @@ impl Script {
         Self::with(config, ca.pem(), Arc::new(handler))
     }
 
-    /// Serves with this configuration; `ca_pem` is what a client has to trust.
+    /// Serves with this configuration. A client must trust `ca_pem`.
     pub(crate) fn with(config: ServerConfig, ca_pem: &str, handler: Arc<Handler>) -> Self {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let log = Arc::clone(&seen);
@@ -87,12 +88,12 @@ impl Script {
         self.seen.lock().expect("no holder panics").clone()
     }
 
-    /// Forgets them.
+    /// Deletes the recorded requests.
     pub(crate) fn clear(&self) {
         self.seen.lock().expect("no holder panics").clear();
     }
 
-    /// Whether `text` arrived in any request.
+    /// Returns whether any request contained `text`.
     pub(crate) fn saw(&self, text: &str) -> bool {
         self.seen().iter().any(|seen| seen.has(text))
     }
@@ -108,12 +109,12 @@ fn serve(conn: &mut Conn, handler: &Handler, log: &Mutex<Vec<Seen>>) -> io::Resu
     }
 }
 
-/// Answers 200 with a length.
+/// Responds with 200 and a Content-Length.
 pub(crate) fn reply(conn: &mut Conn, body: impl AsRef<[u8]>) -> io::Result<()> {
     reply_with(conn, "", body)
 }
 
-/// The same with further header lines.
+/// Responds with 200, a Content-Length and additional header lines.
 pub(crate) fn reply_with(conn: &mut Conn, fields: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
     let body = body.as_ref();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
@@ -122,19 +123,19 @@ pub(crate) fn reply_with(conn: &mut Conn, fields: &str, body: impl AsRef<[u8]>) 
 
 /// A daemon without kernel programs, an upstream, and an agent.
 pub(crate) struct World {
-    // Dropped in this order: the daemon first, so that its log names no upstream that is gone.
+    // Fields are dropped in this order: the daemon first, so that its log reports no missing upstream.
     pub(crate) daemon: Daemon,
     pub(crate) script: Script,
     pub(crate) agent: Agent,
 }
 
 impl World {
-    /// No secret yet; the agent is named `bot`.
+    /// A world without a secret; the agent is named `bot`.
     pub(crate) fn new(handler: impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self::of(Script::start(&[A, B], handler), &[A, B])
     }
 
-    /// The same, and the secret `key` for [`A`], granted.
+    /// A world with the secret `key` for [`A`], granted to the agent.
     pub(crate) fn with_key(
         options: &[&str],
         handler: impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static,
@@ -149,7 +150,7 @@ impl World {
         Self::built(Daemon::builder().no_ebpf(), script, names)
     }
 
-    /// The same with a builder of the row's.
+    /// Like [`World::of`], with a builder from the row.
     pub(crate) fn built(builder: Builder, script: Script, names: &[&str]) -> Self {
         let trust = format!("[upstream]\nextra_ca_files = ['{}']\n", script.upstream.ca_file().display());
         let builder = builder.config(&trust).config(QUOTA);
@@ -164,7 +165,7 @@ impl World {
         format!("{host}:{}", self.script.upstream.address().port())
     }
 
-    /// Stores a secret for `host`, and grants it to the agent.
+    /// Stores a secret for `host` and grants it to the agent.
     pub(crate) fn give(&self, name: &str, host: &str, value: &str, options: &[&str]) -> Granted {
         self.secret(name, host, value, options);
         self.daemon.grant(&self.agent, name)
@@ -175,7 +176,7 @@ impl World {
         self.daemon.add_secret(name, value, &[&["--host", &self.at(host)], options].concat());
     }
 
-    /// Lets the agent reach `path` of `host` without a credential, inspected.
+    /// Lets the agent reach `path` of `host` without a credential. The daemon inspects the requests.
     pub(crate) fn allow(&self, host: &str, path: &str) {
         let port = self.script.upstream.address().port().to_string();
         self.daemon
@@ -183,13 +184,13 @@ impl World {
             .ok("rule add allow");
     }
 
-    /// Lets the agent reach `host` without a credential, with no path.
+    /// Lets the agent reach `host` without a credential, for all paths.
     pub(crate) fn allow_all(&self, host: &str) {
         let port = self.script.upstream.address().port().to_string();
         self.daemon.onecli(&["rule", "add", "allow", "--host", host, "--port", &port]).ok("rule add allow");
     }
 
-    /// A client that trusts what an agent trusts, and the upstream's own CA.
+    /// A client that trusts the CAs that an agent trusts, and the upstream's own CA.
     fn trust(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let file = self.daemon.home().dir().join("both-ca.pem");
         if !file.exists() {
@@ -200,7 +201,7 @@ impl World {
         trusting(&file, alpn)
     }
 
-    /// TLS for `host` behind a CONNECT of `agent`.
+    /// TLS for `host` through a CONNECT of `agent`.
     pub(crate) fn tunnel_of(
         &self,
         agent: &Agent,
@@ -211,13 +212,13 @@ impl World {
         Tunnel::through(self.daemon.explicit_addr(), &agent.token, &self.at(host), host, &trust)
     }
 
-    /// The same for the world's agent, which must get it.
+    /// TLS for `host` through a CONNECT of the world's agent, which must succeed.
     pub(crate) fn tunnel(&self, host: &str) -> Tunnel {
         let tunnel = self.tunnel_of(&self.agent, host, b"http/1.1").expect("the proxy answers");
         tunnel.unwrap_or_else(|refused| panic!("CONNECT {host} is refused: {refused:?}"))
     }
 
-    /// TLS for `name` behind a CONNECT to `host`.
+    /// TLS for `name` through a CONNECT to `host`.
     pub(crate) fn tunnel_named(&self, host: &str, name: &str) -> Option<Tunnel> {
         let (trust, address) = (self.trust(&[b"http/1.1"]), self.daemon.explicit_addr());
         Tunnel::through(address, &self.agent.token, &self.at(host), name, &trust).ok()?.ok()
@@ -230,7 +231,7 @@ impl World {
         Http2::new(tunnel).expect("HTTP/2 begins")
     }
 
-    /// Sends `request` to `host` on a connection of its own; a refused CONNECT is the answer.
+    /// Sends `request` to `host` on a new connection. If the CONNECT is refused, its response is returned.
     pub(crate) fn send_as(&self, agent: &Agent, host: &str, request: &[u8]) -> Answer {
         match self.tunnel_of(agent, host, b"http/1.1") {
             Ok(Ok(mut tunnel)) => tunnel.ask(request),
@@ -239,12 +240,12 @@ impl World {
         }
     }
 
-    /// The same as the world's agent.
+    /// Sends `request` as the world's agent.
     pub(crate) fn send(&self, host: &str, request: &[u8]) -> Answer {
         self.send_as(&self.agent, host, request)
     }
 
-    /// A GET with further header lines, each ended by CR LF.
+    /// Sends a GET with additional header lines, each of which ends with CR LF.
     pub(crate) fn get(&self, host: &str, path: &str, fields: &str) -> Answer {
         self.send(host, &self.request("GET", host, path, fields))
     }
@@ -254,14 +255,14 @@ impl World {
         format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", self.at(host)).into_bytes()
     }
 
-    /// Sends `request` straight to the upstream.
+    /// Sends `request` directly to the upstream.
     pub(crate) fn direct(&self, host: &str, request: &[u8]) -> Answer {
         let trust = self.trust(&[b"http/1.1"]);
         let tunnel = Tunnel::direct(self.script.upstream.address(), host, &trust);
         tunnel.map_or_else(|_| Answer::default(), |mut tunnel| tunnel.ask(request))
     }
 
-    /// Sends raw bytes to the explicit listener, and reads to the end.
+    /// Sends raw bytes to the explicit listener, and reads until the end of the stream.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Vec<u8> {
         let Ok(mut stream) = crate::wire::tunnel::connect(self.daemon.explicit_addr()) else {
             return Vec::new();
@@ -270,7 +271,7 @@ impl World {
         read_rest(&mut stream)
     }
 
-    /// Sends raw bytes to the explicit listener, and gives the first that come back.
+    /// Sends raw bytes to the explicit listener, and returns the first bytes of the response.
     pub(crate) fn raw_head(&self, bytes: &[u8]) -> Vec<u8> {
         let mut head = vec![0; 1024];
         let read = crate::wire::tunnel::connect(self.daemon.explicit_addr()).and_then(|mut stream| {

@@ -1,4 +1,4 @@
-//! One round of load from one process: closed loops over HTTP/1.1, bounded in time and in requests.
+//! One round of load from one process: closed loops over HTTP/1.1, limited in time and in requests.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Requests per connection and round, at most.
+/// The maximum number of requests per connection and round.
 const MOST_REQUESTS: usize = 100_000;
 
 /// What to send where. The CA comes from `SSL_CERT_FILE`, the proxy's token from `BENCH_TOKEN`.
@@ -54,19 +54,19 @@ pub(crate) struct Load {
     new_connections: bool,
 }
 
-/// What a round gave.
+/// The result of a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Measured {
     /// Requests per second.
     pub(crate) rate: f64,
     /// Median latency in microseconds.
     pub(crate) p50: f64,
-    /// Latency that 99 of 100 requests stay below, in microseconds.
+    /// The 99th percentile of the latency, in microseconds.
     pub(crate) p99: f64,
 }
 
 impl Measured {
-    /// Three numbers on the last line.
+    /// Parses three numbers on the last line.
     pub(crate) fn parse(out: &str) -> Result<Self> {
         let line = out.lines().last().context("no line")?;
         let numbers: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
@@ -84,7 +84,7 @@ pub(crate) fn run(load: &Load) -> Result<()> {
 
 async fn measure(load: &Load) -> Result<Measured> {
     let target = Arc::new(Target::new(load)?);
-    // Before the clock starts: connections that are kept, and whatever the first request has to wait for.
+    // Before the clock starts: persistent connections, and all work that the first request has to wait for.
     let mut ready = Vec::new();
     for _ in 0..load.connections {
         let mut connection = target.connect().await?;
@@ -151,7 +151,7 @@ impl Target {
         let file = std::env::var("SSL_CERT_FILE").context("SSL_CERT_FILE")?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(&file).with_context(|| file.clone())? {
-            // A system bundle may hold what webpki does not take.
+            // A system bundle may contain certificates that webpki rejects.
             let _ = roots.add(certificate?);
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -187,7 +187,7 @@ impl Target {
         }
         let stream = self.tls.connect(self.name.clone(), stream).await.context("TLS")?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // An error of the connection reaches its sender too.
+        // An error of the connection is also returned to its sender.
         tokio::spawn(async move { connection.await.ok() });
         Ok(sender)
     }
@@ -199,7 +199,7 @@ impl Target {
         );
         stream.write_all(head.as_bytes()).await?;
         let mut answer = Vec::new();
-        // Byte by byte: what follows the head belongs to TLS.
+        // Byte by byte: the bytes after the head belong to TLS.
         while !answer.ends_with(b"\r\n\r\n") {
             ensure!(answer.len() < 8192, "the proxy's answer has no end");
             answer.push(stream.read_u8().await.context("the proxy closed the connection")?);

@@ -1,10 +1,14 @@
-//! `cargo xtask bench`: what the proxy costs, side by side in one run.
+//! `cargo xtask bench`: measures the cost of the proxy, with all ways side by side in one run.
 //!
-//! Four ways to the same upstream take turns, round by round, so that a change of the machine's mood hits all of
-//! them: straight to it, through the explicit listener, through that of a daemon whose audit log is relaxed, and
-//! redirected out of a managed cgroup. Each round is a
-//! process of its own (`bench load`), the last one started by `onecli run`. The figures are medians over rounds;
-//! the ratio to the direct way is what is worth keeping.
+//! Four ways to the same upstream take turns, round by round, so that load changes on the machine affect all of them:
+//!
+//! - directly to it
+//! - through the explicit listener
+//! - through the explicit listener of a daemon whose audit log is relaxed
+//! - redirected out of a managed cgroup
+//!
+//! Each round is a separate process (`bench load`); `onecli run` starts the one for the last way. The figures are
+//! medians over rounds. The ratio to the direct way is the comparable result.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to a person")]
@@ -66,20 +70,21 @@ struct Workload {
     connections: u32,
     upload: usize,
     new_connections: bool,
-    /// A round has no fewer milliseconds.
+    /// The minimum duration of a round, in milliseconds.
     least: u64,
 }
 
-/// One agent makes all the load, and more of it than one should.
+/// A large quota, because one agent makes all the load.
 const QUOTA: &str = "[audit]\nagent_rate = 1000000\nagent_bytes = \"1TiB\"";
 
 const MIB: usize = 1 << 20;
 const SMALL: Workload =
     Workload { name: "", path: "/bytes/64", connections: 1, upload: 0, new_connections: false, least: 0 };
-// A relaxed log comes into the database once a second: rounds of one would leave that work to the next one's way.
+// A relaxed log is imported into the database once a second. Rounds of one second would shift that work to the next
+// way.
 const CROWD: Workload =
     Workload { name: "small requests, 32 connections", connections: 32, least: 4000, ..SMALL };
-/// What waiting for the disk may cost of the throughput of many connections.
+/// The allowed throughput ratio for many connections between a relaxed log and one that waits for the disk.
 const STRICT_COSTS: f64 = 1.3;
 const WORKLOADS: &[Workload] = &[
     Workload { name: "small requests, 1 connection", ..SMALL },
@@ -94,7 +99,7 @@ const WORKLOADS: &[Workload] = &[
 enum Way {
     Direct,
     Explicit,
-    /// Explicit, with an audit log that does not wait for the disk.
+    /// The explicit listener, with an audit log that does not wait for the disk.
     Relaxed,
     Transparent,
 }
@@ -131,7 +136,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The parts that every round uses.
+/// The parts shared by all rounds.
 struct Bench {
     daemon: Daemon,
     relaxed: Daemon,
@@ -139,8 +144,8 @@ struct Bench {
     inside: Option<Agent>,
     outside: (Agent, Granted),
     outside_relaxed: (Agent, Granted),
-    /// This program, where an agent's user can start it. Not in the daemon's directory, where no value may be found: it
-    /// holds one.
+    /// A copy of this program that the agent's user can start. It contains a value, so it is not in the daemon's
+    /// directory, which must contain none.
     program: PathBuf,
     _dir: TempDir,
 }

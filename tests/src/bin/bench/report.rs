@@ -4,14 +4,14 @@ use std::fmt;
 
 use crate::load::Measured;
 
-/// What is printed in the end: the first way is what the others are compared with.
+/// The final report. The first way is the baseline for the others.
 pub(crate) struct Report {
     ways: Vec<String>,
     rows: Vec<Row>,
     bounds: Vec<Bound>,
 }
 
-/// What one way may cost of another's throughput.
+/// The allowed throughput cost of one way compared with another.
 struct Bound {
     way: String,
     of: String,
@@ -30,13 +30,14 @@ impl Report {
         Self { ways: ways.iter().map(|&w| w.to_owned()).collect(), rows: Vec::new(), bounds: Vec::new() }
     }
 
-    /// With each measurement of `workload`, how many times the throughput of `way` is that of `of`, and what is wanted.
+    /// Adds a bound: for each measurement of `workload`, the throughput of `way` divided by that of `of`, and its
+    /// limit.
     pub(crate) fn bound(&mut self, (way, of): (&str, &str), workload: &str, most: f64) {
         let owned = str::to_owned;
         self.bounds.push(Bound { way: owned(way), of: owned(of), workload: owned(workload), most });
     }
 
-    /// The bounds on what was measured, as text.
+    /// The bounds on the measured workloads, as text.
     fn bounded(&self) -> Vec<String> {
         let rate = |row: &Row, way: &str| {
             let at = self.ways.iter().position(|known| known == way)?;

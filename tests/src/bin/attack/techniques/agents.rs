@@ -1,4 +1,4 @@
-//! One agent and another's credential.
+//! Attacks on the credential of another agent.
 
 use std::io;
 use std::sync::Mutex;
@@ -22,7 +22,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// Stores the head of `/store/...`, and answers with it elsewhere.
+/// Stores the head of a request to `/store/...`, and returns it for other paths.
 fn storing() -> impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static {
     let stored = Mutex::new("nothing yet".to_owned());
     move |seen, conn| {

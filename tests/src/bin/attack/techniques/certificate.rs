@@ -1,6 +1,6 @@
 //! Upstream certificates that do not prove the host. An attacker between daemon and upstream would get the credential.
 //!
-//! Control: the same kind of certificate without the fault is accepted, and the request is injected.
+//! Control: the same kind of certificate without the defect is accepted, and the credential is injected.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -74,7 +74,7 @@ fn try_one(trial: &mut Trial, good: &[&str], bad: &str) {
     trial.attempt(format!("{bad} got the credential"), sent);
 }
 
-/// Picks a certificate by the server name, whatever name it is for.
+/// Selects a certificate by the requested server name, regardless of the names in the certificate.
 #[derive(Debug)]
 struct ByName(HashMap<String, Arc<CertifiedKey>>);
 
@@ -148,14 +148,14 @@ impl<'a> Shop<'a> {
         }
     }
 
-    /// Signed by the root.
+    /// A certificate signed by the root.
     fn signed(&self, params: &CertificateParams) -> Arc<CertifiedKey> {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.root).expect("a certificate");
         certified(vec![certificate.der().clone()], &key)
     }
 
-    /// Signed by a certificate with `between`, which the root signed.
+    /// A certificate signed by the intermediate `between`, which the root signed.
     fn through(&self, name: &str, between: &CertificateParams) -> Arc<CertifiedKey> {
         let between_key = KeyPair::generate().expect("a key");
         let above = between.signed_by(&between_key, &self.root).expect("a certificate").der().clone();
@@ -165,14 +165,14 @@ impl<'a> Shop<'a> {
         certified(vec![certificate.der().clone(), above], &key)
     }
 
-    /// Signed by the root, with a stapled OCSP response.
+    /// A certificate signed by the root, with a stapled OCSP response.
     fn stapled(&self, params: &CertificateParams, serial: u64, revoked: bool) -> Arc<CertifiedKey> {
         let mut certified = Arc::unwrap_or_clone(self.signed(params));
         certified.ocsp = Some(self.ocsp(serial, revoked));
         Arc::new(certified)
     }
 
-    /// An OCSP response of openssl-ocsp(1), which is its own responder here.
+    /// An OCSP response from openssl-ocsp(1), which acts as its own responder here.
     fn ocsp(&self, serial: u64, revoked: bool) -> Vec<u8> {
         let state = if revoked { "R\t400101000000Z\t250101000000Z" } else { "V\t400101000000Z\t" };
         let index = format!("{state}\t{serial:X}\tunknown\t/CN=x\n");

@@ -1,6 +1,6 @@
-//! Confirmation: an agent stores guesses at the service, and sees which of them is masked when it reads them.
+//! Confirmation: an agent stores guesses at the service, reads them, and sees which of them is masked.
 //!
-//! One right guess cannot be hidden: the mask must stay. The defence is that an agent cannot try many.
+//! One right guess cannot be hidden, because the mask must stay. The defence is that an agent cannot try many.
 
 use std::io;
 
@@ -27,12 +27,12 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// Guesses of one row. Twenty may be confirmed.
+/// The number of guesses in one row. Twenty may be confirmed.
 const GUESSES: usize = 40;
 const ALLOWED: usize = 21;
 const MISS: &str = "sk7Qx2mZt9Lr4WbN8cYp3VdK6hJf1Gsx";
 
-/// The guess that a path or a message names: `hit` or `miss`.
+/// The guess that a path or a message selects: `hit` or `miss`.
 fn guess(name: &str) -> String {
     let value = if name.starts_with("hit") { VALUE } else { MISS };
     format!("a stored guess: {value}!\n\n")
@@ -64,7 +64,7 @@ fn mask(trial: &mut Trial) {
     trial.attempt("no alert", alerts(&world) == 0);
 }
 
-/// Alerts of any kind, but for those about the start.
+/// The number of alerts, except those about the start.
 fn alerts(world: &World) -> usize {
     world.daemon.audit().iter().filter(|record| record["event"] == "alert").count()
 }
@@ -79,7 +79,7 @@ fn socket(_: &Seen, conn: &mut Conn) -> io::Result<()> {
     }
 }
 
-/// Bodies of the answers to so many messages, as far as they arrive.
+/// The response bodies that arrive for a series of messages.
 fn messages(world: &World, text: &str) -> Vec<Vec<u8>> {
     let Some(mut tunnel) = switched(world, A, "/socket") else { return Vec::new() };
     let mut all = Vec::new();

@@ -1,19 +1,19 @@
-//! CPU time: one request of an agent must not keep busy the threads that serve everyone.
+//! CPU time: one request of an agent must not occupy the threads that serve all agents.
 //!
-//! A long request is compared with a short one of the same kind, in CPU time of the daemon. Control: the short one is
-//! served as expected, and the meter shows that a large answer costs more than a small one.
+//! A long request is compared with a short one of the same kind, in CPU time of the daemon. Control: the short request
+//! is served as expected, and the meter shows that a large response costs more than a small one.
 
 use std::io;
 
 use crate::row::{Row, Trial};
 use crate::world::{A, Conn, Seen, World, reply};
 
-/// A long request may cost so many times what a short one costs.
+/// The allowed ratio between the cost of a long and a short request.
 const RATIO: u64 = 25;
-/// Requests of one measurement, and measurements; the cheapest counts.
+/// The number of requests in one measurement, and of measurements. The cheapest measurement counts.
 const REQUESTS: u64 = 5;
 const ROUNDS: usize = 3;
-/// Beyond this many nanoseconds one measurement suffices.
+/// Above this many nanoseconds one measurement suffices.
 const CLEAR: u64 = 200_000_000;
 
 const GETS: &str = "CPU time of the daemon that others wait for";
@@ -27,7 +27,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new("cost/host-names", GETS, CONTROL, host_names),
 ];
 
-/// CPU time of all threads of a process, in nanoseconds (`/proc/PID/task/TID/schedstat`).
+/// The CPU time of all threads of a process, in nanoseconds (`/proc/PID/task/TID/schedstat`).
 fn cpu(pid: u32) -> u64 {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the daemon runs");
     let of = |task: io::Result<std::fs::DirEntry>| {
@@ -37,7 +37,7 @@ fn cpu(pid: u32) -> u64 {
     threads.filter_map(of).sum()
 }
 
-/// What one request costs, in nanoseconds.
+/// The cost of one request, in nanoseconds.
 fn cost(world: &World, mut ask: impl FnMut()) -> u64 {
     let mut round = |requests: u64| {
         let before = cpu(world.daemon.pid());
@@ -56,7 +56,7 @@ fn answer(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
     reply(conn, vec![b' '; size])
 }
 
-/// Paths of 16 KiB and of 60 KiB, with as many segments as they hold, and with 512.
+/// Paths of 16 KiB and of 60 KiB, with the maximum number of segments and with 512.
 fn long_paths(begin: &str, end: &str) -> Vec<(&'static str, String)> {
     let filled = |size: usize, segments: usize| {
         let each = (size - begin.len() - end.len()) / segments - 1;
@@ -89,7 +89,7 @@ fn compare(trial: &mut Trial, world: &World, method: &str, begin: &str, end: &st
     }
 }
 
-/// The meter tells a large answer from a small one.
+/// Checks that the meter distinguishes a large response from a small one.
 fn meter(trial: &mut Trial, world: &World) {
     world.allow(A, "/*");
     let ask = |path: &str| drop(world.get(A, path, "Connection: close\r\n"));
@@ -143,7 +143,7 @@ fn long_query(trial: &mut Trial) {
     meter(trial, &world);
 }
 
-/// Names that are costly to normalise, from a client without a token.
+/// Names that are expensive to normalise, from a client without a token.
 fn host_names(trial: &mut Trial) {
     let (world, _) = World::with_key(&["--bearer"], answer);
     let ask = |host: &str| {

@@ -1,6 +1,6 @@
-//! Endpoints that answer with a credential of the agent's own. One row per template.
+//! Endpoints that issue a credential to the agent itself. There is one row per template.
 //!
-//! Control: an ordinary request of the same template is not refused.
+//! Control: an ordinary request of the same template is allowed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,11 +25,11 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new("credential/npm", GETS, CONTROL, |trial| try_template(trial, &NPM)),
 ];
 
-/// Requests of one template.
+/// The requests of one template.
 struct Template {
     name: &'static str,
     host: &'static str,
-    /// The credential is put where Basic credentials have the placeholder.
+    /// Whether the credential replaces the placeholder in Basic credentials.
     replaces: bool,
     ordinary: (&'static str, &'static str),
     issuing: &'static [(&'static str, &'static str)],
@@ -135,7 +135,7 @@ fn is_refused(answer: &Answer) -> bool {
     answer.status == 403 && answer.code().is_some()
 }
 
-/// An upstream that is all of these hosts, and a secret of the template for them.
+/// An upstream that serves all of these hosts, and a secret of the template for them.
 fn world_of(template: &str, value: &str, mut hosts: Vec<&str>) -> (World, Granted) {
     hosts.sort_unstable();
     hosts.dedup();
@@ -151,7 +151,7 @@ fn world_of(template: &str, value: &str, mut hosts: Vec<&str>) -> (World, Grante
 fn try_template(trial: &mut Trial, template: &Template) {
     let (world, granted) = world_of(template.name, "realCredential0123456789", vec![template.host]);
     let basic = STANDARD.encode(format!("AC0:{}", granted.placeholder));
-    // An agent that is known by its token needs a placeholder only where the secret replaces one.
+    // An agent identified by its token needs a placeholder only if the secret replaces one.
     let authorization =
         if template.replaces { format!("Authorization: Basic {basic}\r\n") } else { String::new() };
     let ask = |(method, path): &(&str, &str)| {
@@ -167,7 +167,7 @@ fn try_template(trial: &mut Trial, template: &Template) {
     }
 }
 
-/// What the agent signs with is thrown away; region and service are read from it.
+/// The daemon discards the agent's signature, except for its region and service.
 pub(super) fn signature(placeholder: &str, service: &str) -> String {
     format!(
         "Authorization: AWS4-HMAC-SHA256 Credential={placeholder}/20260101/eu-west-1/{service}/aws4_request, \
@@ -178,7 +178,7 @@ pub(super) fn signature(placeholder: &str, service: &str) -> String {
 
 pub(super) const AWS_VALUE: &str = "AKIDREAL0123456789AB:wJ4rXUtn7EMIbK7MDqENGbPxRfiCY9QzEXAM8L3v";
 
-/// Host, service of the signature, method, path, header lines.
+/// The host, the service of the signature, the method, the path and the header lines.
 type Signed = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
 fn aws(trial: &mut Trial) {
@@ -243,7 +243,7 @@ fn aws(trial: &mut Trial) {
     }
 }
 
-/// Tokens of this template are minted, and the token endpoint is not there: what is not refused fails later.
+/// Tokens of this template are minted and there is no token endpoint, so an allowed request fails later.
 fn gcp(trial: &mut Trial) {
     const ISSUING: &[(&str, &str, &str)] = &[
         ("iam.googleapis.com", "POST", "/v1/projects/-/serviceAccounts/x/keys"),
@@ -274,7 +274,7 @@ fn gcp(trial: &mut Trial) {
     }
 }
 
-/// A service account's key file, with a throw-away key.
+/// A service account's key file, with a temporary key.
 fn key_file() -> String {
     let output = std::process::Command::new("openssl")
         .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])

@@ -1,4 +1,4 @@
-//! DNS as a way out: a name is data, and the server of its domain reads it.
+//! DNS as a channel: a name carries data, and the server of its domain receives it.
 
 use onecli_tests::client::Run;
 use onecli_tests::need;
@@ -46,12 +46,12 @@ fn exfiltration(trial: &mut Trial) {
     trial.control("the allowed name resolves", resolve(A).status.success());
     for name in NAMES {
         let outcome = resolve(name);
-        // An address of `dns.refused_range` leads to the daemon, which has asked nobody for the name.
+        // An address of `dns.refused_range` points to the daemon, which sent no query for the name.
         let resolved = outcome.out().lines().any(|line| !line.starts_with("198.1"));
         trial.attempt(format!("{name}: {}", outcome.out()), resolved);
     }
     for name in NAMES {
-        // A query that no connection follows is recorded two seconds later.
+        // A query without a following connection is recorded two seconds later.
         let refused = onecli_tests::wait_for(std::time::Duration::from_secs(10), || {
             let records = world.daemon.audit();
             records.iter().any(|r| r["host"] == *name && r["code"] == "egress_denied").then_some(())

@@ -1,6 +1,6 @@
-//! Echo: the upstream sends back what it was sent, in an encoding that the agent chose. The agent decodes it.
+//! Echo: the upstream returns the request in an encoding that the agent chose, and the agent decodes it.
 //!
-//! Control: the same search finds the value in what the upstream echoes without OneCLI.
+//! Control: the same search finds the value in the upstream's response without OneCLI.
 
 use std::fmt::Write as _;
 use std::io;
@@ -14,9 +14,9 @@ use data_encoding::{HEXLOWER, HEXUPPER};
 use crate::row::{Row, Trial};
 use crate::world::{A, Conn, Seen, World, reply_with};
 
-/// It looks different in each encoding.
+/// A value that differs in each encoding.
 const ECHOED: &str = "sk/real+7Qx2mZt9Lr4WbN8cYp3VdK6h";
-/// So many characters of the value in a row are a leak.
+/// This many consecutive characters of the value are a leak.
 const WINDOW: usize = 10;
 const GETS: &str = "the value, from an encoded echo";
 const CONTROL: &str = "the same echo without OneCLI holds the value";
@@ -57,7 +57,7 @@ fn encode(encoding: &str, text: &[u8]) -> Vec<u8> {
         "json" => each(&|byte| format!("\\u{byte:04x}")),
         "html" => each(&|byte| format!("&#{byte};")),
         "octal" => each(&|byte| format!("\\{byte:03o}")),
-        // The backslash of one escape, escaped by another.
+        // The backslash of one escape is itself escaped.
         "octal-twice" => each(&|byte| format!("\\134{byte:03o}")),
         "utf-16le" => text.iter().flat_map(|byte| [*byte, 0]).collect(),
         "utf-16be" => text.iter().flat_map(|byte| [0, *byte]).collect(),
@@ -65,7 +65,7 @@ fn encode(encoding: &str, text: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Takes an encoding off. What was masked becomes something else, and the rest stays in its place.
+/// Decodes the text. Masked bytes decode to other bytes, and the rest stays at its offset.
 fn decode(encoding: &str, text: &[u8]) -> Vec<u8> {
     match encoding {
         "hex" | "HEX" => from_hex(text),
@@ -104,7 +104,7 @@ fn from_base64(text: &[u8]) -> Vec<u8> {
     engine.decode(letters).unwrap_or_default()
 }
 
-/// `PREFIX` and so many digits, anywhere.
+/// Decodes `PREFIX` followed by this many digits, anywhere.
 fn unescape(text: &[u8], prefix: &str, digits: usize, radix: u32) -> Vec<u8> {
     let text = String::from_utf8_lossy(text);
     let mut parts = text.split(prefix);
@@ -126,7 +126,7 @@ fn from_entities(text: &[u8]) -> Vec<u8> {
     text.split("&#").filter_map(|part| part.split(';').next()?.parse().ok()).collect()
 }
 
-/// Whether a part of the value stands in `text`, as it is, percent-encoded, or in base64 words.
+/// Returns whether `text` contains a part of the value, raw, percent-encoded, or in base64 words.
 fn holds(text: &[u8]) -> bool {
     let words = text.split(|byte| !byte.is_ascii_alphanumeric() && !b"+/-_=".contains(byte));
     let decoded = words.filter(|word| word.len() >= 16).map(from_base64);
@@ -136,7 +136,7 @@ fn holds(text: &[u8]) -> bool {
         .any(|view| ECHOED.as_bytes().windows(WINDOW).any(|part| memchr::memmem::find(&view, part).is_some()))
 }
 
-/// Echoes head and body in the encoding that the path names, in the body and in a header field.
+/// Returns head and body in the encoding that the path selects, in the body and in a header field.
 fn echo(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
     let encoded = encode(seen.last_segment(), &[seen.head.as_bytes(), &seen.body].concat());
     let is_field = encoded.iter().all(u8::is_ascii_graphic);
@@ -145,13 +145,13 @@ fn echo(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
     reply_with(conn, &fields, encoded)
 }
 
-/// What the agent decodes of an answer to `request`.
+/// Returns whether the agent finds the value when it decodes a response.
 fn leaks(answer: &crate::wire::Answer, encoding: &str) -> bool {
     let field = answer.field("x-echo").unwrap_or_default();
     holds(&decode(encoding, &answer.body)) || holds(&decode(encoding, field.as_bytes()))
 }
 
-/// Tries each encoding with what `request` makes of a path and a credential.
+/// Tries each encoding. `request` builds the request from a path and a credential.
 fn try_all(trial: &mut Trial, options: &[&str], request: impl Fn(&World, &str, &str) -> Vec<u8>) {
     let world = World::new(echo);
     let granted = world.give("key", A, ECHOED, options);
@@ -190,7 +190,7 @@ fn basic(trial: &mut Trial) {
     });
 }
 
-/// The user name moves the value within its base64 form.
+/// The length of the user name shifts the value within its base64 form.
 fn basic_own_user(trial: &mut Trial) {
     for user in ["u", "us", "use", "a-name-of-the-agents-own"] {
         try_all(trial, &["--replace", "basic"], |world, path, key| {

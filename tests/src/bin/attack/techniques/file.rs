@@ -1,4 +1,4 @@
-//! A file in the project that gives more rights to the user who runs it.
+//! Files in the project that give more rights to the user who runs them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -32,7 +32,7 @@ const EXISTING: &str = include_str!("../../../../system/launch/py/existing.py");
 const CAPABILITY: &str = include_str!("../../../../system/launch/py/capability.py");
 const SPECIAL: &str = include_str!("../../../../system/launch/py/special.py");
 
-/// The agent's user, and the owner of projects, by name and uid; its group has the same number.
+/// The agent's user, and the owner of projects, by name and uid. The group of each has the same number.
 const ROBOT: &str = "games";
 const PERSON: (&str, u32) = ("bin", 2);
 
@@ -41,7 +41,7 @@ struct Host {
 }
 
 impl Host {
-    /// A daemon with an agent that has a user; none, and said so, where the machine cannot have one.
+    /// A daemon with an agent that has a user. Returns `None` and records it if the machine cannot provide one.
     fn new(trial: &mut Trial) -> Option<Self> {
         if let Some(why) = need::bpf_missing() {
             trial.not_run(why);
@@ -56,7 +56,7 @@ impl Host {
         self.daemon.home().dir().join(name)
     }
 
-    /// A directory of `owner`'s.
+    /// A directory that `owner` owns.
     fn directory(&self, name: &str, owner: u32) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(&path).expect("a directory");
@@ -64,7 +64,7 @@ impl Host {
         path
     }
 
-    /// A program of `owner`'s in a directory.
+    /// A program that `owner` owns, in a directory.
     fn program(directory: &Path, name: &str, owner: u32, mode: u32) {
         let path = directory.join(name);
         fs::write(&path, "original\n".repeat(16)).expect("a file");
@@ -78,14 +78,14 @@ impl Host {
         path
     }
 
-    /// Runs a script as the owner of a directory, and gives what it printed.
+    /// Runs a script as the owner of a directory, and returns its output.
     fn outside(script: &Path, args: &[&str]) -> String {
         let user = PERSON.0;
         let run = Run::new("setpriv").args(["--reuid", user, "--regid", user, "--clear-groups", "python3"]);
         run.arg(script).args(args).timeout(Duration::from_mins(1)).outcome().ok("the control")
     }
 
-    /// The same as the agent, in `project`.
+    /// Runs a script as the agent, in `project`, and returns its output.
     fn inside(&self, project: &Path, script: &Path, args: &[&str]) -> String {
         let project = project.to_str().expect("a path of text");
         let run = ["run", "--agent", "robot", "--dir", project, "--", "python3"];
@@ -93,7 +93,7 @@ impl Host {
         run.outcome().ok("the agent")
     }
 
-    /// The privileged files below a directory whose files are all of `owner`'s, one per line.
+    /// The privileged files below a directory in which `owner` owns every file, one per line.
     fn special(&self, directory: &Path, owner: u32) -> String {
         let script = self.script("special.py", SPECIAL);
         let run = Run::new("python3").arg(script).arg(directory).arg(owner.to_string());
@@ -121,7 +121,7 @@ fn layers(trial: &mut Trial) {
     trial.attempt(format!("left in the project: {left}"), !left.is_empty());
 }
 
-/// A program that has the bit before the agent comes.
+/// A program that has the set-id bit before the agent starts.
 fn existing(trial: &mut Trial) {
     let Some(host) = Host::new(trial) else { return };
     let script = host.script("existing.py", EXISTING);
@@ -151,7 +151,7 @@ fn existing(trial: &mut Trial) {
     trial.attempt("copied with its bit", host.special(&project, PERSON.1) != before);
 }
 
-/// A file capability of a user namespace becomes one of the host in a project of root's.
+/// A file capability of a user namespace becomes one of the host in a project that root owns.
 fn capability(trial: &mut Trial) {
     let Some(host) = Host::new(trial) else { return };
     let script = host.script("capability.py", CAPABILITY);

@@ -1,4 +1,4 @@
-//! Header fields that name another resource, or that servers read as other fields.
+//! Header fields that name another resource, or that servers interpret as other fields.
 
 use crate::row::{Row, Trial};
 use crate::world::{A, VALUE, World, reply};
@@ -44,7 +44,7 @@ fn world() -> (World, String) {
     (world, format!("Authorization: Bearer {}\r\nConnection: close\r\n", granted.placeholder))
 }
 
-/// Whether a request that was sent with the credential holds `text`.
+/// Returns whether a request with the injected credential contains `text`.
 fn injected_with(world: &World, text: &str) -> bool {
     world.script.seen().iter().any(|seen| seen.has(VALUE) && seen.head.to_lowercase().contains(text))
 }

@@ -1,4 +1,4 @@
-//! Ways to the host around the network: the launcher, files of other users, accounts, and the package.
+//! Attacks on the host that avoid the network: the launcher, files of other users, accounts, and the package.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -52,11 +52,12 @@ pub(crate) const ROWS: &[Row] = &[
     .quick(),
 ];
 
-/// The agent's user, and the person who runs it: of every Debian.
+/// The agent's user, and the user who runs it. Both exist on every Debian.
 const ROBOT: &str = "games";
 const PERSON: (&str, u32) = ("bin", 2);
 
-/// A daemon without kernel programs, with an agent that has a user. `None` without root, who starts the agent.
+/// A daemon without kernel programs, with an agent that has a user. `None` without root, which is needed to start the
+/// agent.
 fn host(trial: &mut Trial) -> Option<Daemon> {
     if !nix::unistd::geteuid().is_root() {
         trial.not_run("starting an agent as root (needs root)");
@@ -87,13 +88,13 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path of text")
 }
 
-/// Whether `user` prints `words` with a command outside of an agent.
+/// Returns whether `user` prints `words` with a command outside of an agent.
 fn outside(user: &str, script: &str, words: &str) -> bool {
     let run = Run::new("setpriv").args(["--reuid", user, "--clear-groups", "sh", "-c", script]);
     run.outcome().out().contains(words)
 }
 
-/// The agent exchanges a directory of its project for a link to another one.
+/// The agent replaces a directory of its project with a link to another one.
 fn linked_directory(trial: &mut Trial) {
     let Some(daemon) = host(trial) else { return };
     let at = |name: &str| directory(daemon.home().dir().join(name));
@@ -110,7 +111,7 @@ fn linked_directory(trial: &mut Trial) {
     trial.control("a directory is handed over", run(&[], &part, "cat key").out() == "ordinary\n");
     let named_target = run(&["--dir", text(&private)], Path::new("/"), "cat key");
     trial.control("the target is handed over by its name", named_target.out() == "private\n");
-    // A directory that was named stays confirmed: the link leads to another one.
+    // A directory that was named stays confirmed, and now the link points to another one.
     let (other, link) = (at("other"), &part);
     file(&other.join("key"), "private\n");
     let script = format!("rm -r part && ln -s {} part", other.display());
@@ -122,7 +123,7 @@ fn linked_directory(trial: &mut Trial) {
     }
 }
 
-/// A user of the host whose home has mode 0755.
+/// Reads the home directory of a host user, which has mode 0755.
 fn home(trial: &mut Trial) {
     let Some(daemon) = host(trial) else { return };
     let home = directory(daemon.home().dir().join("carol"));
@@ -151,7 +152,7 @@ fn home(trial: &mut Trial) {
     }
 }
 
-/// What lies in /tmp and /var/tmp of the host.
+/// Reads files in /tmp and /var/tmp of the host.
 fn temporary_file(trial: &mut Trial) {
     let Some(daemon) = host(trial) else { return };
     for place in ["/tmp", "/var/tmp"] {
@@ -168,8 +169,8 @@ fn temporary_file(trial: &mut Trial) {
     }
 }
 
-/// Python: opens many connections to the launcher. It announces the longest request on half of them, sends most of what the
-/// first frame may have on the others, and then a byte now and then.
+/// A Python script that opens many connections to the launcher. On half of them it announces the longest request. On
+/// the others it sends most of the largest first frame, and then a byte from time to time.
 const HOLD: &str = r#"
 import socket, struct, sys, time
 held = []
@@ -191,10 +192,11 @@ for _ in range(40):
         except OSError:
             pass
 "#;
-/// The launcher must not grow by so many KiB for callers without a right. One permitted request alone has up to 12 MiB.
+/// The launcher's memory must grow by less than this many KiB for unauthorized callers. One authorized request alone
+/// uses up to 12 MiB.
 const MOST_KIB: u64 = 32 * 1024;
 
-/// Users who may run no agent hold connections.
+/// Users without permission to run an agent hold connections.
 fn launcher_memory(trial: &mut Trial) {
     let Some(daemon) = host(trial) else { return };
     let socket = daemon.home().socket().with_file_name("launch.sock");
@@ -223,7 +225,7 @@ fn launcher_memory(trial: &mut Trial) {
     drop(holders);
 }
 
-/// The processes that a process started.
+/// The child processes of a process.
 fn children(pid: u32) -> Vec<u32> {
     let all = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     all.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
@@ -235,7 +237,7 @@ fn hold(socket: &Path, uid: u32) -> Running {
     run.args(["-c", HOLD]).arg(socket).timeout(Duration::from_mins(2)).start()
 }
 
-/// Memory that a process and its children have for themselves, in KiB.
+/// The private memory of a process and its children, in KiB.
 fn memory(pid: u32) -> u64 {
     let own = |pid: &u32| {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -245,7 +247,7 @@ fn memory(pid: u32) -> u64 {
     children(pid).iter().chain([&pid]).map(own).sum()
 }
 
-/// The configuration names another root than the one whose agents run.
+/// The configuration names a different agents root from the one with running agents.
 fn package_removal(trial: &mut Trial) {
     if let Some(why) = need::bpf_missing() {
         trial.not_run(why);
@@ -281,7 +283,8 @@ fn package_removal(trial: &mut Trial) {
     trial.control("without an agent they are detached", code == Some(0) && !home.pins().exists());
 }
 
-/// What a script prints that runs on a throw-away copy of this host's user database, as `onecli_tests::scripts` makes it.
+/// The output of a script that runs on a temporary copy of this host's user database, created by
+/// `onecli_tests::scripts`.
 fn on_a_copy(trial: &mut Trial, programs: &[&str], script: &str) -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         trial.not_run("needs root");
@@ -298,7 +301,7 @@ fn on_a_copy(trial: &mut Trial, programs: &[&str], script: &str) -> Option<Strin
     Some(onecli_tests::scripts::on_a_copy_of_the_host(&home, script).outcome().ok("a copy"))
 }
 
-/// The agent leaves an accomplice's key where sshd looks.
+/// The agent stores an accomplice's key where sshd reads keys.
 fn ssh_login(trial: &mut Trial) {
     let script = r#"
         onecli agent add a --create-user --factors token >/dev/null; unlock onecli-a-a
@@ -315,7 +318,7 @@ fn ssh_login(trial: &mut Trial) {
     trial.attempt("login as the agent's user", out.contains("agent: in"));
 }
 
-/// A member of the group `onecli`, whose commands would show every value.
+/// A member of the group `onecli`, whose commands could print every value.
 fn administrator(trial: &mut Trial) {
     let script = format!(
         r#"

@@ -1,4 +1,4 @@
-//! Who asks: tokens, placeholders, and what is taken back.
+//! Attacks on identity: tokens, placeholders, and revoked permissions.
 
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
-//! Credentials that a service issues in the answer to an injected request, at an endpoint that no list names.
+//! Credentials that a service issues in the response to an injected request, at an endpoint that no template lists.
 //!
-//! Control: the request is injected, and the rest of the answer arrives unchanged.
+//! Control: the credential is injected, and the rest of the response arrives unchanged.
 
 use crate::row::{Row, Trial};
 use crate::wire::Answer;
@@ -32,7 +32,7 @@ fn json_member(trial: &mut Trial) {
     judge(trial, &answer, &body, "unchanged text", ISSUED);
 }
 
-/// The same member in bodies that are not called JSON, or that hold JSON somewhere.
+/// The same member in bodies whose type is not JSON, or that embed JSON.
 fn other_bodies(trial: &mut Trial) {
     const HOST: &str = "api.github.com";
     const ISSUED: &str = "ghs_16C7e42F292c6912E7710c838347Ae178B4a";

@@ -1,4 +1,4 @@
-//! Memory of the daemon that an agent makes grow.
+//! Attacks that make the daemon's memory grow.
 
 use std::io::{self, Read as _, Write};
 use std::time::Duration;
@@ -22,18 +22,18 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// Answers that are not read.
+/// The number of responses that the agent does not read.
 const UNREAD: usize = 60;
-/// What each may cost: buffers of two TLS connections and 64 KiB of body.
+/// The allowed cost of each: buffers of two TLS connections and 64 KiB of body.
 const EACH: usize = 300 * 1024;
 const LARGE: usize = 64 << 20;
-/// What a reader reads.
+/// The size of a response that is read.
 const READ: usize = 4 << 20;
-/// Made-up names, and what all of them may cost.
+/// The number of invented names, and the allowed cost of all of them.
 const NAMES: usize = 3000;
 const ALL_NAMES: usize = 16 << 20;
 
-/// Resident memory of a process, in bytes.
+/// The resident memory of a process, in bytes.
 fn resident(pid: u32) -> usize {
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("the daemon runs");
     let pages: usize =

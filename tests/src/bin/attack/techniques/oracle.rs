@@ -1,7 +1,8 @@
-//! Prefix oracles: an agent that can store text at a host stores a guess, and watches how the answer arrives. If a right
-//! guess arrives in other pieces than a wrong one, the agent reads the value character by character.
+//! Prefix oracles: an agent stores a guess as text at a host, and observes how the response arrives. If a right guess
+//! is split into other pieces than a wrong one, the agent reads the value character by character.
 //!
-//! Control: the same observer tells right from wrong where the upstream itself cuts its answer after a right guess.
+//! Control: the same observer distinguishes right from wrong if the upstream itself splits its response after a right
+//! guess.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -16,22 +17,22 @@ use crate::wire::Tunnel;
 use crate::wire::websocket::{self, HANDSHAKE, switch};
 use crate::world::{A, Conn, Seen, VALUE, World};
 
-/// What stands before a guess. The empty line ends every match.
+/// The text before a guess. The empty line ends every match.
 const BEFORE: &str = "a stored file!\n\n";
-/// For the control: the upstream cuts its answer where a guess begins this.
+/// For the control: the upstream splits its response where a guess is a prefix of this text.
 const PLANTED: &str = "pL4ntedRm8Xk2Wq7Zt9Yb3Nc6Vh1Js5D";
-/// How often each guess is watched at first.
+/// The number of first observations of each guess.
 const LOOKS: usize = 5;
-/// How often more, where the first looks show a difference. TLS records vary by chance: the beginning of a body sometimes
-/// leaves with the head.
+/// The number of additional observations if the first ones show a difference. TLS records vary by chance: the beginning
+/// of a body is sometimes sent with the head.
 const MORE_LOOKS: usize = 12;
-/// Traces of two guesses differ if they have less than this part in common.
+/// Traces of two guesses differ if their common part is smaller than this.
 const APART: f64 = 0.25;
-/// Traces of two wrong guesses have at least this part in common.
+/// The common part of the traces of two wrong guesses is at least this.
 const ALIKE: f64 = 0.5;
-/// Lengths of the guesses.
+/// The lengths of the guesses.
 const LENGTHS: [usize; 4] = [3, 8, 16, 31];
-/// Time between two parts of an answer.
+/// The time between two parts of a response.
 const PAUSE: Duration = Duration::from_millis(40);
 const ENDED: &[u8] = b"the answer ends here";
 
@@ -59,10 +60,10 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new("oracle/aws-secret-key", "an AWS secret key, which is never sent", CONTROL, aws_secret_key),
 ];
 
-/// How an answer arrived: sizes of frames, then sizes of TLS records.
+/// The arrival of a response: sizes of frames, then sizes of TLS records.
 type Trace = (Vec<usize>, Vec<usize>);
 
-/// How often each trace of a guess was seen.
+/// The number of times each trace of a guess was seen.
 #[derive(Default)]
 struct Looks {
     traces: BTreeMap<Trace, u32>,
@@ -79,13 +80,13 @@ impl Looks {
         f64::from(self.traces.get(trace).copied().unwrap_or_default()) / f64::from(self.count.max(1))
     }
 
-    /// The part of the looks that both have in common, from 0 to 1.
+    /// The share of the observations that both have in common, from 0 to 1.
     fn common(&self, other: &Looks) -> f64 {
         self.traces.keys().map(|trace| self.share(trace).min(other.share(trace))).sum()
     }
 }
 
-/// A right guess, and wrong ones of its length.
+/// A right guess, and wrong guesses of the same length.
 struct Guesses {
     texts: [String; 4],
     looks: [Looks; 4],
@@ -97,7 +98,7 @@ impl Guesses {
         Guesses { texts: [right.to_owned(), first, middle, last], looks: Default::default() }
     }
 
-    /// In turns, so that what else the machine does meets all of them.
+    /// Takes turns, so that other load on the machine affects all guesses equally.
     fn watch(&mut self, times: usize, look: &mut impl FnMut(&str) -> Trace) {
         for _ in 0..times {
             for (text, looks) in self.texts.iter().zip(&mut self.looks) {
@@ -106,7 +107,7 @@ impl Guesses {
         }
     }
 
-    /// The most that the right guess has in common with a wrong one, and the least that two wrong ones have.
+    /// The largest common part of the right guess and a wrong one, and the smallest of two wrong ones.
     fn distances(&self) -> (f64, f64) {
         let [right, wrong @ ..] = &self.looks;
         let nearest = wrong.iter().map(|wrong| right.common(wrong)).fold(0.0, f64::max);
@@ -115,7 +116,7 @@ impl Guesses {
     }
 }
 
-/// Whether an observer tells a right guess from wrong ones of its length, for any length.
+/// Returns whether an observer distinguishes a right guess from wrong ones of its length, for any length.
 fn tells_apart(value: &str, mut look: impl FnMut(&str) -> Trace) -> Option<String> {
     LENGTHS.into_iter().filter(|length| *length < value.len()).find_map(|length| {
         let mut guesses = Guesses::new(&value[..length]);
@@ -135,7 +136,7 @@ fn tells_apart(value: &str, mut look: impl FnMut(&str) -> Trace) -> Option<Strin
     })
 }
 
-/// Guesses of the same length and alphabet that are wrong in their first, a middle, and their last character.
+/// Guesses of the same length and alphabet that are wrong in their first, a middle, or their last character.
 fn wrong_guesses(right: &str) -> [String; 3] {
     [0, right.len() / 2, right.len() - 1].map(|at| {
         let other = if right.as_bytes()[at] == b'q' { "w" } else { "q" };
@@ -147,7 +148,7 @@ fn hex(text: &str) -> String {
     HEXLOWER.encode(text.as_bytes())
 }
 
-/// The text that a path names, and whether the answer is cut before it.
+/// The text that a path names, and whether the response is split before it.
 fn stored(seen: &Seen) -> (String, bool) {
     let text = HEXLOWER.decode(seen.last_segment().as_bytes()).unwrap_or_default();
     let text = String::from_utf8(text).unwrap_or_default();
@@ -155,18 +156,18 @@ fn stored(seen: &Seen) -> (String, bool) {
         return (text, false);
     }
     let cut = PLANTED.starts_with(&text);
-    // A scrubber that holds by class must not hold this text, or the cut would not show.
+    // A scrubber that retains bytes by character class must not retain this text, or the split would not show.
     (format!("{text}!\n\n"), cut)
 }
 
-/// A secret for `/api/**`, and a rule that lets the agent read the rest.
+/// A world with a secret for `/api/**`, and a rule that lets the agent read other paths.
 fn world(handler: impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static) -> World {
     let (world, _) = World::with_key(&["--bearer", "--path", "/api/**"], handler);
     world.allow(A, "/**");
     world
 }
 
-/// The rows that differ only in what is watched.
+/// Runs the rows that differ only in what the agent observes.
 fn observe(trial: &mut Trial, value: &str, mut look: impl FnMut(&str, &str) -> Trace) {
     let control = tells_apart(PLANTED, |guess| look("planted", guess));
     trial.control("the planted cut is told apart", control.is_some());
@@ -179,7 +180,7 @@ fn chunk(conn: &mut Conn, bytes: &[u8]) -> io::Result<()> {
     conn.flush()
 }
 
-/// An answer in chunks: one, or two with a pause between.
+/// A chunked response: one chunk, or two with a pause between.
 fn chunked(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
     let (text, cut) = stored(seen);
     conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n")?;
@@ -193,14 +194,14 @@ fn chunked(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
     conn.write_all(b"0\r\n\r\n")
 }
 
-/// An answer with a length.
+/// A response with a Content-Length.
 fn sized(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
     let (text, cut) = stored(seen);
     let length = BEFORE.len() + text.len();
     let head =
         format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{BEFORE}");
     if !cut {
-        // In one write: a second TLS record could come later, and look like a cut.
+        // In one write: a second TLS record could arrive later and look like a split.
         return conn.write_all([head, text].concat().as_bytes());
     }
     conn.write_all(head.as_bytes())?;
@@ -230,7 +231,7 @@ fn http1_length(trial: &mut Trial) {
     observe(trial, VALUE, over_http1(&world));
 }
 
-/// The frames of HTTP/2 alone: they show what TLS records show.
+/// Observes only the frames of HTTP/2, which reveal as much as TLS records.
 fn over_http2(world: &World) -> impl FnMut(&str, &str) -> Trace {
     let mut http2 = world.http2(A);
     let host = world.at(A);
@@ -246,7 +247,7 @@ fn http2_data(trial: &mut Trial) {
     observe(trial, VALUE, over_http2(&world));
 }
 
-/// Answers each message `KIND TEXT` with the text, and with a message that ends the answer.
+/// Answers each message `KIND TEXT` with the text, and with a message that ends the response.
 fn socket(_: &Seen, conn: &mut Conn) -> io::Result<()> {
     conn.write_all(switch().as_bytes())?;
     conn.flush()?;
@@ -265,7 +266,7 @@ fn socket(_: &Seen, conn: &mut Conn) -> io::Result<()> {
     }
 }
 
-/// The handshake through `tunnel`.
+/// A WebSocket handshake through `tunnel`.
 pub(super) fn switched(world: &World, host: &str, path: &str) -> Option<Tunnel> {
     let mut tunnel = world.tunnel(host);
     let answer = tunnel.ask(&world.request("GET", host, path, HANDSHAKE));
@@ -319,7 +320,7 @@ fn compressed(trial: &mut Trial) {
     observe(trial, VALUE, over_http1(&world));
 }
 
-/// The text, then silence, then the rest. A cut answer keeps the text back until after the silence.
+/// The text, then silence, then the rest. A split response holds the text back until after the silence.
 fn pausing(seen: &Seen, conn: &mut Conn, kind: &str) -> io::Result<()> {
     let (text, cut) = stored(seen);
     write!(conn, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n")?;
@@ -403,7 +404,7 @@ fn aws_secret_key(trial: &mut Trial) {
 mod tests {
     use super::*;
 
-    /// A number below 100 for each call, the same in each run.
+    /// A number below 100 for each call, the same sequence in each run.
     fn dice() -> impl FnMut() -> u64 {
         let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
         move || {
@@ -412,7 +413,7 @@ mod tests {
         }
     }
 
-    /// Records of a head and a body, together in so many of a hundred answers.
+    /// The records of a head and a body, which are sent together in this many of a hundred responses.
     fn trace(together: bool) -> Trace {
         (vec![40], if together { vec![300] } else { vec![200, 100] })
     }

@@ -1,4 +1,4 @@
-//! What an agent writes into the output of commands that people run. Its process names are in the escape suite.
+//! Text of an agent in the output of commands that operators run. The escape suite covers its process names.
 
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ fn path(trial: &mut Trial) {
 
 fn spreadsheet(trial: &mut Trial) {
     let (world, fields) = world();
-    // In a program whose cells end at `;`, the path's second cell begins with the formula.
+    // A program whose cells end at `;` reads the formula as the second cell of the path.
     for (method, path) in [("+1", "/a"), ("-1", "/a"), ("GET", "/a;=1+1"), ("GET", "/a;+1")] {
         world.send(A, &world.request(method, A, path, &fields));
     }

@@ -1,4 +1,4 @@
-//! Paths that a server may take for another one than the daemon judged. The secret is for `/public/**`.
+//! Paths that a server may read differently from the daemon. The secret is for `/public/**`.
 
 use crate::row::{Row, Trial};
 use crate::wire::Answer;
@@ -96,7 +96,7 @@ fn windows_and_unicode(trial: &mut Trial) {
     );
 }
 
-/// Characters that need no letter's or digit's meaning, and some beyond ASCII.
+/// Every byte except letters and digits, including some beyond ASCII.
 fn characters() -> impl Iterator<Item = u8> {
     (1..=255_u8).filter(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, 0x91..=0xf0))
 }
@@ -118,7 +118,7 @@ fn http2_characters(trial: &mut Trial) {
     for before in ["/public/a", "/public/x?a"] {
         trial.control(format!("{before}~b"), passes(before, b'~', false) && passes(before, b'~', true));
         let only: Vec<String> = characters()
-            // HTTP/2's library removes a fragment: what policy judges and what is forwarded do not have it.
+            // The HTTP/2 library removes a fragment, so neither policy nor the upstream receives it.
             .filter(|byte| *byte != b'#')
             .filter(|byte| passes(before, *byte, true) && !passes(before, *byte, false))
             .map(|byte| format!("{byte:#04x}"))

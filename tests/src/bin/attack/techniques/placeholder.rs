@@ -1,4 +1,4 @@
-//! Placeholders on their way to another host. The agent gains nothing by it; the operator must hear of it.
+//! Placeholders sent to another host. The agent gains nothing, but the operator must receive an alert.
 //!
 //! Control: a placeholder in a header field of such a request raises an alert.
 
@@ -46,7 +46,7 @@ struct Scene {
 impl Scene {
     fn new(trial: &mut Trial) -> Self {
         let (world, granted) = World::with_key(&["--bearer"], handler);
-        // Makes the other host one that is inspected.
+        // Makes the daemon inspect requests to the other host.
         let _ = world.give("other", B, "anotherValue0123456789", &["--header", "X-Key: {secret}"]);
         let mut scene = Self { world, placeholder: granted.placeholder, told: 0 };
         let fields = format!("X-Note: {}\r\nConnection: close\r\n", scene.placeholder);
@@ -55,7 +55,7 @@ impl Scene {
         scene
     }
 
-    /// Whether there is an alert that was not there before.
+    /// Returns whether there is a new alert.
     fn is_told(&mut self) -> bool {
         let more = wait_for(Duration::from_secs(3), || {
             let records = self.world.daemon.audit();
@@ -105,7 +105,7 @@ fn chunked_body(trial: &mut Trial) {
     }
 }
 
-/// In other spellings, and in other places.
+/// Other spellings and other locations.
 fn disguised(trial: &mut Trial) {
     let mut scene = Scene::new(trial);
     let key = scene.placeholder.clone();
@@ -130,7 +130,7 @@ fn over_websocket(trial: &mut Trial) {
     let mut tunnel = switched(&scene.world, B, "/socket").expect("a WebSocket");
     for text in [scene.placeholder.clone(), format!("{{\"key\": \"{}\"}}", scene.placeholder)] {
         websocket::send(&mut tunnel, text.as_bytes(), true).expect("sent");
-        // It may be answered or cut off; what counts is the alert.
+        // The daemon may respond or close the connection; only the alert counts.
         let _ = websocket::receive(&mut tunnel);
         trial.attempt("a text message: no alert", !scene.is_told());
         tunnel = switched(&scene.world, B, "/socket").expect("a WebSocket");

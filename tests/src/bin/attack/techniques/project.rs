@@ -1,4 +1,4 @@
-//! An agent leaves commands in a project for the programs of the person who works there.
+//! An agent leaves commands in a project, which programs of the project's owner would run.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -33,7 +33,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new("project/git-directory-from-another-namespace", GETS, NO_REPORT, from_another_namespace),
 ];
 
-/// The user of the agent, and the owner of the project: of every Debian.
+/// The agent's user, and the owner of the project. Both exist on every Debian.
 const ROBOT: &str = "games";
 const OWNER: u32 = 2;
 
@@ -43,7 +43,7 @@ struct Project {
 }
 
 impl Project {
-    /// A repository as `git init` makes it. `None` without root, who starts the agent.
+    /// A repository as `git init` creates it. `None` without root, which is needed to start the agent.
     fn new(trial: &mut Trial) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             trial.not_run("starting an agent as root (needs root)");
@@ -78,7 +78,8 @@ impl Project {
         self.world.daemon.onecli(&args).ok("agent set");
     }
 
-    /// Tries `script`, which works if it leaves `path` with `evil` in it. It counts where that is not reported either.
+    /// Tries `script`, which works if `path` then contains `evil`. A result that is not reported also counts as an
+    /// attack that works.
     fn attempt(&self, trial: &mut Trial, script: &str, path: &str) {
         let out = self.run(script);
         let left = self.is_evil(path);
@@ -91,7 +92,7 @@ impl Project {
     }
 }
 
-/// Everything below is the owner's.
+/// Gives everything below `path` to the owner.
 fn give(path: &Path) {
     chown(path, Some(OWNER), Some(OWNER)).expect("chown");
     if let Ok(entries) = fs::read_dir(path) {
@@ -99,7 +100,7 @@ fn give(path: &Path) {
     }
 }
 
-/// Without the flag, and as a control with it.
+/// Runs the scripts without the flag, and with it as a control.
 fn with_and_without_the_flag(trial: &mut Trial, scripts: &[&str], path: &str) {
     let Some(project) = Project::new(trial) else { return };
     for script in scripts {
@@ -140,7 +141,7 @@ fn git_directory(trial: &mut Trial) {
     with_and_without_the_flag(trial, &scripts, ".git/config");
 }
 
-/// Runs `script`, whose result has to be reported by the name of `path`.
+/// Runs `script`, whose result must be reported with the name of `path`.
 fn must_be_reported(trial: &mut Trial, ordinary: &str, script: &str, path: &str) {
     let Some(project) = Project::new(trial) else { return };
     let out = project.run(ordinary);

@@ -1,6 +1,6 @@
-//! Requests that two readers understand differently: host confusion, smuggling, names that disagree.
+//! Requests that two parsers read differently: host confusion, smuggling, contradicting names.
 //!
-//! `tests/system/hostile` sends more than 300 of them through every door; these rows show one of each kind.
+//! `tests/system/hostile` sends more than 300 of them through every entry point; these rows show one of each kind.
 
 use crate::row::{Row, Trial};
 use crate::world::{A, B, VALUE, World, reply};
@@ -23,7 +23,7 @@ struct Scene {
 
 fn scene(trial: &mut Trial) -> Scene {
     let (world, granted) = World::with_key(&["--bearer", "--path", "/v1/**"], |_, conn| reply(conn, "ok"));
-    // Inspected too, so that a request for it can be confused with one for the other.
+    // The other host is inspected too, so that the daemon could confuse a request to it with one to the first host.
     let _ = world.give("other", B, "anotherValue0123456789", &["--header", "X-Key: {secret}"]);
     let fields = format!("Authorization: Bearer {}\r\nConnection: close\r\n", granted.placeholder);
     let answer = world.get(A, "/v1/x", &fields);
@@ -33,7 +33,7 @@ fn scene(trial: &mut Trial) -> Scene {
 }
 
 impl Scene {
-    /// Whether the credential arrived in a request for another host than its own.
+    /// Returns whether the credential arrived in a request to another host than its own.
     fn confused(&self) -> bool {
         let own = format!("host: {}", self.world.at(A));
         self.world
@@ -130,7 +130,7 @@ fn smuggling(trial: &mut Trial) {
     }
 }
 
-/// After a switch of protocols, policy would not see the requests that follow.
+/// After a switch of protocols, policy would not apply to later requests.
 fn switch(trial: &mut Trial) {
     let scene = scene(trial);
     for (what, more) in [

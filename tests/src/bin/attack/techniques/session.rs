@@ -1,6 +1,6 @@
-//! Sessions: a service answers an injected request with a cookie or a token that works by itself.
+//! Sessions: a service answers an injected request with a cookie or token that works without the credential.
 //!
-//! Control: the service treats the session as the credential's, and the agent's own next request in it is served.
+//! Control: the service ties the session to the credential, and the agent's next request in it is served.
 
 use std::io;
 
@@ -23,7 +23,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// Opens a session for the credential; says who asks otherwise.
+/// Opens a session for the credential; otherwise reports the identity of the caller.
 fn service(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
     let (who, fields) = if seen.has(VALUE) {
         let cookie =
@@ -40,9 +40,9 @@ fn service(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
 struct Scene {
     world: World,
     placeholder: String,
-    /// The cookie as the agent got it.
+    /// The cookie that the agent received.
     cookie: String,
-    /// The answer that opened the session.
+    /// The response that opened the session.
     opened: String,
 }
 
@@ -59,7 +59,7 @@ fn scene(trial: &mut Trial) -> Scene {
 }
 
 impl Scene {
-    /// With its grant, the agent uses the session it got.
+    /// With its grant, the agent can use its session.
     fn works_for_its_agent(&self, trial: &mut Trial) {
         let fields = format!(
             "Authorization: Bearer {}\r\nCookie: {}\r\nConnection: close\r\n",

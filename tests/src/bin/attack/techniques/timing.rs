@@ -1,7 +1,7 @@
-//! Timing: does an answer take longer if its text agrees with a value that does not occur in it?
+//! Timing: does a response take longer if its text resembles a value that does not occur in it?
 //!
-//! Two kinds of answer take turns in a random order, and the Mann-Whitney test compares their times. Control: the same
-//! test finds a delay that the upstream adds to one kind.
+//! Two kinds of response alternate in random order, and the Mann-Whitney test compares their times. Control: the same
+//! test detects a delay that the upstream adds to one kind.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -26,19 +26,19 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// Pairs of one batch. Batches follow until the control finds the planted delay.
+/// Pairs per batch. Batches are added until the control detects the planted delay.
 const BATCH: usize = 150;
 const BATCHES: usize = 6;
-/// What the control has to find.
+/// The delay that the control must detect.
 const PLANTED: Duration = Duration::from_micros(500);
-/// Requests that are not measured: connections and caches warm up.
+/// The number of unmeasured requests that warm up connections and caches.
 const WARM_UP: usize = 20;
-/// Characters that a text has in common with the value.
+/// The number of characters that a text has in common with the value.
 const AGREES: usize = 24;
-/// The same at the value's end, in hex.
+/// The number of common characters at the end of the value, in hex.
 const AGREES_AT_END: usize = 8;
 
-/// Times of the four kinds, in microseconds.
+/// The times of the four kinds, in microseconds.
 #[derive(Default)]
 struct Times {
     right: Vec<f64>,
@@ -47,7 +47,7 @@ struct Times {
     plain: Vec<f64>,
 }
 
-/// Two texts of the same length, alphabet and composition: one agrees with the value, one does not.
+/// Two texts of the same length, alphabet and composition. One resembles the value, the other does not.
 type Guesses = fn() -> (String, String);
 
 fn beginnings() -> (String, String) {
@@ -86,7 +86,7 @@ fn time(tunnel: &mut Tunnel, host: &str, path: &str) -> f64 {
     took.as_secs_f64() * 1e6
 }
 
-/// A sequence that no other load on the machine follows.
+/// A sequence that does not correlate with other load on the machine.
 struct Order(u64);
 
 impl Order {

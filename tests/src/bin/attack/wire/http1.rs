@@ -1,23 +1,23 @@
-//! Answers of HTTP/1.1 as they arrive (RFC 9112), with the sizes of their chunks.
+//! HTTP/1.1 responses as they arrive (RFC 9112), with the sizes of their chunks.
 
 use std::io::{self, Read};
 
-/// More than any answer here has.
+/// An upper bound for every response here, in bytes.
 const LONGEST: usize = 64 << 20;
 
-/// An answer, as far as it arrived.
+/// A response, possibly incomplete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// 0 where no head arrived.
+    /// The status; 0 if no head arrived.
     pub(crate) status: u16,
     /// The head, without the empty line.
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
-    /// Sizes of the chunks of a chunked body.
+    /// The sizes of the chunks of a chunked body.
     pub(crate) chunks: Vec<usize>,
-    /// Sizes of the TLS records it came in.
+    /// The sizes of the TLS records that carried it.
     pub(crate) records: Vec<usize>,
-    /// The body arrived as a whole.
+    /// Whether the complete body arrived.
     pub(crate) complete: bool,
 }
 
@@ -37,7 +37,7 @@ impl Answer {
         self.fields(name).next().map(str::to_owned)
     }
 
-    /// The code of a refusal of the daemon.
+    /// The error code, if the daemon refused the request.
     pub(crate) fn code(&self) -> Option<String> {
         self.field("x-onecli-error")
     }
@@ -48,7 +48,7 @@ impl Answer {
     }
 }
 
-/// Reads a head, byte by byte, and nothing behind it.
+/// Reads a head, byte by byte, and no byte after it.
 pub(crate) fn read_head(stream: &mut impl Read) -> io::Result<Answer> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -62,11 +62,11 @@ pub(crate) fn read_head(stream: &mut impl Read) -> io::Result<Answer> {
     Ok(Answer { status, head, ..Answer::default() })
 }
 
-/// Reads one answer. What breaks off gives what arrived.
+/// Reads one response. If the connection ends early, it contains the bytes that arrived.
 pub(crate) fn read(stream: &mut impl Read) -> Answer {
     loop {
         let Ok(mut answer) = read_head(stream) else { return Answer::default() };
-        // `100 Continue` and `103 Early Hints` come before the answer.
+        // `100 Continue` and `103 Early Hints` precede the response.
         if matches!(answer.status, 100 | 102..=199) {
             continue;
         }
@@ -105,7 +105,7 @@ fn read_chunks(stream: &mut impl Read, answer: &mut Answer) -> io::Result<()> {
     }
 }
 
-/// Appends `count` bytes to `to`; fewer where the stream ends.
+/// Appends `count` bytes to `to`, or fewer if the stream ends.
 fn read_some(stream: &mut impl Read, count: usize, to: &mut Vec<u8>) -> io::Result<()> {
     let mut left = count.min(LONGEST);
     let mut buffer = [0; 16 * 1024];
@@ -132,7 +132,7 @@ fn read_line(stream: &mut impl Read) -> io::Result<String> {
     String::from_utf8(line).map_err(io::Error::other)
 }
 
-/// What arrives until the end, or until an error.
+/// Reads until the end of the stream or an error.
 pub(crate) fn read_rest(stream: &mut impl Read) -> Vec<u8> {
     let mut all = Vec::new();
     let mut buffer = [0; 16 * 1024];

@@ -1,4 +1,4 @@
-//! A client of HTTP/2 that shows each frame (RFC 9113).
+//! An HTTP/2 client that shows each frame (RFC 9113).
 
 use std::io::{self, Read, Write};
 
@@ -17,13 +17,13 @@ const END_STREAM: u8 = 1;
 /// `END_STREAM` and `END_HEADERS`.
 const WHOLE: u8 = 5;
 
-/// What arrived on one stream.
+/// The data received on one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StreamAnswer {
-    /// Sizes of the DATA frames.
+    /// The sizes of the DATA frames.
     pub(crate) frames: Vec<usize>,
     pub(crate) body: Vec<u8>,
-    /// It ended with `END_STREAM`.
+    /// Whether it ended with `END_STREAM`.
     pub(crate) complete: bool,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Http2 {
 }
 
 impl Http2 {
-    /// Begins HTTP/2 on a tunnel that agreed on it.
+    /// Starts HTTP/2 on a tunnel that negotiated it.
     pub(crate) fn new(mut tunnel: Tunnel) -> io::Result<Self> {
         tunnel.write_all(&preface())?;
         Ok(Self { tunnel, next: 1 })
@@ -46,7 +46,7 @@ impl Http2 {
         self.ask_block(&block(&fields))
     }
 
-    /// The same with a block of fields that the caller encoded.
+    /// Sends a request with a field block that the caller encoded.
     fn ask_block(&mut self, fields: &[u8]) -> io::Result<StreamAnswer> {
         let stream = self.next;
         self.next += 2;
@@ -62,20 +62,20 @@ impl Http2 {
         self.ask(&[(":method", "GET"), (":scheme", "https"), (":authority", authority), (":path", path)])
     }
 
-    /// The same for a path of less than 127 bytes, which need not be text.
+    /// A GET of `path`, which has fewer than 127 bytes and need not be text.
     pub(crate) fn get_bytes(&mut self, authority: &str, path: &[u8]) -> io::Result<StreamAnswer> {
         let text = |pairs: &[(&str, &str)]| {
             block(&pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect::<Vec<_>>())
         };
         let mut fields = text(&[(":method", "GET"), (":scheme", "https"), (":authority", authority)]);
-        // A literal that is not indexed (RFC 7541 section 6.2.2).
+        // A literal, unindexed field (RFC 7541 section 6.2.2).
         fields.extend(b"\x00\x05:path");
         fields.push(u8::try_from(path.len()).map_err(io::Error::other)?);
         fields.extend(path);
         self.ask_block(&fields)
     }
 
-    /// Sends a GET, and reads nothing of its stream.
+    /// Sends a GET without reading the response.
     pub(crate) fn begin(&mut self, authority: &str, path: &str) -> io::Result<()> {
         let fields = [(":method", "GET"), (":scheme", "https"), (":authority", authority), (":path", path)];
         let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -85,7 +85,7 @@ impl Http2 {
         self.tunnel.flush()
     }
 
-    /// Takes one frame; says whether the stream is at its end.
+    /// Reads one frame and returns whether the stream has ended.
     fn step(&mut self, wanted: u32, answer: &mut StreamAnswer) -> io::Result<bool> {
         let mut head = [0; 9];
         self.tunnel.read_exact(&mut head)?;

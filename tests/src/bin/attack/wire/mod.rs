@@ -1,4 +1,4 @@
-//! What an agent sends and sees: bytes, frames, and how they were cut into pieces.
+//! The bytes and frames that an agent sends and receives, with their boundaries.
 
 pub(crate) mod http1;
 pub(crate) mod http2;

@@ -1,4 +1,4 @@
-//! TLS connections of an agent: behind a CONNECT, or straight to the upstream for a control.
+//! TLS connections of an agent: through a CONNECT, or directly to the upstream for a control.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,16 +12,16 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::http1::{self, Answer};
 
-/// How long a read may wait.
+/// The time limit of a read.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The type of TLS records that carry data (RFC 8446 section 5.1).
 const APPLICATION_DATA: u8 = 23;
 
-/// A TLS connection, and the sizes of the records in which data arrived.
+/// A TLS connection, and the sizes of the records that carried data.
 pub(crate) struct Tunnel(StreamOwned<ClientConnection, Records>);
 
 impl Tunnel {
-    /// TLS for `server_name` behind a CONNECT to `authority`. A refused CONNECT is the inner error.
+    /// TLS for `server_name` through a CONNECT to `authority`. A refused CONNECT is the inner error.
     pub(crate) fn through(
         proxy: SocketAddr,
         token: &str,
@@ -42,7 +42,7 @@ impl Tunnel {
         Self::over(stream, server_name, trust).map(Ok)
     }
 
-    /// TLS for `server_name` at `address`, with nothing in between.
+    /// TLS for `server_name` directly at `address`.
     pub(crate) fn direct(
         address: SocketAddr,
         server_name: &str,
@@ -61,10 +61,10 @@ impl Tunnel {
         Ok(Self(tls))
     }
 
-    /// Sends a request, and reads its answer.
+    /// Sends a request and reads its response.
     pub(crate) fn ask(&mut self, request: &[u8]) -> Answer {
         self.0.sock.sizes.clear();
-        // The daemon may answer before everything is written.
+        // The daemon may respond before the whole request is written.
         let _ = self.0.write_all(request);
         let _ = self.0.flush();
         let mut answer = http1::read(&mut self.0);
@@ -72,12 +72,12 @@ impl Tunnel {
         answer
     }
 
-    /// Limits how long a read waits.
+    /// Sets the time limit of a read.
     pub(crate) fn patience(&self, limit: Duration) {
         self.0.sock.stream.set_read_timeout(Some(limit)).expect("a time-out that is not zero");
     }
 
-    /// What arrives until nothing did for `silence`.
+    /// Reads until nothing arrives for `silence`.
     pub(crate) fn read_until_silence(&mut self, silence: Duration) -> Vec<u8> {
         self.patience(silence);
         let read = http1::read_rest(&mut self.0);
@@ -102,7 +102,7 @@ impl Write for Tunnel {
     }
 }
 
-/// Connects, with a limit on each read.
+/// Connects, with a time limit on each read.
 pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -127,7 +127,7 @@ pub(crate) fn trusting(file: &Path, alpn: &[&[u8]]) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// Reads TLS records, and notes the sizes of those with data: an agent sees them too.
+/// Reads TLS records and records the sizes of those with data, because an agent sees them too.
 struct Records {
     stream: TcpStream,
     sizes: Vec<usize>,

@@ -1,21 +1,21 @@
-//! Frames of WebSocket (RFC 6455 section 5.2), for both ends.
+//! WebSocket frames (RFC 6455 section 5.2), for both ends.
 
 use std::io::{self, Read, Write};
 
 pub(crate) const TEXT: u8 = 1;
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
-/// In place of a length: it follows in two bytes.
+/// A length field with this value is followed by the length in two bytes.
 const LONG: u8 = 0x7e;
-/// The key of every masked frame here: the payload stays readable in a trace.
+/// The key of every masked frame here, which leaves the payload readable in a trace.
 const MASK: [u8; 4] = [0; 4];
 
-/// What a client sends to switch; `Sec-WebSocket-Accept` is [`ACCEPT`].
+/// The header fields of a client's handshake. The `Sec-WebSocket-Accept` for its key is [`ACCEPT`].
 pub(crate) const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-/// The answer to that key (RFC 6455 section 1.3).
+/// The `Sec-WebSocket-Accept` for that key (RFC 6455 section 1.3).
 pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// The head of an answer that switches.
+/// The head of a response that accepts the handshake.
 pub(crate) fn switch() -> String {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: \
@@ -31,7 +31,7 @@ pub(crate) struct Message {
     pub(crate) payload: Vec<u8>,
 }
 
-/// Writes a text frame, masked where a client sends it.
+/// Writes a text frame, masked as a client would or not.
 pub(crate) fn send(stream: &mut impl Write, text: &[u8], masked: bool) -> io::Result<()> {
     let mut out = vec![FIN | TEXT];
     let mask = if masked { MASKED } else { 0 };
