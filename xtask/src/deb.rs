@@ -13,13 +13,13 @@ const CARGO_DEB_VERSION: &str = "3.8.0";
 /// Options of the command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Package a development build: made in a fraction of the time, slow and large
+    /// Package a development build, which compiles in a fraction of the time but is slow and large
     #[arg(long)]
     debug: bool,
-    /// Debian's part of the version, after the dash
+    /// Debian revision: the part of the version after the dash
     #[arg(long, default_value = "1", value_name = "N")]
     revision: String,
-    /// Where the package goes, a directory
+    /// Directory for the package
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }

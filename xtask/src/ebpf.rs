@@ -24,13 +24,13 @@ const TARGET: &str = "bpfel-unknown-none";
 /// Arguments of `cargo xtask ebpf`.
 #[derive(clap::Args)]
 pub(crate) struct EbpfArgs {
-    /// Change nothing; fail when the committed object is not byte-identical to a fresh build
+    /// Change nothing; fail if the committed object is not byte-identical to a fresh build
     #[arg(long)]
     verify: bool,
     /// Build nothing; check the formatting and style of the kernel programs
     #[arg(long, conflicts_with = "verify")]
     lint: bool,
-    /// Take the sources of `core` from Debian's rust-src package even when the toolchain has its own
+    /// Use the sources of `core` from Debian's rust-src package even if the toolchain has its own
     #[arg(long)]
     debian_rust_src: bool,
 }

@@ -22,13 +22,13 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
 /// Options of the command.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long each target runs
+    /// Run time of each target
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// Build with `AddressSanitizer`, which finds faults in C below us
+    /// Build with `AddressSanitizer`, which finds memory errors in C dependencies
     #[arg(long)]
     address: bool,
-    /// Only this target
+    /// Run only this target
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS.iter().chain([&READINGS])))]
     target: Option<String>,
 }

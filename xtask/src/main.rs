@@ -28,29 +28,29 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show the main job on this machine with throw-away parts, and leave nothing behind
+    /// Demonstrate the main features on this machine with temporary parts, and leave nothing behind
     Demo(programs::Args),
-    /// Measure direct, explicit and transparent side by side, and print ratios
+    /// Measure direct, explicit and transparent requests side by side, and print ratios
     Bench(programs::BenchArgs),
-    /// Kill the daemon at random moments under load, and hold what the upstream saw against the audit log
+    /// Kill the daemon at random moments under load, and compare the requests at the upstream with the audit log
     Chaos(programs::ChaosArgs),
     /// Try every known attack technique of an agent against a release build, each with a control, and print a table
     Attack(programs::AttackArgs),
     /// Build the kernel programs into onecli-ebpf/onecli-ebpf.o
     Ebpf(ebpf::EbpfArgs),
-    /// Make the Debian package, in target/debian
+    /// Build the Debian package in target/debian
     Deb(deb::Args),
-    /// Re-key many secrets while requests run, killing the daemon on the way, and see that all of them open
+    /// Re-key many secrets while requests run and the daemon is killed repeatedly, and check that all of them open
     Rekey(programs::RekeyArgs),
-    /// Verify an audit log of ten million records, and fail where that takes more than a minute
+    /// Verify an audit log of ten million records, and fail if that takes more than a minute
     VerifySpeed(programs::VerifySpeedArgs),
-    /// Run the fuzz targets of tests/fuzz, each for some time
+    /// Run each fuzz target of tests/fuzz for a limited time
     Fuzz(fuzz::Args),
-    /// Install what the tests need and run the whole suite
+    /// Install the requirements of the tests and run the whole suite
     Test(test::Args),
     /// Install, use, crash, upgrade and remove the package on a stock Debian in an emulated machine
     Vm(vm::Args),
-    /// Check layout, direction of dependencies and house rules
+    /// Check layout, dependency direction and house rules
     Tidy,
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::setup;
 use crate::shell::{cargo, run, step, target};
 
-/// What follows the command is handed to the program.
+/// Options passed to the program.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Options of the program itself; `--help` after `--` lists them
@@ -24,10 +24,10 @@ pub(crate) fn demo(args: &Args) -> Result<()> {
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct BenchArgs {
-    /// Only what opening a secret costs
+    /// Measure only the cost of opening a secret
     #[arg(long)]
     vault: bool,
-    /// Only what matching the worst paths costs
+    /// Measure only the cost of matching the worst paths
     #[arg(long)]
     paths: bool,
     #[command(flatten)]
@@ -67,7 +67,7 @@ fn unit_test(package: &str, name: &str) -> Result<()> {
 /// Options of `chaos`.
 #[derive(clap::Args)]
 pub(crate) struct ChaosArgs {
-    /// How often the daemon is killed
+    /// Number of times the daemon is killed
     #[arg(long, default_value_t = 1000)]
     kills: u32,
     /// Options of the program itself; `--help` after `--` lists them
@@ -84,7 +84,7 @@ pub(crate) fn chaos(args: &ChaosArgs) -> Result<()> {
 /// Options of `attack`.
 #[derive(clap::Args)]
 pub(crate) struct AttackArgs {
-    /// Only techniques whose name contains this
+    /// Run only techniques whose name contains this
     #[arg(long)]
     filter: Option<String>,
     /// Attack the programs in this directory instead of building them
@@ -112,10 +112,10 @@ pub(crate) fn attack(args: &AttackArgs) -> Result<()> {
 /// Options of `rekey`.
 #[derive(clap::Args)]
 pub(crate) struct RekeyArgs {
-    /// How many secrets
+    /// Number of secrets
     #[arg(long, default_value_t = 100_000)]
     secrets: u32,
-    /// How often the daemon is killed
+    /// Number of times the daemon is killed
     #[arg(long, default_value_t = 50)]
     kills: u32,
 }
@@ -146,10 +146,10 @@ pub(crate) fn rekey(args: &RekeyArgs) -> Result<()> {
 /// Options of `verify-speed`.
 #[derive(clap::Args)]
 pub(crate) struct VerifySpeedArgs {
-    /// How many records; ten million take some 4 GB of disk meanwhile
+    /// Number of records; ten million need about 4 GB of disk during the run
     #[arg(long, default_value_t = 10_000_000)]
     records: u64,
-    /// How long verifying them may take
+    /// Time limit for the verification
     #[arg(long, default_value_t = 60)]
     seconds: u64,
 }

@@ -12,10 +12,10 @@ use crate::{setup, tidy};
 /// Options of the command.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The part a person runs all day: leaves out documentation examples and tests named `slow_*`
+    /// Run the fast part of the suite: without documentation examples and tests named `slow_*`
     #[arg(long)]
     quick: bool,
-    /// Only tests whose name contains this
+    /// Run only tests whose name contains this
     filter: Option<String>,
 }
 

@@ -43,22 +43,23 @@ TimeoutStartSec=infinity
 /// Options of the command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Debian's release: bookworm or trixie
+    /// Debian release: bookworm or trixie
     #[arg(long, default_value = "bookworm")]
     suite: String,
-    /// Test a release build; a development build by default
+    /// Test a release build instead of a development build
     #[arg(long)]
     release: bool,
-    /// Run tests of this repository there, and nothing of the package: those named, or the kernel tests and the escape suite
+    /// Run tests of this repository in the machine instead of the package test: those named, or the kernel tests and
+    /// the escape suite
     #[arg(long, value_name = "NAMES", num_args = 0..=1, default_missing_value = "kernel:: escape:: netns::")]
     tests: Option<String>,
-    /// Minutes until the machine is given up
+    /// Time limit for the machine, in minutes
     #[arg(long, default_value_t = 30)]
     minutes: u64,
-    /// A Debian root file system to start from, in place of debootstrap's
+    /// Debian root file system to start from, instead of one from debootstrap
     #[arg(long, value_name = "DIR")]
     rootfs: Option<PathBuf>,
-    /// Seconds within which a killed daemon has to be back, by the machine's clock: emulated processors are some 20 times
+    /// Seconds within which a killed daemon must be back, by the machine's clock: emulated processors are some 20 times
     /// slower than real ones
     #[arg(long, default_value = "20", value_name = "S")]
     back_within: String,

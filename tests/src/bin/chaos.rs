@@ -14,13 +14,13 @@ use onecli_tests::chaos;
 #[derive(Parser)]
 #[command(about = "Kill the daemon at random moments under load; verify its audit log")]
 struct Cli {
-    /// How often
+    /// Number of kills
     #[arg(long, default_value_t = 1000)]
     kills: u32,
-    /// Chooses the moments; told at the beginning, so that a run can be repeated
+    /// Seed that chooses the moments; printed at the start, so that a run can be repeated
     #[arg(long)]
     seed: Option<u64>,
-    /// Verifies the log after every Nth kill
+    /// Verify the log after every Nth kill
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     verify_every: u32,
 }

@@ -28,13 +28,13 @@ pub(crate) struct Load {
     /// The upstream's name
     #[arg(long)]
     name: String,
-    /// Where its connections go
+    /// Address to connect to
     #[arg(long)]
     address: SocketAddr,
     /// Path and query
     #[arg(long)]
     path: String,
-    /// Explicit proxy to go through
+    /// Explicit proxy to use
     #[arg(long)]
     proxy: Option<SocketAddr>,
     /// Variable that holds the key for `Authorization: Bearer`
@@ -46,10 +46,10 @@ pub(crate) struct Load {
     /// Bytes of request body
     #[arg(long, default_value_t = 0)]
     upload: usize,
-    /// How long
+    /// Duration of the round
     #[arg(long)]
     millis: u64,
-    /// Makes a connection, with a full TLS handshake, for every request
+    /// Open a new connection, with a full TLS handshake, for every request
     #[arg(long)]
     new_connections: bool,
 }

@@ -57,7 +57,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// One round, as a process of its own
+    /// One round, in a separate process
     #[command(hide = true)]
     Load(Load),
 }
