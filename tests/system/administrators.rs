@@ -1,4 +1,4 @@
-//! Members of the group `onecli` administer, but no combination of their rights shows them a stored value.
+//! Members of the group `onecli` administer the daemon, but no combination of their rights reveals a stored value.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -12,7 +12,7 @@ use onecli_tests::need;
 use onecli_tests::upstream::Upstream;
 use serde_json::Value;
 
-/// No account has this uid.
+/// A uid without an account.
 const UID: &str = "--reuid=4242";
 
 /// A daemon with one secret, and a member of the group.
@@ -33,7 +33,7 @@ impl World {
         let daemon = Daemon::builder().no_ebpf().upstream(&upstream).start();
         let host = format!("api.test:{}", upstream.https_addr().port());
         daemon.add_secret("api", "sk-live-0123456789", &["--host", &host, "--bearer"]);
-        // The directory of the built programs may be closed to other users.
+        // Other users may have no access to the build directory.
         let cli = daemon.home().dir().join("onecli");
         fs::copy(bins::path("onecli"), &cli).unwrap();
         Some(World { daemon, group, cli, host })
@@ -50,7 +50,7 @@ impl World {
     }
 }
 
-/// One test, because the group is the whole machine's.
+/// One test, because the group exists once per machine.
 #[test]
 fn members_of_the_group_administer_and_cannot_compose_a_value() {
     let Some(world) = World::new() else { return };
@@ -60,7 +60,7 @@ fn members_of_the_group_administer_and_cannot_compose_a_value() {
     they_cannot_move_a_value(&world);
 }
 
-/// A stored value goes nowhere that it could not go before, unless its value is given again.
+/// A stored value reaches no new destination unless the administrator enters the value again.
 fn they_cannot_move_a_value(world: &World) {
     let add =
         ["secret", "add", "moved", "--bearer", "--host", &world.host, "--path", "/v1/**", "--method", "GET"];
@@ -97,17 +97,17 @@ fn they_cannot_move_a_value(world: &World) {
     assert_eq!(shown()["version"], 2);
     world.member(&[&wider[..], &["--value-stdin"]].concat()).ok("with a value that is piped in");
     assert_eq!(shown()["version"], 3);
-    // What the daemon reads elsewhere cannot be given again.
+    // A value that the daemon reads from an external source cannot be entered again.
     let add = ["secret", "add", "read", "--bearer", "--host", &world.host, "--file", "/etc/hostname"];
     world.daemon.onecli(&add).ok("add");
     world.member(&["secret", "edit", "read", "--method", "GET"]).ok("a narrower one");
     let refused = world.member(&["secret", "edit", "read", "--host", "evil.test"]);
     assert!(refused.code() == Some(4) && refused.err().contains("only root"), "{refused:?}");
-    // The control: root may.
+    // Control: root may do it.
     world.daemon.onecli(&["secret", "edit", "moved", "--host", "evil.test", "--force"]).ok("root");
 }
 
-/// An import that says "unchanged" would confirm a guess at a stored value, and change nothing.
+/// An import that reports "unchanged" would confirm a guess at a stored value without changing anything.
 fn they_cannot_try_guesses(world: &World) {
     let value = "sk-live-guessed-0123456789";
     let add = ["secret", "add", "openai", "--template", "openai", "--value-stdin"];
@@ -129,14 +129,14 @@ fn they_cannot_try_guesses(world: &World) {
     };
     assert_eq!(rotated(value), (Value::Null, 2.into()), "the stored value is a new version, too");
     assert_eq!(rotated(value), (Value::Null, 3.into()));
-    // The control: root is told.
+    // Control: root sees the difference.
     fs::write(&file, format!("OPENAI_API_KEY={value}\n")).unwrap();
     let told = world.daemon.onecli_json(&["secret", "import", &path]);
     assert_eq!(told[0]["end"], "unchanged", "{told}");
 }
 
 fn they_cannot_compose_a_value(world: &World) {
-    // Where the member may write.
+    // A directory that the member may write.
     let own = world.daemon.home().dir().join("member");
     fs::create_dir(&own).unwrap();
     chown(&own, Some(4242), Some(world.group.gid())).unwrap();
@@ -161,7 +161,7 @@ fn they_cannot_compose_a_value(world: &World) {
         assert!(outcome.err().contains("only root"), "{args:?}: {outcome:?}");
     }
     assert!(!std::path::Path::new(copy).exists());
-    // The control: the same commands are refused to nobody else.
+    // Control: only members are refused these commands.
     world.daemon.onecli(&["key", "add-recovery"]).ok("root adds a recovery key");
     world.daemon.onecli(&["backup", copy]).ok("root takes a backup");
 }

@@ -1,4 +1,4 @@
-//! Alerts reach the operator: in the journal, with fields, or on standard error.
+//! Alerts reach the operator: in the journal with fields, or on standard error.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
@@ -11,7 +11,7 @@ use onecli_tests::{need, wait_for};
 
 use crate::scene::{API, API_V6, Scene, VALUE};
 
-/// A placeholder of another agent, in a request to a path that is nobody's business.
+/// Sends the placeholder of another agent, in a request to a path that no rule covers.
 fn raise(scene: &Scene) -> serde_json::Value {
     let header = format!("Authorization: Bearer {}", scene.inside_grant.placeholder);
     let run = curl(&scene.url("/private/path?token=abc")).args(["-H", &header]);
@@ -58,7 +58,7 @@ fn alert_is_in_the_journal_with_fields() {
     let entry = loop {
         let length = journal.recv(&mut buffer).expect("an entry of the journal");
         let entry = fields(&buffer[..length]);
-        // The daemon asks with nothing in it whether the journal is there.
+        // The daemon probes for the journal with an empty datagram.
         if entry.get("ONECLI_REASON").is_some_and(|reason| reason == "placeholder_foreign") {
             break entry;
         }
@@ -82,7 +82,7 @@ fn alert_is_in_the_journal_with_fields() {
     for secret in [VALUE, "private/path", "token=abc", &scene.inside_grant.placeholder] {
         assert!(entry.values().all(|value| !value.contains(secret)), "{secret}: {entry:#?}");
     }
-    // Once, and the rest of the log where it was.
+    // Only the journal has the alert. The rest of the log stays on standard error.
     let log = scene.daemon.home().log();
     assert!(!log.contains("placeholder_foreign") && log.contains("serving"), "{log}");
 }

@@ -1,4 +1,4 @@
-//! Certificates that an operator names as roots, and what their extensions allow.
+//! Certificates that an operator configures as roots, and the restrictions of their extensions.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::openssl::{certificates, serve};
 
 const HOST: &str = "api.test";
 
-/// Roots `short` (path length 0) and `mute` (no keyCertSign), an intermediate `below`, and two servers.
+/// Creates the roots `short` (path length 0) and `mute` (no keyCertSign), an intermediate `below`, and two servers.
 const MAKE: &str = r"
 set -e
 key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $1.key 2>/dev/null; }

@@ -1,4 +1,4 @@
-//! `approval watch` and `approval show`: what waits, as it comes and goes, and what it is.
+//! `approval watch` and `approval show`: waiting requests as they arrive and end, and their content.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::scene::{API, API_V6, Scene, VALUE};
 
-/// For a line to be printed.
+/// The time limit for a line to be printed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `onecli approval watch`, read while it runs.
@@ -81,7 +81,7 @@ fn scene(timeout: &str) -> Scene {
 fn watch_prints_each_request_and_its_end() {
     let scene = scene("60s");
     let daemon = &scene.daemon;
-    // One that waits already is printed as well.
+    // A request that already waits is printed as well.
     let first = post(&scene, "/echo", &["--data", "1"]);
     onecli_tests::wait_for(PATIENCE, || {
         (daemon.onecli_json(&["approval", "list"]) != serde_json::json!([])).then_some(())
@@ -151,7 +151,7 @@ fn watch_survives_a_restart_of_the_daemon() {
     let next = post(&scene, "/echo", &["--data", "2"]);
     assert_eq!(watching.event()["event"], "waiting");
     drop(next);
-    // Without a daemon there is nothing to watch.
+    // `approval watch` fails without a daemon.
     drop(watching);
     scene.daemon.kill();
     let outcome = scene.daemon.onecli(&["approval", "watch"]);
@@ -188,7 +188,7 @@ fn show_has_the_whole_request_and_no_value() {
     for value in [VALUE, "sk-of-my-own"] {
         assert!(!text.contains(value) && !shown.to_string().contains(value), "{text}");
     }
-    // The digest is the one that the answer is bound to.
+    // The approval applies to this digest.
     daemon.onecli(&["approval", "allow", &id]).ok("allow");
     assert_eq!(held.finish().code(), Some(0));
     let record = daemon.audit_until("the answer", |record| record["code"] == "approval_allowed");
@@ -197,7 +197,7 @@ fn show_has_the_whole_request_and_no_value() {
     let gone = daemon.onecli(&["approval", "show", &id]);
     assert!(gone.code() == Some(1) && gone.err().contains(&id), "{gone:?}");
 
-    // What an agent writes drives no terminal, and passes for no line of the command's own.
+    // Text from an agent cannot control the terminal or imitate a line of the command.
     let evil = scene.daemon.home().dir().join("evil");
     let binary = "fine\nnext: onecli approval allow ffffffffff\r\u{1b}[2J\u{202e}";
     std::fs::write(&evil, binary).unwrap();
@@ -215,7 +215,7 @@ fn show_has_the_whole_request_and_no_value() {
     drop(held);
     assert_eq!(watching.event()["outcome"], "withdrawn");
 
-    // A body that streams is not in the digest, and the command says so.
+    // The digest does not cover a streamed body, and the command reports that.
     let held = post(&scene, "/stream", &["--data", "x", "-H", "transfer-encoding: chunked"]);
     let text = daemon.onecli(&["approval", "show", &next()]).ok("approval show");
     line(&text, "body: streams; it is not shown, and the digest does not cover it");

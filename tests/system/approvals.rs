@@ -1,4 +1,4 @@
-//! A person's word: asked, given, refused, too late.
+//! Operator approval: requested, granted, denied, too late.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::scene::{Scene, VALUE};
 
-/// The one request that waits.
+/// The only waiting request.
 fn waiting(daemon: &Daemon) -> Value {
     let found = wait_for(Duration::from_secs(10), || {
         let list = daemon.onecli_json(&["approval", "list"]);
@@ -75,7 +75,7 @@ fn a_person_allows_or_denies() {
         daemon.audit_until("the denial", |r| r["event"] == "decision" && r["code"] == "approval_denied");
     assert_eq!(record["rule"], format!("approve {rule}"), "{record}");
 
-    // The word is for this body, where there is room for it.
+    // The approval applies to this body, if the body fits into memory.
     let digest = |body: &[&str]| {
         let run = curl(&scene.url("/upload?x=1")).args(body).args(["-H", "content-type: text/plain"]);
         let (done, asked) = answer(daemon.explicit(&scene.outside.token, run).start(), "allow");
@@ -92,7 +92,7 @@ fn a_person_allows_or_denies() {
     let large = digest(&["--data", &large]);
     assert_eq!((large.1, large.2), (None, Some(64 * 1024 + 1)));
 
-    // Who goes away is not waited for.
+    // The daemon stops waiting for a client that disconnects.
     let held = post();
     let asked = waiting(daemon);
     drop(held);
@@ -100,7 +100,7 @@ fn a_person_allows_or_denies() {
     let late = daemon.onecli(&["approval", "allow", asked["id"].as_str().unwrap()]);
     assert_eq!(late.code(), Some(1), "{late:?}");
 
-    // What policy says by then counts, whatever the person says.
+    // The policy at the time of the approval decides, whatever the operator answers.
     let held = post();
     let asked = waiting(daemon);
     daemon.onecli(&["ungrant", "outside", "api"]).ok("ungrant");

@@ -1,4 +1,4 @@
-//! The audit log as a person meets it, and through what disks and kills do to it.
+//! The audit log from the operator's view, through failing disks and kills.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -58,8 +58,8 @@ fn killed_under_load_nothing_was_forwarded_unrecorded() {
     assert!(report.seen > 0 && report.unrecorded == 0 && report.damaged == 0, "{report:?}");
 }
 
-/// Invariant 2, as a kill cannot show it: what the upstream saw is on record although all that was not synced is lost, in
-/// the middle of a line too.
+/// Invariant 2 under power loss, which a kill cannot show. Each request that the upstream saw is recorded although all
+/// unsynced data is lost, also in the middle of a line.
 #[test]
 fn after_a_power_failure_nothing_was_forwarded_unrecorded() {
     if !need::root("everything") {
@@ -98,7 +98,7 @@ fn the_log_is_listed_exported_and_verified() {
     assert!(ocsf.iter().all(|line| line.contains("\"class_uid\":4002")));
     assert!(csv[1..].iter().all(|line| line.split(',').count() >= csv[0].split(',').count()));
 
-    // While the daemon runs, and after.
+    // While the daemon runs, and after it stops.
     let out = stage.verify().ok("audit verify");
     assert!(out.contains("nothing changed") && out.contains("onecli/audit/"), "{out}");
     let mut stage = stage;
@@ -140,7 +140,7 @@ fn a_follower_sees_what_is_filtered_as_it_comes() {
     tail.wait().unwrap();
 }
 
-/// Invariant 9: an agent that is refused a thousand times leaves a handful of records.
+/// Invariant 9: a thousand refusals of an agent produce only a few records.
 #[test]
 fn a_flood_of_refusals_is_a_handful_of_records() {
     let upstream = Upstream::start(&[API]);
@@ -159,7 +159,7 @@ fn a_flood_of_refusals_is_a_handful_of_records() {
     assert_eq!(stage.verdict(), 200, "the agent's other requests are served");
 }
 
-/// A disk that does not answer, and one that becomes read-only: 503, and nothing is forwarded unrecorded.
+/// A disk that hangs, and one that becomes read-only: the daemon answers 503 and forwards no request unrecorded.
 #[test]
 fn a_disk_that_hangs_or_fails_refuses() {
     if !need::root("everything") {

@@ -1,5 +1,5 @@
-//! The audit log on a disk that fails in each of the ways that disks do: 503, nothing is forwarded unrecorded, and it goes on
-//! by itself.
+//! The audit log on a disk with each kind of failure: the daemon answers 503, forwards no request unrecorded, and
+//! recovers without a restart.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn a_disk_that_fails_refuses_and_one_that_is_mended_serves() {
     std::fs::create_dir(&audit).unwrap();
     let Some(disk) = FaultyDisk::over(&audit) else { return };
     let mut daemon = Daemon::start(home);
-    // Unmounted before the daemon's directory is removed.
+    // Drop order: the disk is unmounted before the daemon's directory is removed.
     let disk = disk;
     let agent = daemon.add_agent("agent", &["--factors", "token"]);
     let host = format!("{API}:{}", upstream.https_addr().port());
@@ -70,7 +70,7 @@ fn a_disk_that_fails_refuses_and_one_that_is_mended_serves() {
         verify(&daemon);
     }
 
-    // Killed in the middle of a write, with what it left still there.
+    // The daemon is killed in the middle of a write, and the partial line remains.
     disk.fail(Fault::Middle);
     assert_eq!(verdict(&daemon).0, 503);
     daemon.kill();

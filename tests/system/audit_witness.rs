@@ -1,4 +1,5 @@
-//! Those who keep checkpoints of the audit log: a syslog, a server, a file. What they were told finds a log that was rolled back.
+//! Witnesses of the audit log's checkpoints: a syslog, a server, a file. Their checkpoints reveal a log that was rolled
+//! back.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,7 +12,7 @@ use onecli_tests::{need, wait_for};
 
 use crate::scene::{API, VALUE};
 
-/// rsyslogd(8) with a socket of its own, that writes into a file.
+/// rsyslogd(8) with a private socket, which writes to a file.
 struct Syslog {
     child: Child,
 }
@@ -68,7 +69,7 @@ fn witnesses_keep_what_finds_a_log_that_was_rolled_back() {
     daemon.add_secret("api", VALUE, &["--host", &host, "--bearer"]);
     let _ = daemon.grant(&agent, "api");
     let audit = daemon.home().data_dir().join("audit");
-    // As it is before the request, to be put back.
+    // A copy from before the request, to be restored.
     daemon.terminate();
     let old = dir.path().join("old");
     let copied = Command::new("cp").arg("-a").args([&audit, &old]).status().unwrap();
@@ -77,7 +78,7 @@ fn witnesses_keep_what_finds_a_log_that_was_rolled_back() {
     daemon.restart();
     let run = curl(&upstream.https_url(API, "/echo"));
     assert_eq!(daemon.explicit(&agent.token, run).outcome().reply().verdict(), 200);
-    // Everybody gets the last one, however soon it comes after the one before.
+    // Every witness gets the last checkpoint, however soon it follows the previous one.
     daemon.terminate();
     let last = std::fs::read_to_string(audit.join("checkpoint")).unwrap();
     let posted: Vec<_> = upstream.requests().into_iter().filter(|r| r.path.starts_with("/upload")).collect();
@@ -110,7 +111,7 @@ fn witnesses_keep_what_finds_a_log_that_was_rolled_back() {
         assert_eq!(refused.code(), Some(1), "{refused:?}");
         assert!(refused.err().contains("the end was cut off"), "{refused:?}");
     }
-    // The daemon knows by its database, and says so.
+    // The daemon detects it by its database, and reports it.
     daemon.restart();
     let told = daemon.audit_until("the alert", |record| record["code"] == "audit_truncated");
     assert_eq!(told["event"], "alert");

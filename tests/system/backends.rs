@@ -12,7 +12,7 @@ use onecli_tests::{canary, need, wait_for};
 use serde_json::{Value, json};
 
 const API: &str = "api.test";
-/// What `/accept/N` of the upstream takes.
+/// A token that the upstream's `/accept/N` accepts.
 const FIRST: &str = "minted-token-1";
 const SECOND: &str = "minted-token-2";
 
@@ -23,7 +23,7 @@ struct World {
     bao: OpenBao,
 }
 
-/// A token that may read the test's secrets, in a file.
+/// A file with a token that may read the test's secrets.
 fn token(bao: &OpenBao) -> PathBuf {
     let rules = r#"
         path "secret/data/*" { capabilities = ["read"] }
@@ -48,7 +48,7 @@ fn put(bao: &OpenBao, path: &str, data: &Value) {
 }
 
 impl World {
-    /// A daemon that reads from a vault server; `more` are further lines of `[backend.vault]`.
+    /// A daemon that reads from a vault server. `more` adds lines to `[backend.vault]`.
     fn new(part: &str, more: &str) -> Option<World> {
         let bao = need::given(part, OpenBao::start())?;
         let upstream = Upstream::start(&[API]);
@@ -65,7 +65,7 @@ impl World {
         Some(World { daemon, upstream, agent, bao })
     }
 
-    /// A secret without a value, granted to the agent.
+    /// Adds a secret without a value and grants it to the agent.
     fn add(&self, name: &str, options: &[&str]) {
         let host = format!("{API}:{}", self.upstream.https_addr().port());
         let all = [&["--json", "secret", "add", name, "--host", &host], options].concat();
@@ -81,7 +81,7 @@ impl World {
         self.run(path, args).outcome()
     }
 
-    /// The status and the text of an answer.
+    /// The status and the text of a response.
     fn answer(&self, path: &str) -> (u16, String) {
         let reply = self.ask(path, &[]).reply();
         (reply.status, String::from_utf8_lossy(&reply.body).into_owned())
@@ -93,7 +93,7 @@ impl World {
         body
     }
 
-    /// The last `Authorization` that the API saw.
+    /// The last `Authorization` that the API received.
     fn authorization(&self) -> Option<String> {
         let seen = self.upstream.requests().pop()?;
         seen.header("authorization").map(str::to_owned)
@@ -113,19 +113,20 @@ fn a_value_is_fetched_from_the_vault_server_and_its_rotation_is_seen() {
     let outcome = world.daemon.audit_until("the outcome", |r| r["event"] == "outcome");
     assert_eq!(outcome["backend"], "vault@1", "{outcome}");
 
-    // Rotated there: seen at once, because the API refuses the old one. One agent's request is sent twice, not refused.
+    // A rotation at the source takes effect at once, because the API refuses the old value. The daemon then sends the
+    // agent's request a second time instead of refusing it.
     put(&world.bao, "api", &json!({ "key": SECOND }));
     world.upstream.clear();
     let (status, _) = world.answer("/accept/2");
     assert_eq!((status, world.upstream.requests().len()), (200, 2));
     assert_eq!(world.authorization().as_deref(), Some("Bearer minted-token-2"));
-    // Whoever has the old value sees it no more than the new one.
+    // A client that knows the old value still cannot see it, nor the new one.
     let out = world.ask("/echo", &["--header", "X-Old: minted-token-1"]).ok("curl");
     assert!(!out.contains(FIRST) && !out.contains(SECOND), "{out}");
 
     let status = world.daemon.onecli_json(&["vault", "status"]);
     assert_eq!((&status["sealed"], &status["fault"]), (&json!(false), &Value::Null), "{status}");
-    // Its value is not ours to change.
+    // The daemon cannot change the secret's value.
     let refused = world.daemon.home().cli(&["secret", "rotate", "api", "--value-stdin"]).stdin("sk-12345678");
     let refused = refused.outcome();
     assert!(String::from_utf8_lossy(&refused.stderr).contains("vault:secret/api#key"), "{refused:?}");
@@ -163,11 +164,11 @@ fn a_stale_value_is_served_for_as_long_as_configured_and_told() {
     std::thread::sleep(Duration::from_millis(1200));
     assert_eq!(world.answer("/echo").0, 200);
     let _ = world.daemon.audit_until("a stale value", |r| r["backend"] == "vault@1 stale");
-    // An API that refuses it takes nothing away that is all we have.
+    // If the API refuses the only known value, the daemon still retains it.
     assert_eq!((world.answer("/accept/2").0, world.answer("/echo").0), (401, 200));
 }
 
-/// A database whose users OpenBao makes.
+/// A database whose users OpenBao creates.
 fn database(bao: &OpenBao) -> Option<Postgres> {
     let postgres = need::given("dynamic secrets", Postgres::start())?;
     bao.root("POST", "sys/mounts/database", &json!({ "type": "database" }));
@@ -217,7 +218,7 @@ fn an_agents_database_user_ends_with_the_agent_and_with_the_daemon() {
 
     let _ = world.daemon.onecli(&["agent", "disable", "agent"]).ok("disable");
     until_users(&postgres, 1, "disabled");
-    // Killed with a lease: the next start gives it back.
+    // The daemon is killed while it holds a lease: the next start revokes the lease.
     world.daemon.kill();
     assert_eq!(users(&postgres), 1);
     world.daemon.restart();
@@ -243,7 +244,7 @@ fn an_agents_database_user_ends_with_its_run() {
     until_users(&postgres, 0, "its cgroup is empty");
 }
 
-/// Names another place in a stored secret, and prints what is stored then.
+/// Changes the location in a stored secret, and prints the stored data.
 const SCRIPT: &str = "import sqlite3, sys\n\
     db = sqlite3.connect(sys.argv[1])\n\
     done = db.execute(\"UPDATE secrets SET profile = replace(profile, 'secret/api#key', 'secret/admin#key')\")\n\

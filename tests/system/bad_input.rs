@@ -1,4 +1,4 @@
-//! Bad input of every kind: a clear error, nothing lost, no panic.
+//! Invalid input of every kind gives a clear error, loses nothing and causes no panic.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -14,11 +14,11 @@ use onecli_tests::upstream::Upstream;
 
 use crate::scene::{API, Scene, VALUE, Way, curl_with_key};
 
-/// Writes `bytes` and reads until the other side ends or has been silent for a while.
+/// Writes `bytes` and reads until the daemon closes the connection or is silent for a while.
 fn exchange(daemon: &Daemon, bytes: &[u8]) -> String {
     let mut stream = Socket::connect(daemon.explicit_addr()).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
-    // The daemon may have had enough before everything is written.
+    // The daemon may close the connection before everything is written.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -76,7 +76,7 @@ fn malformed_http_at_the_explicit_listener() {
     ];
     for (what, bytes) in &cases {
         let answer = exchange(&scene.daemon, bytes);
-        // Closed without a word, or refused; over HTTP/2 a GOAWAY is no text.
+        // Closed without a response, or refused. Over HTTP/2 a GOAWAY is not text.
         let refused =
             answer.is_empty() || answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 5");
         assert!(refused || !answer.starts_with("HTTP/1.1"), "{what}: {answer}");
@@ -117,7 +117,7 @@ fn garbage_after_connect() {
     assert_eq!(scene.upstream.request_count(), 0);
 }
 
-/// Most clients drop the body of a refused CONNECT, and many print the reason phrase.
+/// Most clients discard the body of a refused CONNECT, and many print the reason phrase.
 #[test]
 fn refused_connect_has_its_code_in_the_reason_phrase() {
     let scene = Scene::new();
@@ -137,7 +137,7 @@ fn refused_connect_has_its_code_in_the_reason_phrase() {
     );
 }
 
-/// Invariant 6: server name, Host and the CONNECT target agree, or the request is refused.
+/// Invariant 6: the server name, `Host` and the CONNECT target agree, or the request is refused.
 #[test]
 fn names_that_disagree() {
     let scene = Scene::new();
@@ -166,7 +166,7 @@ fn names_that_disagree() {
     assert_eq!(record["method"], "GET", "{record}");
 }
 
-/// What policy judged is the method and the URL: no header makes it another request behind the proxy.
+/// Policy decides about the method and the URL. No header may turn the request into another one behind the proxy.
 #[test]
 fn override_headers_do_not_leave() {
     let scene = Scene::new();
@@ -180,7 +180,7 @@ fn override_headers_do_not_leave() {
             "-H",
             "X-Kept: yes",
         ];
-        // Servers read '_' as '-': such a spelling is refused.
+        // Servers read '_' as '-', so this spelling is refused.
         let spelt = [version, "-H", "X_Rewrite_Url: /admin"];
         let refused = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &spelt));
         assert_eq!(refused.reply().status, 400, "{refused:?}");
@@ -192,7 +192,7 @@ fn override_headers_do_not_leave() {
     }
 }
 
-/// An error a person can act on: the expected exit code, all `words` on standard error, no panic.
+/// Checks for an actionable error: the expected exit code, all `words` on standard error, no panic.
 fn assert_refused(what: &str, outcome: &Outcome, codes: &[i32], words: &[&str]) {
     let err = outcome.err();
     assert!(!outcome.timed_out && outcome.code().is_some_and(|c| codes.contains(&c)), "{what}: {outcome:?}");
@@ -202,7 +202,7 @@ fn assert_refused(what: &str, outcome: &Outcome, codes: &[i32], words: &[&str]) 
     }
 }
 
-/// Arguments, standard input, exit codes that fit, words of the message.
+/// Arguments, standard input, valid exit codes, and words of the message.
 type Refusal<'a> = (Vec<String>, &'a [u8], &'a [i32], &'a [&'a str]);
 
 #[test]
@@ -307,7 +307,7 @@ fn a_command_without_a_daemon() {
     assert_refused("run", &home.cli(&["run", "--agent", "a", "--", "true"]).outcome(), &[125], &[socket]);
 }
 
-/// Runs `onecli-daemon`, which has to end by itself with an error that holds `words`.
+/// Runs `onecli-daemon`, which must exit with an error that contains `words`.
 fn assert_daemon_refuses(what: &str, home: &Home, codes: &[i32], words: &[&str]) {
     let outcome = home.daemon(&["--no-ebpf"]).timeout(Duration::from_secs(15)).outcome();
     assert_refused(what, &outcome, codes, words);
@@ -359,7 +359,7 @@ fn data_directories() {
         if mode == 0o777 {
             assert_daemon_refuses("others may write", &home, FAILED, &[&words[0]]);
         } else {
-            // Others may look at the names only: files in it are closed to them, or the start is refused.
+            // Other users may at most list the directory. If they can read its files, the daemon refuses to start.
             let run = home.daemon(&["--no-ebpf"]).timeout(Duration::from_secs(3)).outcome();
             assert!(!run.err().contains("panicked at"), "{run:?}");
             for file in files(&home.data_dir()) {
@@ -379,7 +379,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     entries.filter(|p| p.is_file()).collect()
 }
 
-/// The root key: created once as a closed file, and never again where rows exist.
+/// The root key is created once, as a closed file. It is never created again if the database has rows.
 #[test]
 fn the_root_key() {
     let upstream = Upstream::start(&[API]);

@@ -1,12 +1,12 @@
-//! Request bodies: whatever the method and the framing, the upstream gets all of them.
+//! The upstream receives every request body in full, for all methods and framings.
 
 use onecli_tests::upstream::Upstream;
 
 use crate::scene::{API, KEY, Scene, Way, in_shell};
 
-/// RFC 9110 section 9.3.1: content in GET and HEAD has no defined meaning, and is sent on all the same.
+/// RFC 9110 section 9.3.1: content in GET and HEAD has no defined meaning, and is forwarded.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-/// With a length; chunked over HTTP/1.1; with a length and without over HTTP/2.
+/// With a Content-Length; chunked over HTTP/1.1; with and without a Content-Length over HTTP/2.
 const FRAMINGS: [&[&str]; 4] = [
     &["--http1.1", "--data-binary", "@-"],
     &["--http1.1", "--upload-file", "-", "--header", "Expect:"],
@@ -22,7 +22,7 @@ fn bodies_of_all_methods_and_framings_arrive() {
             for framing in FRAMINGS {
                 scene.upstream.clear();
                 let curl = onecli_tests::client::curl(&scene.url("/upload"));
-                // curl waits for content that a response to HEAD does not have.
+                // curl waits for content, which a response to HEAD does not have.
                 let limit = if method == "HEAD" { "2" } else { "20" };
                 let curl = curl.args(["--request", method, "--max-time", limit]).args(framing);
                 let script = format!(r#"printf %5000s x | "$@" -H "Authorization: Bearer ${KEY}""#);

@@ -1,4 +1,4 @@
-//! Requests for fresh credentials whose parameters are in the body, or whose path is that of a gRPC method.
+//! Requests for new credentials whose parameters are in the body, or whose path is that of a gRPC method.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ const BAD: Option<&str> = Some("bad_request");
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
-/// A cloud whose hosts one secret is for.
+/// A cloud whose hosts share one secret.
 struct Cloud {
     upstream: Upstream,
     daemon: Daemon,
@@ -23,7 +23,7 @@ struct Cloud {
 }
 
 impl Cloud {
-    /// A secret of `template` for `hosts`; `value` receives the port of the upstream.
+    /// A cloud with a secret of `template` for `hosts`. `value` receives the port of the upstream.
     fn new(template: &str, hosts: &[&str], value: impl Fn(u16) -> String) -> Cloud {
         let upstream = Upstream::start(hosts);
         let daemon = Daemon::for_upstream(&upstream);
@@ -43,8 +43,8 @@ impl Cloud {
         file
     }
 
-    /// Sends `METHOD HOST/PATH` with a body of this type. `expected` is the code of the refusal, or `None` for a request
-    /// that reaches the upstream with its body.
+    /// Sends `METHOD HOST/PATH` with a body of this type. `expected` is the error code of the refusal, or `None` if the
+    /// request must reach the upstream with its body.
     fn check(&self, line: &str, kind: &str, body: &[u8], options: &[&str], expected: Option<&str>) {
         let (method, url) = line.split_once(' ').unwrap();
         let (host, path) = url.split_once('/').unwrap();

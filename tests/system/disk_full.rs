@@ -1,4 +1,5 @@
-//! A full disk under the data directory: nothing is let through meanwhile, and everything works when there is room.
+//! A full disk under the data directory: the daemon forwards no request until there is space, then everything works
+//! again.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ fn a_full_disk_refuses_and_a_freed_one_serves_without_a_restart() {
     let home = Daemon::builder().upstream(&upstream).no_ebpf().prepare();
     let disk = SmallDisk::over(&home.data_dir(), 3 * 1024);
     let daemon = Daemon::start(home);
-    // Unmounted before the daemon's directory is removed.
+    // Drop order: the disk is unmounted before the daemon's directory is removed.
     let disk = disk;
 
     let agent = daemon.add_agent("agent", &["--factors", "token"]);
@@ -34,7 +35,7 @@ fn a_full_disk_refuses_and_a_freed_one_serves_without_a_restart() {
     assert_eq!(verdict().0, 200);
 
     disk.fill();
-    // The log has made room for some records ahead.
+    // The log has reserved space for some records.
     let refused = (0..300).any(|_| verdict().0 == 503);
     assert!(refused, "requests are forwarded on a full disk");
     let before = upstream.request_count();

@@ -1,4 +1,4 @@
-//! Names: a managed process resolves what its agent may reach, whatever servers its resolv.conf names, and nothing else.
+//! Names: a managed process resolves only the names that its agent may reach, whatever servers its resolv.conf lists.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use serde_json::{Value, json};
 
 use crate::scene::{API, VALUE};
 
-/// An allowed name with an address of either family.
+/// An allowed name with an address of each family.
 pub(crate) const BOTH: &str = "both.test";
-/// An allowed name with an IPv6 address alone.
+/// An allowed name with only an IPv6 address.
 const SIX: &str = "six.test";
-/// A name that the other agent alone may resolve.
+/// A name that only the other agent may resolve.
 const OTHERS: &str = "others.test";
 
-/// TEST-NET-1 (RFC 5737): nothing answers there, so whoever gets an answer got it from the daemon.
+/// TEST-NET-1 (RFC 5737): no server answers there, so every answer comes from the daemon.
 pub(crate) const RESOLV: &str = "nameserver 192.0.2.1\noptions timeout:2 attempts:1\n";
 
-/// Prints the answer's code and addresses, asked over TCP or UDP with nothing but sockets.
+/// Sends a query over TCP or UDP with plain sockets, and prints the response code and addresses.
 const ASK: &str = r#"
 import socket, struct, sys
 way, server, name, kind = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
@@ -58,7 +58,7 @@ for _ in range(count):
 print("rcode", flags & 15, *found)
 "#;
 
-/// An upstream and a daemon that alone knows the names, and two agents.
+/// An upstream, a daemon that is the only source of the names, and two agents.
 pub(crate) struct Stage {
     pub(crate) daemon: Daemon,
     pub(crate) upstream: Upstream,
@@ -69,7 +69,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new() -> Self {
         let upstream = Upstream::start(&[API]);
-        // Not `Builder::host`: agents would find those names in their /etc/hosts.
+        // `Builder::host` is not used, because agents would find those names in their /etc/hosts.
         let config = format!(
             "[resolver.hosts]\n\"{API}\" = [\"127.0.0.1\"]\n\"{BOTH}\" = [\"192.0.2.7\", \"2001:db8::7\"]\n\
              \"{SIX}\" = [\"2001:db8::6\"]\n\"{OTHERS}\" = [\"192.0.2.9\"]\n\"single\" = [\"192.0.2.5\"]\n\
@@ -154,7 +154,7 @@ fn programs_find_a_name_that_only_the_daemon_knows() {
         return;
     }
     let stage = Stage::new();
-    // An IPv6 server is out of reach: the launcher names another.
+    // An IPv6 server is unreachable: the launcher configures another one.
     for server in ["192.0.2.1", "127.0.0.53", "127.0.0.1", "2001:db8::53"] {
         let resolv = RESOLV.replace("192.0.2.1", server);
         let outcome = stage.with_resolv(&stage.one, &resolv, &getent(API)).outcome();
@@ -168,7 +168,7 @@ fn programs_find_a_name_that_only_the_daemon_knows() {
         let script = "require('dns').lookup(process.argv[1], (e, a) => { if (e) throw e; console.log(a) })";
         let run = Run::new("node").args(["-e", script, API]);
         assert_eq!(stage.run(&stage.one, &run).ok("node"), "127.0.0.1\n");
-        // c-ares, with sockets of its own.
+        // c-ares uses its own sockets.
         let script =
             "require('dns').resolve4(process.argv[1], (e, a) => { if (e) throw e; console.log(a[0]) })";
         let run = Run::new("node").args(["-e", script, API]);
@@ -234,13 +234,13 @@ fn what_an_agent_may_not_reach_leads_to_the_daemon() {
     assert_eq!(record["code"], "egress_denied", "{record}");
     assert_eq!((&record["event"], &record["mode"]), (&"decision".into(), &"transparent".into()), "{record}");
     assert!(record["method"].is_null() && record["factors"] == "cgroup", "{record}");
-    // The family asked for second, and the second program: folded.
+    // The second address family and the second program add no records: they are folded.
     let _ = stage.run(&stage.one, &getent("evil.test"));
     let records = stage.daemon.audit();
     let of_it: Vec<_> = records.iter().filter(|r| r["host"] == "evil.test" && r["count"].is_null()).collect();
     assert_eq!(of_it.len(), 1, "{of_it:#?}");
 
-    // Each agent has its own answers, over UDP and TCP.
+    // Each agent gets its own answers, over UDP and TCP.
     for way in ["udp", "tcp"] {
         assert_eq!(stage.ask(&stage.one, way, OTHERS, 1), "rcode 0 synthetic");
         assert_eq!(stage.ask(&stage.other, way, OTHERS, 1), "rcode 0 192.0.2.9");
@@ -249,14 +249,14 @@ fn what_an_agent_may_not_reach_leads_to_the_daemon() {
     let _ = stage.refused(&stage.one, OTHERS);
     let _ = stage.refused(&stage.other, API);
 
-    // What an operator changes counts from the next query.
+    // A policy change applies from the next query.
     let _ = stage.daemon.onecli(&["ungrant", "other", "others"]).ok("ungrant");
     assert_eq!(stage.ask(&stage.other, "udp", OTHERS, 1), "rcode 0 synthetic");
     let _ = stage.daemon.grant(&stage.other, "api");
     assert_eq!(stage.ask(&stage.other, "udp", API, 1), "rcode 0 127.0.0.1");
 }
 
-/// The search of resolv.conf(5) finds a name, before or after its domains were tried.
+/// The search list of resolv.conf(5) finds a name, before or after its domains are tried.
 #[test]
 fn search_domains() {
     if !need::bpf("everything") {
@@ -267,10 +267,10 @@ fn search_domains() {
         ("search corp.example\n", API, "127.0.0.1"),
         ("search a.example b.example\noptions ndots:5\n", API, "127.0.0.1"),
         ("search corp.example\n", "single", "192.0.2.5"),
-        // The name is the allowed one only with the domain behind it.
+        // The name is allowed only with the search domain appended.
         ("search test\n", "api", "127.0.0.1"),
         ("search corp.example\n", "api.test.", "127.0.0.1"),
-        // IPv6 servers are refused by the kernel: the next one is asked.
+        // The kernel programs refuse IPv6 servers, so the client asks the next one.
         ("nameserver 2001:db8::53\n", API, "127.0.0.1"),
     ] {
         let resolv = if resolv.contains("nameserver") {
@@ -317,7 +317,7 @@ except PermissionError:
     );
     assert_eq!((&refused["agent"], &refused["host"]), (&json!("one"), &json!("192.0.2.1")), "{refused}");
     assert_eq!(refused["rule"], "kernel sendmsg4 udp", "{refused}");
-    // Another agent's resolver, by its address: the kernel sends the query to the asker's own.
+    // A query to another agent's resolver, by its address: the kernel redirects it to the sender's own resolver.
     let table = std::fs::read_to_string("/proc/net/udp").unwrap();
     let own = format!(":{:04X}", stage.daemon.transparent_addr().port());
     let resolvers = table.lines().filter(|l| l.split_whitespace().nth(1).is_some_and(|a| a.ends_with(&own)));
@@ -329,7 +329,7 @@ pub(crate) fn wait_for_file(path: &Path) {
     assert!(there.is_some(), "{} does not appear", path.display());
 }
 
-/// Resolver sockets come and go with the agents, and with the daemon.
+/// Resolver sockets are created and removed with the agents, and with the daemon.
 #[test]
 fn without_the_daemon_or_the_agent_there_is_no_answer() {
     const PROBE: &str = r#"
@@ -350,7 +350,7 @@ fn without_the_daemon_or_the_agent_there_is_no_answer() {
     let mut stage = Stage::new();
     let dir = stage.daemon.agent_dir(&stage.one);
     let probe = Run::new("sh").args(["-c", PROBE, "sh"]).arg(&dir).timeout(Duration::from_mins(2));
-    // The limit is the outer program's.
+    // The time limit applies to the outer program.
     let probe = stage.with_resolv(&stage.one, RESOLV, &probe).timeout(Duration::from_mins(2)).start();
     let step = |n: u8| {
         std::fs::write(dir.join(format!("go{n}")), "").unwrap();

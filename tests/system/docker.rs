@@ -1,4 +1,5 @@
-//! Real containers: in an agent's cgroup they are redirected and have it as a factor; elsewhere they have their token.
+//! Real containers: in an agent's cgroup they are redirected and the cgroup is a factor; elsewhere they use their
+//! token.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -13,10 +14,10 @@ use onecli_tests::upstream::Upstream;
 
 use crate::scene::{API, VALUE, in_shell};
 
-/// capabilities(7).
+/// The number in capabilities(7).
 const CAP_NET_RAW: u32 = 13;
 
-/// An engine, and a daemon with its proxy at the host's address on the engine's bridge.
+/// An engine, and a daemon whose proxy listens at the host's address on the engine's bridge.
 struct Stage {
     daemon: Daemon,
     upstream: Upstream,
@@ -48,7 +49,7 @@ impl Stage {
         (agent, placeholder)
     }
 
-    /// `run`, which is curl's, in a container that trusts our CA.
+    /// Runs curl in a container that trusts the daemon's CA.
     fn container(&self, options: &[&str], run: &Run) -> Reply {
         let volume = format!("{}:/ca.pem:ro", self.daemon.ca_file().display());
         let options = [options, &["--volume", &volume, "--dns", "192.0.2.53"]].concat();
@@ -68,7 +69,7 @@ impl Stage {
     }
 }
 
-/// In the image programs have one place.
+/// Replaces the program by its path inside the image.
 fn at_its_place(run: &Run) -> Run {
     let mut shell =
         Run::new("/bin/sh").args(["-c", r#"exec "$@""#, "sh", "/usr/bin/curl"]).args(run.arguments());
@@ -84,7 +85,8 @@ fn slow_a_container_in_an_agents_cgroup_is_redirected() {
     let (agent, placeholder) = stage.agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
     let (other, _) = stage.agent("other", &["--factors", "token,cgroup", "--user", "games"]);
     let below = Docker::below(&stage.daemon.agent_cgroup(&agent));
-    // By name from the agent's resolver, whatever server the container names, and its first connection at once.
+    // The agent's resolver answers by name, whatever server the container configures, and its first connection works at
+    // once.
     for network in ["--network=bridge", "--network=none"] {
         let run = at_its_place(&curl(&stage.upstream.https_url(API, "/echo")));
         let run =
@@ -95,7 +97,7 @@ fn slow_a_container_in_an_agents_cgroup_is_redirected() {
     let record = stage.daemon.audit_until("the injection", |r| r["verdict"] == "inject");
     assert_eq!((&record["agent"], &record["mode"]), (&"inside".into(), &"transparent".into()), "{record}");
 
-    // The proxy's address on the bridge: redirected too, with both factors.
+    // The proxy's address on the bridge: the connection is redirected too, with both factors.
     let reply = stage.container(&[&below], &at_its_place(&stage.through_proxy(&agent.token)));
     assert_eq!((reply.verdict(), stage.injected()), (200, 1), "{reply:?}");
     let record =
@@ -106,7 +108,7 @@ fn slow_a_container_in_an_agents_cgroup_is_redirected() {
     assert!([403, 407].contains(&reply.verdict()), "another agent's token: {reply:?}");
     assert_eq!(stage.injected(), 0);
 
-    // A service of the host's at the same address is not reached, whoever asks in the container: root.
+    // A service of the host at the same address is not reached, even by root in the container.
     let host = TcpListener::bind((stage.docker.address(), 0)).unwrap();
     host.set_nonblocking(true).unwrap();
     let url = format!("http://{}/", host.local_addr().unwrap());
@@ -120,7 +122,7 @@ fn slow_a_container_elsewhere_uses_the_proxy_with_a_token() {
     let Some(stage) = Stage::new() else { return };
     let (by_token, _) = stage.agent("crawler", &["--factors", "token"]);
     let (both, _) = stage.agent("both", &["--factors", "token,cgroup", "--user", "nobody"]);
-    // As README tells it: variables alone.
+    // As the README describes: with variables alone.
     let run = |token: &str| {
         let run = at_its_place(&curl(&stage.upstream.https_url(API, "/echo")));
         run.proxied(&format!("http://x:{token}@{}", stage.proxy))
@@ -132,7 +134,7 @@ fn slow_a_container_elsewhere_uses_the_proxy_with_a_token() {
     let reply = stage.container(&[], &run(&both.token));
     assert!([403, 407].contains(&reply.verdict()), "{reply:?}");
     assert_eq!(stage.injected(), 0, "a token without its cgroup");
-    // Nobody redirects it: it reaches what its network reaches.
+    // The container is not redirected, so it reaches all of its network.
     let host = TcpListener::bind((stage.docker.address(), 0)).unwrap();
     assert_ne!(host.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
     let url = format!("http://{}/", host.local_addr().unwrap());
@@ -141,7 +143,7 @@ fn slow_a_container_elsewhere_uses_the_proxy_with_a_token() {
     assert!(host.accept().is_ok(), "an unmanaged container is left alone");
 }
 
-/// What `agent env` prints is all that a container needs.
+/// A container needs only the output of `agent env`.
 #[test]
 fn slow_agent_env_makes_a_container_an_agent() {
     let Some(stage) = Stage::new() else { return };
@@ -158,7 +160,7 @@ fn slow_agent_env_makes_a_container_an_agent() {
             stage.daemon.onecli(&["agent", "env", agent, "--for", "docker", "--out", dir]).ok("agent env");
         let options: Vec<&str> = printed.split_whitespace().collect();
         assert_eq!(options.iter().any(|o| o.starts_with("--cgroup-parent=/")), has_cgroup, "{printed}");
-        // Packets of its own making would pass no hook.
+        // Packets from raw sockets would pass no hook.
         let status = Run::new("/bin/cat").arg("/proc/self/status");
         let status = stage.docker.container(&options, &status).outcome().ok("status");
         let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("CapEff");
@@ -180,7 +182,7 @@ fn slow_agent_env_makes_a_container_an_agent() {
         assert_eq!(record["mode"], mode, "{record}");
         assert!(factors.contains("token") && factors.contains("cgroup") == has_cgroup, "{record}");
     }
-    // By Compose, with the example as it is.
+    // With Compose and the unchanged example.
     if need::program("Compose", "docker-compose", "docker-compose") {
         let over = stage.daemon.onecli(&[
             "agent",
@@ -214,12 +216,12 @@ fn slow_agent_env_makes_a_container_an_agent() {
         compose(&["down"]).ok("docker-compose down");
         assert_eq!(stage.injected(), 1);
     }
-    // A shell, too, and nothing else of it is on the disk.
+    // A shell also works, and the disk holds no other copy of the token.
     let printed = stage.daemon.onecli(&["agent", "env", "crawler", "--for", "shell"]).ok("agent env");
     let shell = format!(r#"eval "$1"; {}"#, script.replace("/usr/bin/curl", "curl"));
     Run::new("sh").args(["-c", &shell, "sh", &printed]).outcome().ok("a shell");
     assert_eq!(stage.injected(), 1);
-    // Its end is the token's.
+    // The container stops working when its token ends.
     stage.daemon.onecli(&["agent", "rotate", "crawler"]).ok("rotate");
     assert!(!Run::new("sh").args(["-c", &shell, "sh", &printed]).outcome().status.success());
     assert_eq!(stage.injected(), 0);

@@ -1,4 +1,4 @@
-//! `onecli doctor`: what is wrong is told with what to do about it, with the daemon up and down.
+//! `onecli doctor` reports each problem with its fix, whether or not the daemon runs.
 
 use onecli_tests::client::Run;
 use onecli_tests::daemon::Daemon;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::scene::Scene;
 
-/// The checks without a self-test, which would be on record.
+/// The checks without a self-test, which would be recorded.
 pub(crate) fn look(daemon: &Daemon) -> Vec<Value> {
     ask(daemon, &[], "--no-self-test").0
 }
@@ -38,7 +38,7 @@ fn ask(daemon: &Daemon, wrapper: &[&str], option: &str) -> (Vec<Value>, Option<i
     (checks, outcome.code())
 }
 
-/// Names of the checks that are `status`.
+/// The names of the checks with this status.
 fn named<'c>(checks: &'c [Value], status: &str) -> Vec<&'c str> {
     let alike = checks.iter().filter(|check| check["status"] == status);
     alike.map(|check| check["name"].as_str().unwrap()).collect()
@@ -73,12 +73,12 @@ fn doctor_sees_what_is_wrong_with_the_daemon_up_and_down() {
     let text = scene.daemon.onecli(&["doctor"]).ok("doctor");
     assert!(text.lines().any(|line| line.starts_with("OK    program connect4")), "{text}");
 
-    // Down, the programs are attached all the same.
+    // The daemon is down, and the programs are still attached.
     scene.daemon.kill();
     let (checks, code) = doctor(&scene.daemon, &[]);
     assert_eq!((named(&checks, "fail"), code), (vec!["daemon"], Some(1)), "{checks:#?}");
     assert!(named(&checks, "ok").contains(&"program connect4"), "{checks:#?}");
-    // And detached, they are not.
+    // After `--detach` they are not.
     let _ = scene.daemon.home().daemon(&["--detach"]).outcome().ok("--detach");
     let (checks, _) = doctor(&scene.daemon, &[]);
     assert!(named(&checks, "fail").contains(&"program egress"), "{checks:#?}");
@@ -86,20 +86,20 @@ fn doctor_sees_what_is_wrong_with_the_daemon_up_and_down() {
     let (checks, code) = doctor(&scene.daemon, &[]);
     assert_eq!((named(&checks, "fail"), code), (vec![], Some(0)), "{checks:#?}");
 
-    // No cgroup2 where this process looks.
+    // This process sees no cgroup2.
     let (checks, code) =
         doctor(&scene.daemon, &["unshare", "-m", "sh", "-c", "umount -R /sys/fs/cgroup; eval \"$0\""]);
     let missing = vec!["cgroup2", "self-test transparent"];
     assert_eq!((named(&checks, "fail"), code), (missing, Some(1)), "{checks:#?}");
 
-    // Not root: it says so, and fails nothing that it cannot see.
+    // Without root it reports that, and does not fail for what it cannot check.
     let (checks, code) = doctor(&scene.daemon, &["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c"]);
     assert_eq!(code, Some(0), "{checks:#?}");
     assert!(named(&checks, "warn").contains(&"capabilities"), "{checks:#?}");
     assert!(named(&checks, "warn").contains(&"daemon"), "{checks:#?}");
 }
 
-/// The self-test sends a credential through both ways and leaves nothing; what stands in its way is told.
+/// The self-test sends a credential both ways and leaves nothing behind. Obstacles are reported.
 #[test]
 fn the_self_test_is_end_to_end_and_leaves_nothing() {
     if !need::bpf("everything") {
@@ -126,7 +126,7 @@ fn the_self_test_is_end_to_end_and_leaves_nothing() {
         "{checks:#?}"
     );
     assert_eq!((stands(), cgroups()), before, "something was left");
-    // As the log has it: both ways, by the kernel's word in one of them.
+    // The log shows both ways, one of them identified by the kernel.
     let records: Vec<Value> = daemon
         .audit()
         .into_iter()
@@ -147,17 +147,17 @@ fn the_self_test_is_end_to_end_and_leaves_nothing() {
         "{records:#?}"
     );
 
-    // One that was killed leaves it to the next.
+    // The next run removes the agent of a killed self-test.
     daemon.onecli(&["agent", "add", "doctor-self-test-4194305", "--factors", "token"]).ok("agent add");
     let _ = doctor(daemon, &[]);
     assert_eq!((stands(), cgroups()), before);
 
-    // A rule that forbids it is no fault of the daemon's.
+    // A rule that forbids the request is not a failure of the daemon.
     daemon.onecli(&["rule", "add", "deny", "--host", "127.0.0.1"]).ok("rule add");
     let (checks, code) = doctor(daemon, &[]);
     assert_eq!((code, self_tests(&checks, "warn")), (Some(0), vec!["self-test".to_owned()]), "{checks:#?}");
 
-    // Who reads only is told, and adds nothing.
+    // A user with read access gets the report and adds nothing.
     let reader = doctor(daemon, &["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c"]).0;
     assert_eq!(self_tests(&reader, "ok"), Vec::<String>::new(), "{reader:#?}");
 
@@ -165,7 +165,7 @@ fn the_self_test_is_end_to_end_and_leaves_nothing() {
     assert!(!text.contains("self-test"), "{text}");
 }
 
-/// Without eBPF the explicit way is tested alone; behind an upstream proxy, nothing, and no failure is made up.
+/// Without eBPF only the explicit way is tested. Behind an upstream proxy none is tested, and no failure is reported.
 #[test]
 fn the_self_test_tests_what_there_is() {
     let of = |config: &str| {

@@ -1,4 +1,4 @@
-//! Responses that come before the request's body was read, from the daemon or from the upstream.
+//! Responses that arrive before the request body is read, from the daemon or from the upstream.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use onecli_tests::scripted::{Conn, write_http1};
 
 use crate::stage::Stage;
 
-/// More than the daemon reads and drops.
+/// More than the daemon reads and discards.
 const BODY: u64 = 50 << 20;
 const AGENTS: [&str; 2] = ["--http1.1", "--http2"];
 
-/// A file of [`BODY`] bytes that takes no room.
+/// A sparse file of [`BODY`] bytes.
 fn large_file(dir: &tempfile::TempDir) -> String {
     let path = dir.path().join("large");
     std::fs::File::create(&path).unwrap().set_len(BODY).unwrap();
@@ -37,12 +37,12 @@ fn refused_upload_gets_its_answer() {
     assert_eq!(stage.upstream.connection_count(), 0);
 }
 
-/// Reads a head and a little of the body, answers, and closes the connection with bytes unread, which resets it.
+/// Reads a head and a part of the body, responds, and closes the connection with unread bytes, which resets it.
 fn answer_and_reset(conn: &mut Conn) -> io::Result<()> {
     conn.read_exact(&mut vec![0; 20_000])?;
     conn.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\n\r\ntoo large")?;
     conn.flush()?;
-    // The daemon goes on writing meanwhile.
+    // The daemon continues to write during this time.
     std::thread::sleep(Duration::from_millis(30));
     Ok(())
 }

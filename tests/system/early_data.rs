@@ -1,4 +1,5 @@
-//! Early data of TLS 1.3 (RFC 8446 section 2.3) can be replayed by whoever reads it on the way: no way in takes any.
+//! An attacker who reads TLS 1.3 early data (RFC 8446 section 2.3) on the network can replay it. No entry point accepts
+//! it.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -11,19 +12,19 @@ use onecli_tests::upstream::Upstream;
 
 use crate::scene::{API, API_V6, Scene, Way, ways};
 
-/// A way in that speaks TLS with the client.
+/// An entry point that speaks TLS with the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
-    /// An inspected connection, however it came.
+    /// An inspected connection of either way.
     Inspected(Way),
-    /// `listen.explicit_tls`.
+    /// The listener `listen.explicit_tls`.
     Proxy,
 }
 
 struct Stage {
     scene: Scene,
     proxy: u16,
-    /// The token of an agent that may go anywhere, in the clear too.
+    /// The token of an agent that may reach every host, also in plain text.
     open: String,
 }
 
@@ -39,7 +40,7 @@ impl Stage {
         Stage { scene, proxy, open }
     }
 
-    /// A request as it is sent through `door`; the upstream sees `/echo?WHAT`.
+    /// The request for `door`; the upstream sees `/echo?WHAT`.
     fn request(&self, door: Door, what: &str) -> String {
         let Stage { scene, open, .. } = self;
         let (at, port, field) = match door {
@@ -59,7 +60,7 @@ impl Stage {
         format!("GET {at}/echo?{what} HTTP/1.1\r\nHost: {API}:{port}\r\n{field}\r\nConnection: close\r\n\r\n")
     }
 
-    /// openssl through `door`: sends `/echo?late` once it shook hands.
+    /// Runs openssl through `door`: sends `/echo?late` after the handshake.
     fn openssl(&self, door: Door, options: &[&str]) -> Outcome {
         let Stage { scene, proxy, .. } = self;
         let authority = format!("{API}:{}", scene.upstream.https_addr().port());
@@ -87,7 +88,7 @@ impl Stage {
         }
     }
 
-    /// What the upstream got since it was asked last.
+    /// The requests that the upstream received since the last call.
     fn arrived(&self) -> Vec<String> {
         let arrived = self.scene.upstream.requests().into_iter().map(|request| request.path).collect();
         self.scene.upstream.clear();
@@ -95,8 +96,8 @@ impl Stage {
     }
 }
 
-/// A session as openssl wrote it, of which it will believe that the server takes 16 KiB of early data: element 15 of
-/// `SSL_SESSION` (`ssl/ssl_asn1.c`), which is left out where it is 0.
+/// Changes a session file of openssl so that openssl believes that the server accepts 16 KiB of early data. This is
+/// element 15 of `SSL_SESSION` (`ssl/ssl_asn1.c`), which is omitted if it is 0.
 fn made_to_allow_early_data(pem: &str) -> String {
     let (begin, rest) = pem.split_once("-----\n").unwrap();
     let (text, end) = rest.split_once("-----").unwrap();
@@ -116,7 +117,7 @@ fn made_to_allow_early_data(pem: &str) -> String {
     format!("{begin}-----\n{}\n-----{end}", BASE64.encode(&der))
 }
 
-/// Of the element that `der` begins with: its length with all, and its content.
+/// The first element of `der`: its length including the header, and its content.
 fn content(der: &[u8]) -> (usize, &[u8]) {
     let (head, length) = match der[1] {
         short @ ..=0x7f => (2, usize::from(short)),
@@ -133,8 +134,8 @@ fn file(dir: &Path, name: &str) -> (PathBuf, String) {
     (path, text)
 }
 
-/// A session is resumed with its ticket, which allows no early data; what a client sends early all the same is thrown
-/// away, and the connection goes on with what it sends after the handshake.
+/// A session is resumed with its ticket, which allows no early data. Early data that a client sends anyway is
+/// discarded, and the connection continues with the data after the handshake.
 #[test]
 fn early_data_is_not_taken_by_any_door() {
     if !need::program("everything", "openssl", "openssl") {

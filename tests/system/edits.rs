@@ -1,4 +1,4 @@
-//! `secret edit`: what keeps the value, what takes effect, and what a rollback may do afterwards.
+//! `secret edit`: which changes preserve the value, which take effect, and what a later rollback may do.
 
 use onecli_tests::bins;
 use onecli_tests::client::{Outcome, Run, curl};
@@ -45,13 +45,13 @@ fn an_edit_counts_from_the_next_request_on_and_keeps_the_value() {
     assert_eq!(status(&scene, API, "/echo/1", &["-X", "POST"]), 403);
     assert!(scene.upstream.requests().is_empty());
     serves(&scene, API, "/echo/1", VALUE);
-    // What is like that already is no new version.
+    // An edit without a difference creates no new version.
     let again = secret(&scene, &["edit", "api", "--method", "get"], "");
     assert!(again.ok("edit").contains("nothing was changed"), "{again:?}");
     assert_eq!(shown(&scene)["version"], 2);
 }
 
-/// Root may send a value elsewhere. Where it could go before, responses are still searched for it.
+/// Root may send a value to another host. Responses of the previous host are still searched for it.
 #[test]
 fn root_moves_a_value_to_another_host() {
     let scene = Scene::new();
@@ -69,7 +69,7 @@ fn root_moves_a_value_to_another_host() {
     assert!(!back.status.success() && back.err().contains("hosts changed"), "{back:?}");
 }
 
-/// The new place of a secret that moves is judged by its own kept value.
+/// The new location of a moved secret is checked against its own stored value.
 #[test]
 fn an_edit_that_moves_erases_no_older_value_unasked() {
     let scene = Scene::new();
@@ -93,12 +93,12 @@ fn an_edit_that_moves_erases_no_older_value_unasked() {
     let told = ask.arg("http://admin/v1/secrets/api/edit").outcome().ok("edit");
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["error"]["code"], "drops_kept_value", "{told}");
-    // As the hint says.
+    // As the hint suggests.
     secret(&scene, &["rollback", "api"], "").ok("rollback");
     serves(&scene, API, "/echo", VALUE);
     secret(&scene, &[moves[0], &["--force"]].concat(), "").ok("with --force");
     serves(&scene, API_V6, "/echo", VALUE);
-    // Back: what is kept is the current value, which nobody loses.
+    // Back at the old host, the stored value is the current one and is not lost.
     let home = format!("{API}:{}", scene.upstream.https_addr().port());
     secret(&scene, &["edit", "api", "--host", &home], "").ok("back");
     serves(&scene, API, "/echo", VALUE);
@@ -129,7 +129,7 @@ fn the_terminal_is_asked_before_a_kept_value_is_erased() {
     assert_eq!(shown(&scene)["version"], 3);
 }
 
-/// `show` and the table of an edit promise only what `rollback` does.
+/// `show` and the table of an edit announce only what `rollback` does.
 #[test]
 fn a_rollback_is_promised_where_it_would_succeed() {
     let scene = Scene::new();
@@ -175,14 +175,14 @@ fn a_second_editor_is_refused() {
 fn rollback_goes_nowhere_where_the_value_could_not_go() {
     let scene = Scene::new();
     secret(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("rotate");
-    // Narrower: the previous value is restored for the narrower place.
+    // A narrower scope: the previous value is restored for it.
     secret(&scene, &["edit", "api", "--path", "/echo"], "").ok("edit");
     assert!(shown(&scene)["previous_until"].is_string(), "{}", shown(&scene));
     serves(&scene, API, "/echo", SECOND);
     secret(&scene, &["rollback", "api"], "").ok("rollback");
     serves(&scene, API, "/echo", VALUE);
     assert_eq!(status(&scene, API, "/", &[]), 403, "the edit stays");
-    // Another host, with a value of its own.
+    // Another host, with its own value.
     let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
     secret(&scene, &["edit", "api", "--host", &host, "--value-stdin", "--force"], SECOND).ok("edit");
     serves(&scene, API_V6, "/echo", SECOND);

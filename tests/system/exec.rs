@@ -1,4 +1,4 @@
-//! Values that commands of the host print.
+//! Values that commands on the host print.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -13,22 +13,22 @@ use onecli_tests::{bins, canary, need, wait_for};
 use tempfile::TempDir;
 
 const API: &str = "api.test";
-/// What `/accept/N` of the upstream takes.
+/// A token that the upstream's `/accept/N` accepts.
 const FIRST: &str = "minted-token-1";
 const SECOND: &str = "minted-token-2";
-/// A user that every Debian has and nothing runs as.
+/// A user that exists on every Debian and runs no process.
 const USER: &str = "backup";
 
 struct World {
     daemon: Daemon,
     upstream: Upstream,
     agent: Agent,
-    /// Root's alone: nobody else can exchange a command in it.
+    /// A directory of root, in which no other user can replace a command.
     dir: TempDir,
 }
 
 impl World {
-    /// A daemon that root starts, whose executor is its child.
+    /// A daemon started by root, whose executor is its child process.
     fn new() -> Option<World> {
         if !need::root("commands as sources") {
             return None;
@@ -36,7 +36,7 @@ impl World {
         Some(World::of(Daemon::builder().config(&format!("[backend.exec]\nuser = \"{USER}\""))))
     }
 
-    /// One without privileges, beside an executor that is a service.
+    /// An unprivileged daemon with an executor that is a service.
     fn of_services() -> Option<World> {
         let part = "an executor that is a service";
         if !need::bpf(part) || !need::program(part, "systemd-socket-activate", "systemd") {
@@ -79,7 +79,7 @@ impl World {
         path.to_str().unwrap().to_owned()
     }
 
-    /// `secret add` of what a command prints, by root.
+    /// Runs `secret add` as root, for the output of a command.
     fn try_add(&self, name: &str, command: &str) -> client::Outcome {
         let host = format!("{API}:{}", self.upstream.https_addr().port());
         let args = ["--json", "secret", "add", name, "--host", &host, "--bearer", "--exec", command];
@@ -105,7 +105,7 @@ impl World {
     }
 }
 
-/// The value is used until it ends, or is refused; many requests at a time run one command.
+/// The value is used until it expires or is refused. Concurrent requests share one run of the command.
 fn the_main_job(world: &World) {
     let _ = world.writable("runs");
     let script = world.script("print", "echo \"$1 $2\" >> {dir}/runs\ncat {dir}/value");
@@ -124,7 +124,7 @@ fn the_main_job(world: &World) {
     assert_eq!(fs::read_to_string(world.path("runs")).unwrap(), "one two\n", "once");
     let _ = world.daemon.audit_until("the command", |record| record["backend"] == "exec");
 
-    // What the API refuses is printed anew, and the request sent once more.
+    // If the API refuses the value, the command runs again, and the request is sent once more.
     prints(SECOND);
     world.upstream.clear();
     assert_eq!((world.ask("/accept/2").0, world.upstream.request_count(), world.runs()), (200, 2, 2));
@@ -137,7 +137,7 @@ fn the_main_job(world: &World) {
 fn a_command_prints_the_value() {
     let Some(world) = World::new() else { return };
     the_main_job(&world);
-    // An agent of the same user could read what it prints.
+    // An agent with the same user could read the command's output.
     let told = world.daemon.onecli(&["agent", "add", "other", "--user", USER]);
     assert!(!told.status.success() && told.err().contains("belongs to OneCLI"), "{told:?}");
 }
@@ -146,7 +146,7 @@ fn a_command_prints_the_value() {
 fn a_daemon_without_privileges_has_a_service_run_the_command() {
     let Some(world) = World::of_services() else { return };
     the_main_job(&world);
-    // Who administers and is not root: here the daemon's own user, who may do all else.
+    // An administrator other than root: here the daemon's own user, which may do everything else.
     let cli = world.daemon.home().dir().join("onecli");
     fs::copy(bins::path("onecli"), &cli).unwrap();
     chown(&cli, Some(UID), Some(UID)).unwrap();
@@ -170,12 +170,12 @@ fn a_value_is_used_until_it_ends() {
         world.script("print", "echo >> {dir}/runs\necho '{\"value\":\"minted-token-1\",\"expires_in\":2}'");
     world.add("exec", &script);
     assert_eq!((world.ask("/accept/1").0, world.ask("/accept/1").0, world.runs()), (200, 200, 1));
-    // It is given up a fifth of its time before it ends.
+    // The value is dropped one fifth of its lifetime before it expires.
     std::thread::sleep(Duration::from_millis(1700));
     assert_eq!((world.ask("/accept/1").0, world.runs()), (200, 2));
 }
 
-/// What a command finds around it, and what it cannot reach.
+/// The environment of a command, and the parts of the host that it cannot reach.
 fn its_surroundings(world: &World, user: &str, home: &str) {
     let seen = world.writable("seen");
     let key = world.daemon.home().data_dir().join("root.key");
@@ -231,7 +231,7 @@ fn its_surroundings(world: &World, user: &str, home: &str) {
         assert!(ours.contains(&name), "{name}: {seen}");
     }
     assert!(!seen.contains("the key was read") && !seen.contains("a namespace was made"), "{seen}");
-    // Its input, its output, its errors, and the script; globs of what is gone stay as they are.
+    // Its input, output and error stream, and the script. Globs without a match stay as they are.
     let held: Vec<&str> = seen.lines().filter_map(|line| line.strip_prefix("fd=")).collect();
     let is_own = |file: &&str| {
         ["/dev/null", ""].contains(file) || file.starts_with("pipe:") || file.contains("onecli-test-")
@@ -252,7 +252,7 @@ fn a_command_of_the_service_has_nothing_of_the_daemons() {
     its_surroundings(&world, &(UID - 1).to_string(), "/");
 }
 
-/// Is there a process with this argument?
+/// Returns whether a process with this argument exists.
 fn runs(argument: &str) -> bool {
     fs::read_dir("/proc").unwrap().flatten().any(|process| {
         let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
@@ -268,12 +268,12 @@ fn until_gone(argument: &str) {
 #[test]
 fn what_a_command_leaves_behind_ends_with_it() {
     let Some(world) = World::new() else { return };
-    // It holds the output open, which keeps nobody waiting.
+    // The child holds the output open, which must not block the daemon.
     let script = world.script("leave", "sleep 3601.5 &\necho minted-token-1");
     world.add("exec", &script);
     assert_eq!(world.ask("/accept/1").0, 200);
     until_gone("3601.5");
-    // In sessions and groups of their own, below the command and below nobody.
+    // Processes in their own sessions and groups, below the command and orphaned.
     let script = world.script(
         "daemon",
         "setsid sleep 3606.5 &\nsetsid sh -c 'sleep 3607.5 & sleep 3608.5 & exec sleep 3609.5' &\n\
@@ -288,7 +288,7 @@ fn what_a_command_leaves_behind_ends_with_it() {
     }
 }
 
-/// What one command holds in its memory and environment is not another's to read, nor is it another's to end.
+/// A command cannot read the memory or environment of another command, nor kill it.
 #[test]
 fn commands_cannot_look_into_each_other() {
     const HELD: &str = "held-by-the-first";
@@ -336,7 +336,7 @@ fn slow_a_command_that_does_not_end_is_killed() {
     assert_eq!(status, 502, "{body}");
     assert!(world.daemon.home().log().contains("it did not end within 10s"), "{}", world.daemon.home().log());
     until_gone("3602.5");
-    // The next one, once the failure is forgotten, is under way when the daemon is killed.
+    // The next run, after the failure has expired, is in progress when the daemon is killed.
     std::thread::sleep(Duration::from_millis(1100));
     let running = world.run("/echo").start();
     assert!(wait_for(Duration::from_secs(5), || runs("3602.5").then_some(())).is_some());
@@ -381,7 +381,7 @@ fn a_command_that_somebody_could_exchange_is_refused() {
         let told = world.try_add("other", &script);
         assert!(!told.status.success() && told.err().contains(what), "{told:?}");
     };
-    // After it was stored, and before.
+    // Before and after the secret is stored.
     set(Path::new(&script), 0o775);
     let _ = world.daemon.onecli(&["secret", "disable", "exec"]).ok("secret disable");
     let _ = world.daemon.onecli(&["secret", "remove", "exec"]).ok("secret remove");
@@ -390,7 +390,7 @@ fn a_command_that_somebody_could_exchange_is_refused() {
     set(world.dir.path(), 0o777);
     refused("mode 0777");
     set(world.dir.path(), 0o755);
-    // With another argument it is another command: what the one printed is not used for the other.
+    // With another argument it is another command, whose output is separate.
     world.add("exec", &format!("{script} again"));
     chown(&script, Some(65534), None).unwrap();
     refused("belongs to uid 65534");
@@ -419,7 +419,7 @@ fn without_an_executor_that_is_told() {
     assert!(!told.status.success() && told.err().contains("'no-such-user-here'"), "{told:?}");
 }
 
-/// Somebody who changes the row chooses no command, nor its arguments.
+/// An attacker who changes the row cannot choose a command or its arguments.
 #[test]
 fn an_edited_command_is_not_run() {
     const SCRIPT: &str = "import sqlite3, sys\n\

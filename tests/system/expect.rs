@@ -1,4 +1,4 @@
-//! `Expect: 100-continue` (RFC 9110 section 10.1.1): who answers it, and when the body is sent.
+//! `Expect: 100-continue` (RFC 9110 section 10.1.1): which side answers it, and when the body is sent.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -13,34 +13,34 @@ use onecli_tests::scripted::{Conn, ScriptedUpstream, write_http1};
 use crate::scene::{API, VALUE};
 use crate::stage::Stage;
 
-/// How long curl waits for a 100. A body that comes earlier was asked for.
+/// The time in seconds that curl waits for a 100. A body that arrives earlier was requested.
 const CURL_WAITS: &str = "15";
 /// Far less than that, and far more than a request takes.
 const SOON: Duration = Duration::from_secs(9);
-/// How long the upstream listens for a body that must not come.
+/// The time in which the upstream must receive no body.
 const LISTENS: Duration = Duration::from_millis(300);
 
 const AGENTS: [&str; 2] = ["--http1.1", "--http2"];
 const UPSTREAMS: [&str; 2] = ["http/1.1", "h2"];
 
-/// What the upstream does when it has read the head.
+/// The upstream's reaction to the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
-    /// Listens for a while, then sends 100 and reads the body.
+    /// Waits for a while, then sends 100 and reads the body.
     Proceed,
     /// Sends a final response.
     Refuse,
-    /// Says nothing, and reads the body.
+    /// Sends nothing, and reads the body.
     Wait,
 }
 
-/// What the upstream saw of a request.
+/// The parts of a request that the upstream received.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     is_expecting: bool,
-    /// Did a body come before the upstream had sent anything?
+    /// Whether a body arrived before the upstream sent anything.
     came_unasked: bool,
-    /// From the head to the first of the body.
+    /// The time from the head to the first byte of the body.
     waited: Duration,
     body: Vec<u8>,
 }
@@ -60,7 +60,7 @@ fn read_head(conn: &mut impl Read) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).to_ascii_lowercase())
 }
 
-/// Does anything come within [`LISTENS`]?
+/// Returns whether nothing arrives within [`LISTENS`].
 fn is_silent(conn: &mut Conn) -> bool {
     let limit = |socket: &TcpStream, limit| socket.set_read_timeout(limit).unwrap();
     limit(&conn.sock, Some(LISTENS));
@@ -141,7 +141,7 @@ fn serve_h2(conn: &mut Conn, then: Then, seen: &All) -> io::Result<()> {
     Ok(())
 }
 
-/// An upstream of this protocol, and what it sees.
+/// An upstream with this protocol, and the requests that it receives.
 fn stage(alpn: &'static str, then: Then) -> (Stage, All) {
     let seen = All::default();
     let noted = Arc::clone(&seen);
@@ -152,10 +152,10 @@ fn stage(alpn: &'static str, then: Then) -> (Stage, All) {
     (stage, seen)
 }
 
-/// Small: a debug build takes long to search it for placeholders.
+/// A small body, because a debug build needs long to search it for placeholders.
 const BODY: usize = 5_000;
 
-/// Sends a body that waits for 100.
+/// Sends a body after waiting for 100.
 fn upload(stage: &Stage, agent: &str) -> Outcome {
     let body = "x".repeat(BODY);
     let args = ["-X", "POST", "--data-binary", &body, agent];
@@ -168,7 +168,7 @@ fn only(what: &str, seen: &All) -> Seen {
     seen.unwrap_or_else(|| panic!("{what}: no request"))
 }
 
-/// Calls `check` for each protocol of the agent and of the upstream.
+/// Calls `check` for each combination of the agent's and the upstream's protocol.
 fn each(then: Then, check: impl Fn(&str, &Stage, &Outcome, &Seen)) {
     for alpn in UPSTREAMS {
         for agent in AGENTS {
@@ -217,7 +217,7 @@ fn silent_upstream_gets_the_body_after_a_second() {
     });
 }
 
-/// What curl saw of heads, interim ones too.
+/// The heads that curl received, including interim ones.
 fn heads(dir: &tempfile::TempDir, run: impl FnOnce(&[&str]) -> Outcome) -> (Outcome, String) {
     let file = dir.path().join("heads");
     let outcome = run(&["--dump-header", file.to_str().unwrap()]);

@@ -1,4 +1,4 @@
-//! The explicit proxy over TLS: what crosses a network does not show the token, and all else is as in the clear.
+//! The explicit proxy over TLS: the token is not visible on the network, and all else works as in plain text.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use onecli_tests::upstream::Upstream;
 
 use crate::scene::{API, KEY, VALUE};
 
-/// A name of the proxy's certificate.
+/// A name in the proxy's certificate.
 const PROXY: &str = "proxy.test";
 
 struct Stage {
@@ -37,7 +37,7 @@ impl Stage {
         Self { daemon, upstream, proxy, outside }
     }
 
-    /// curl through the proxy by this name of it, and `address` where the name leads.
+    /// curl through the proxy by this name, which resolves to `address`.
     fn through(&self, scheme: &str, name: &str, address: SocketAddr, token: &str) -> Run {
         let port = address.port();
         curl(&self.upstream.https_url(API, "/echo"))
@@ -53,7 +53,7 @@ impl Stage {
     }
 }
 
-/// Passes one connection on to `target`; gives what the client sent.
+/// Forwards one connection to `target`, and returns the client's bytes.
 fn overheard(target: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -90,7 +90,7 @@ fn curl_speaks_tls_to_the_proxy() {
     let record = stage.daemon.audit_until("the injection", |r| r["verdict"] == "inject");
     assert_eq!((&record["agent"], &record["mode"]), (&"outside".into(), &"explicit".into()), "{record}");
 
-    // What somebody on the way reads, beside what he would read in the clear.
+    // The bytes that an eavesdropper reads, with TLS and in plain text.
     let field = data_encoding::BASE64.encode(format!("x:{token}").as_bytes());
     let (address, heard) = overheard(stage.proxy);
     let reply = trusting(stage.through("https", PROXY, address, token)).outcome().reply();
@@ -106,7 +106,8 @@ fn curl_speaks_tls_to_the_proxy() {
     assert_eq!((reply.verdict(), stage.injected()), (407, 0), "{reply:?}");
 }
 
-/// A client that does not know the proxy sends it no token, and one that speaks in the clear is not answered.
+/// A client that does not trust the proxy's certificate sends it no token. A client that speaks plain text gets no
+/// response.
 #[test]
 fn only_tls_with_the_proxys_own_name() {
     let stage = Stage::new();
@@ -127,7 +128,7 @@ fn only_tls_with_the_proxys_own_name() {
     assert_eq!((&record["event"], &record["mode"]), (&"decision".into(), &"explicit".into()), "{record}");
 }
 
-/// Guards that a managed process which names the proxy over TLS is redirected into it as well, with both factors.
+/// A managed process that configures the proxy over TLS is also redirected into it, with both factors.
 #[test]
 fn a_managed_process_has_both_factors_over_tls_too() {
     if !need::bpf("everything") {
@@ -155,7 +156,7 @@ fn a_managed_process_has_both_factors_over_tls_too() {
     assert_eq!(stage.injected(), 0);
 }
 
-/// What `agent env` prints for the address over TLS is all that a client needs.
+/// A client needs only the output of `agent env` for the TLS address.
 #[test]
 fn agent_env_names_the_proxy_over_tls() {
     let stage = Stage::new();

@@ -1,4 +1,4 @@
-//! Invariant 3: without the daemon a managed process reaches nothing, and others notice nothing.
+//! Invariant 3: without the daemon a managed process reaches nothing, and other processes are unaffected.
 
 use std::net::UdpSocket;
 use std::path::Path;
@@ -9,7 +9,7 @@ use onecli_tests::{need, wait_for};
 
 use crate::scene::{API, Scene, VALUE, Way, curl_with_key};
 
-/// Waits for `go1` and then `go2` in its directory; after each it tries every way out and says what came of it.
+/// Waits for `go1` and then `go2` in its directory. After each it tries every way out and prints the result.
 const PROBE: &str = r#"
     dir=$1 https=$2 http=$3 proxy=$4 udp=$5
     : > "$dir/ready"
@@ -30,7 +30,7 @@ fn wait_for_file(path: &Path) {
     assert!(there.is_some(), "{} does not appear", path.display());
 }
 
-/// A process outside every managed cgroup, straight to the upstream.
+/// A process outside every managed cgroup connects directly to the upstream.
 fn outside_works(scene: &Scene) {
     let port = scene.upstream.https_addr().port();
     let run = curl(&scene.url("/status/200"))
@@ -67,7 +67,7 @@ fn a_managed_process_reaches_nothing_while_the_daemon_is_dead() {
     wait_for_file(&dir.join("done1"));
     assert_eq!(scene.upstream.connection_count(), before, "a managed process got out");
     outside_works(&scene);
-    // With nobody to ask, no new agent is started either.
+    // Without a daemon to authorize it, no new agent starts.
     let started = scene.run(Way::Transparent, Run::new("true"));
     assert!(matches!(started.code(), Some(125..=127)), "{started:?}");
     assert!(started.err().contains("admin.sock"), "names the socket: {started:?}");
@@ -83,7 +83,7 @@ fn a_managed_process_reaches_nothing_while_the_daemon_is_dead() {
     assert!(out.contains("2 name 0\n"), "the old process is served by the new daemon:\n{out}");
     for way_out in ["v4", "v6", "udp"] {
         let line = out.lines().find(|l| l.starts_with(&format!("2 {way_out} "))).unwrap_or_default();
-        // curl without --fail ends with 0 on a refusal that came as HTTP; then the upstream saw nothing of it.
+        // curl without --fail exits with 0 for a refusal over HTTP; then the upstream received no request.
         assert!(way_out != "udp" || failed(line), "{out}");
     }
     let seen = scene.upstream.requests();
@@ -111,7 +111,7 @@ fn a_new_daemon_serves_what_the_old_one_stored() {
 #[test]
 fn an_upstream_that_cannot_be_verified_gets_nothing() {
     let scene = Scene::new();
-    // The same name, presented by a server whose CA nobody trusts.
+    // The same name, served by a server whose CA is not trusted.
     let impostor = onecli_tests::upstream::Upstream::start(&[API]);
     let host = format!("{API}:{}", impostor.https_addr().port());
     scene.daemon.add_secret("impostor", VALUE, &["--host", &host, "--bearer", "--env", "OTHER"]);

@@ -1,4 +1,4 @@
-//! Forms in which servers repeat a value or a session, beyond those that the scrubber's own tests list.
+//! Forms in which servers repeat a value or a session, in addition to those in the scrubber's own tests.
 
 use data_encoding::HEXLOWER;
 use onecli_tests::client::curl;
@@ -6,13 +6,13 @@ use onecli_tests::daemon::Granted;
 
 use crate::scene::{API_V6, Scene, curl_with_key};
 
-/// A path of the upstream that answers with these fields and this body.
+/// A path whose response has these fields and this body.
 fn issue(fields: &[(&str, &str)]) -> String {
     let fields = fields.iter().map(|(name, text)| format!("{name}={}", HEXLOWER.encode(text.as_bytes())));
     format!("/issue?{}", fields.collect::<Vec<_>>().join("&"))
 }
 
-/// What the agent gets of a service that sets a cookie with this value, and repeats a text in a field and in the body.
+/// The agent's view of a service that sets a cookie with this value, and repeats a text in a field and in the body.
 fn session(scene: &Scene, cookie: &str, repeated: &str) -> String {
     let fields = [
         ("cookie", format!("sid={cookie}; Path=/")),
@@ -52,14 +52,14 @@ fn session_does_not_come_back_in_the_forms_that_frameworks_repeat() {
     assert!(out.contains("; Path=/; Secure") && !out.contains(id), "{out}");
 }
 
-/// A secret for Basic credentials at a host of its own.
+/// A secret for Basic credentials at its own host.
 fn basic(scene: &Scene, value: &str) -> Granted {
     let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
     scene.daemon.add_secret("password", value, &["--host", &host, "--basic", "me"]);
     scene.daemon.grant(&scene.outside, "password")
 }
 
-/// What the agent gets of a service that received the password, and answers with this body.
+/// The agent's view of a service that received the password and responds with this body.
 fn answered(scene: &Scene, password: &Granted, body: &str) -> String {
     let url = scene.upstream.https_url(API_V6, &issue(&[("body", body)]));
     let run = curl(&url).args(["-u", &format!("me:{}", password.placeholder)]);
@@ -71,7 +71,7 @@ fn value_that_is_not_ascii_does_not_come_back_in_another_charset() {
     let scene = Scene::new();
     let value = "Zürich-é-9f86d081884c7d65";
     let password = basic(&scene, value);
-    // A server that takes the credentials for ISO-8859-1, as RFC 7617 lets it.
+    // A server that interprets the credentials as ISO-8859-1, which RFC 7617 permits.
     let mistaken: String = value.bytes().map(char::from).collect();
     for body in [
         value.to_owned(),
@@ -108,7 +108,7 @@ fn value_does_not_come_back_in_rarer_escapes() {
         data_encoding::BASE64.encode(&wide),
     ] {
         let out = answered(&scene, &password, &format!("<{body}>\n\n"));
-        // The last character of base64 holds nothing but zeros.
+        // The last character of the base64 text encodes only zero bits.
         let left = out.trim_end().chars().filter(|c| !"<*=>".contains(*c)).count();
         assert!(left <= 1 && out.contains(&"*".repeat(value.len())), "{body}: {out}");
     }

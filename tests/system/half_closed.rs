@@ -12,7 +12,7 @@ use onecli_tests::socket::Grepped;
 use crate::raw_tls::{self, Tls, connect};
 use crate::scene::{API, Scene, Way, ways};
 
-/// TLS with the upstream's name, as an agent that trusts the daemon's CA.
+/// TLS for the upstream's name, with an agent that trusts the daemon's CA.
 fn tls(scene: &Scene) -> Tls {
     raw_tls::tls(&scene.daemon, &scene.outside.token, &https(scene), "http/1.1")
 }
@@ -33,7 +33,7 @@ fn allow(scene: &Scene, port: u16) {
         .ok("rule add");
 }
 
-/// A script that sends its second argument to the port in its first, closes its side and prints what it receives.
+/// A script that sends its second argument to the port in its first, closes its side and prints the bytes it receives.
 const CLIENT: &str = r#"
 import socket, sys
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=20)
@@ -86,7 +86,7 @@ fn response_reaches_a_client_that_closed_its_side() {
     }
 }
 
-/// Over TLS, the end of the TCP connection behind the closure alert tells of a client that is gone.
+/// Over TLS, the end of the TCP connection after the closure alert shows that the client is gone.
 #[test]
 fn client_that_closes_both_directions_of_tls_is_noticed() {
     let scene = Scene::new();
@@ -103,7 +103,7 @@ fn client_that_closes_both_directions_of_tls_is_noticed() {
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
-/// A server without TLS or HTTP. `serve` gets each connection.
+/// A server without TLS or HTTP. `serve` receives each connection.
 fn server(serve: impl Fn(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -111,7 +111,7 @@ fn server(serve: impl Fn(TcpStream) + Send + 'static) -> u16 {
     port
 }
 
-/// A host without a secret: what goes there need not be read.
+/// A host without a secret, whose traffic need not be read.
 const RAW: &str = "raw.test";
 
 #[test]
@@ -120,7 +120,7 @@ fn unread_bytes_pass_after_either_side_closed() {
     let builder = Daemon::builder().host(RAW, &["127.0.0.1"]);
     let daemon = if is_transparent { builder } else { builder.no_ebpf() }.start();
     let outside = daemon.add_agent("outside", &["--factors", "token"]);
-    // The agent closes first: the server reads to the end, and then answers.
+    // The agent closes first: the server reads to the end, and then responds.
     let counting = server(|mut stream| {
         let mut all = Vec::new();
         if stream.read_to_end(&mut all).is_ok() {
@@ -128,7 +128,7 @@ fn unread_bytes_pass_after_either_side_closed() {
             let _ = write!(stream, "got {}", all.len());
         }
     });
-    // The server closes first, and reads on.
+    // The server closes first, and continues to read.
     let (sender, read): (_, Receiver<Vec<u8>>) = channel();
     let greeting = server(move |mut stream| {
         let _ = stream.write_all(b"hello").and_then(|()| stream.shutdown(Shutdown::Write));

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::stage::Stage;
 
-/// `:status: 200` of HPACK's static table.
+/// `:status: 200` in HPACK's static table.
 const OK: u8 = 0x88;
 
 /// Fields of one size.
@@ -29,7 +29,7 @@ impl Fields {
     }
 }
 
-/// What the bounds of libraries stop, and ours do not.
+/// Heads that exceed the limits of libraries, but not ours.
 const WITHIN: [Fields; 4] = [
     Fields { count: 150, value: 8 },
     Fields { count: 3000, value: 1 },
@@ -73,7 +73,7 @@ fn requests_have_heads_of_64_kib() {
                 assert_eq!((reply.verdict(), reply.text()), (200, "done".to_owned()), "{alpn} {fields:?}");
             }
         }
-        // curl itself sends no such head over HTTP/2.
+        // curl itself does not send such a head over HTTP/2.
         for fields in BEYOND {
             let reply = send("--http1.1", fields);
             assert_eq!(reply.verdict(), 431, "{fields:?}: {reply:?}");
@@ -85,7 +85,7 @@ fn requests_have_heads_of_64_kib() {
     }
 }
 
-/// HTTP/2 frames of a response with these fields and without content.
+/// The HTTP/2 frames of a response with these fields and without content.
 fn response(stream: u32, fields: Fields) -> Vec<u8> {
     head_frames(stream, &[vec![OK], block(&fields.all())].concat())
 }

@@ -1,4 +1,4 @@
-//! HTTP/1 that must be refused, as raw bytes: at the explicit listener and inside an inspected TLS connection.
+//! Invalid HTTP/1 as raw bytes, which must be refused at the explicit listener and inside an inspected TLS connection.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use serde_json::Value;
 
 use crate::scene::{API, Scene};
 
-/// How a request reaches the daemon.
+/// The way a request reaches the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
     /// Absolute-form, with a token in each request.
     Proxy,
-    /// Origin-form, in the TLS connection behind a CONNECT.
+    /// Origin-form, in the TLS connection of a CONNECT.
     Tls,
 }
 
 const DOORS: [Door; 2] = [Door::Proxy, Door::Tls];
 
-/// The scene with what raw requests need of it.
+/// The scene with the data that raw requests need.
 struct Raw {
     scene: Scene,
     tls: Arc<ClientConfig>,
@@ -48,7 +48,7 @@ impl Raw {
         Raw { scene, tls: Arc::new(tls) }
     }
 
-    /// `host:port` of the upstream behind `door`.
+    /// The `host:port` of the upstream for `door`.
     fn authority(&self, door: Door) -> String {
         let upstream = &self.scene.upstream;
         let port = match door {
@@ -63,8 +63,8 @@ impl Raw {
         format!("Proxy-Authorization: Basic {token}\r\n")
     }
 
-    /// A template with `{at}` for what stands before a path, `{host}` for the one good `Host` line, and `{auth}`
-    /// for the credentials of the proxy.
+    /// A template with `{at}` for the text before a path, `{host}` for the single valid `Host` line, and `{auth}` for
+    /// the credentials of the proxy.
     fn fill(&self, door: Door, template: &str) -> Vec<u8> {
         let authority = self.authority(door);
         let (at, auth) = match door {
@@ -100,7 +100,7 @@ impl Raw {
         }
     }
 
-    /// The audit's records above `seq`.
+    /// The audit records above `seq`.
     fn records_after(&self, seq: u64) -> Vec<Value> {
         let records = self.scene.daemon.audit();
         records.into_iter().filter(|record| record["seq"].as_u64() > Some(seq)).collect()
@@ -126,7 +126,7 @@ fn converse(stream: &mut (impl Read + Write), bytes: &[u8]) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// The one answer, a refusal an agent can read; gives its request id.
+/// Checks for one response, a refusal that an agent can read. Returns its request id.
 fn assert_refusal(what: &str, answer: &str, status: u16, code: &str) -> String {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{what}: {answer:?}"));
     assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {answer}");
@@ -144,7 +144,7 @@ fn assert_refusal(what: &str, answer: &str, status: u16, code: &str) -> String {
     text("request_id")
 }
 
-/// A request that is refused at every door: template, status, code.
+/// A request that is refused at every entry point: template, status, code.
 type Row = (&'static str, String, u16, &'static str);
 
 fn rows() -> Vec<Row> {
@@ -255,7 +255,7 @@ fn refused_at_every_door() {
     }
 }
 
-/// The record of a malformed request names who sent it and what could be read.
+/// The record of a malformed request names the sender and all readable fields.
 #[test]
 fn a_malformed_request_is_recorded_with_what_was_read() {
     let raw = Raw::new();
@@ -300,7 +300,7 @@ fn connect_requests() {
     let smuggled = format!("GET http://{}/smuggled HTTP/1.1\r\n{{host}}\r\n", raw.authority(Door::Proxy));
     for (what, head, status, code) in &cases {
         let before = raw.scene.daemon.audit().len();
-        // What was sent ahead for the tunnel is nobody's request.
+        // Bytes sent ahead for the tunnel are not treated as a request.
         let answer = raw.exchange(Door::Proxy, &format!("{head}{smuggled}"));
         assert_refusal(what, &answer, *status, code);
         assert_eq!(raw.scene.daemon.audit().len(), before + 1, "{what}");
@@ -308,7 +308,7 @@ fn connect_requests() {
     assert_eq!(raw.scene.upstream.request_count(), 0);
 }
 
-/// Two requests in one: whatever the framing says to others, the second one never gets out.
+/// Two requests in one: the second is never forwarded, however other servers read the framing.
 #[test]
 fn smuggling() {
     let raw = Raw::new();
@@ -348,8 +348,8 @@ fn smuggling() {
     }
 }
 
-/// Absolute-form inside TLS is a request like any other where it names the connection's own scheme and host
-/// (RFC 9110 section 7.4).
+/// Absolute-form inside TLS is an ordinary request if it names the connection's own scheme and host (RFC 9110 section
+/// 7.4).
 #[test]
 fn absolute_form_inside_tls() {
     let raw = Raw::new();
@@ -369,7 +369,7 @@ fn absolute_form_inside_tls() {
     assert_eq!(raw.scene.upstream.request_count(), 0);
 }
 
-/// Good requests before a malformed one on the same connection are answered as ever.
+/// Valid requests before a malformed one on the same connection get their responses.
 #[test]
 fn a_malformed_request_behind_good_ones() {
     let raw = Raw::new();

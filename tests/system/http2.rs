@@ -1,4 +1,4 @@
-//! Malformed HTTP/2, as raw frames: refused below us, and on record all the same.
+//! Malformed HTTP/2 as raw frames, which the HTTP/2 library refuses. The refusals are still recorded.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -16,13 +16,13 @@ fn headers(block: &[u8]) -> Vec<u8> {
     [&length[1..], &[1, 5, 0, 0, 0, 1], block].concat()
 }
 
-/// A literal field with a new name (RFC 7541 section 6.2.2); `indexed` adds it to the dynamic table.
+/// A literal field with a new name (RFC 7541 section 6.2.2). `indexed` adds it to the dynamic table.
 fn field(name: &str, value: &[u8], indexed: bool) -> Vec<u8> {
     let mut out = vec![if indexed { 0x40 } else { 0 }];
     for text in [name.as_bytes(), value] {
         match text.len() {
             short @ ..127 => out.push(u8::try_from(short).unwrap()),
-            // RFC 7541 section 5.1, in two bytes more.
+            // RFC 7541 section 5.1, in two more bytes.
             long => {
                 let rest = u16::try_from(long - 127).unwrap();
                 out.extend([127, u8::try_from(rest & 127).unwrap() | 128, u8::try_from(rest >> 7).unwrap()]);
@@ -47,7 +47,7 @@ fn block_to(authority: &str, method: &[u8], path: &[u8]) -> Vec<u8> {
 fn what_http2_refuses_by_itself_is_on_record() {
     let scene = Scene::new();
     let port = scene.upstream.http_addr().port();
-    // Seventeen or more times 4000 bytes, of which sixteen are one byte each on the wire.
+    // Seventeen or more times 4000 bytes, of which sixteen take one byte each on the wire.
     let mut long = block(b"GET", b"/echo");
     long.extend(field("x-long", &[b'x'; 3900], true));
     long.extend([0xbe; 20]);
@@ -70,7 +70,7 @@ fn what_http2_refuses_by_itself_is_on_record() {
     assert_eq!(scene.upstream.request_count(), 0);
 }
 
-/// Fields of `size` bytes in all, on `stream`, in as many frames as they need (RFC 9113 section 6.10).
+/// Fields of `size` bytes in total, on `stream`, in as many frames as needed (RFC 9113 section 6.10).
 fn large_head(authority: &str, stream: u32, size: usize) -> Vec<u8> {
     let mut block = block_to(authority, b"GET", b"/echo");
     (0..size / 4000).for_each(|_| block.extend(field("x-long", &[b'x'; 3990], false)));
@@ -125,25 +125,25 @@ fn refused(scene: &Scene, port: u16, what: &str, bytes: &[u8], code: &str) {
     let last = scene.daemon.audit().iter().filter_map(|r| r["seq"].as_u64()).max().unwrap_or_default();
     let mut stream = tunnel(scene, port);
     stream.write_all(bytes).unwrap();
-    // While the connection is open still.
+    // While the connection is still open.
     let record = scene.daemon.audit_until(what, |r| r["seq"].as_u64() > Some(last) && r["verdict"] == "deny");
     assert_eq!((&record["code"], &record["agent"]), (&code.into(), &"outside".into()), "{what}: {record}");
 }
 
-/// Bytes of a refused body that the daemon may take: what it reads and drops, and what fits its windows.
+/// The bytes of a refused body that the daemon may accept: those it reads and discards, and those that fit its windows.
 const TAKEN_AT_MOST: usize = (4 << 20) + (256 << 10);
 const DATA: usize = 16_384;
 
-/// A client that sends as much of a body as it may, on a stream that is refused.
+/// A client that sends as much of a body as allowed, on a stream that is refused.
 struct Upload {
     conn: Socket,
-    /// Bytes that may be sent: of the connection, and of the stream.
+    /// The number of bytes that may be sent: on the connection, and on the stream.
     credit: [usize; 2],
     sent: usize,
 }
 
 impl Upload {
-    /// Sends until the stream is reset; gives the reset's code.
+    /// Sends until the stream is reset, and returns the code of the reset.
     fn run(&mut self, stream: u32) -> u32 {
         loop {
             if self.credit.iter().all(|credit| *credit >= DATA) {

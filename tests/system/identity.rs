@@ -1,4 +1,4 @@
-//! Who may use a credential: the table of factors (DESIGN section 6), and what happens to everybody else.
+//! The table of identity factors: which processes may use a credential, and how others are refused.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -11,14 +11,14 @@ use onecli_tests::upstream::Upstream;
 
 use crate::scene::{API, VALUE};
 
-/// Where the client runs.
+/// The location of the client.
 #[derive(Clone, Copy, Debug)]
 enum From<'a> {
     Outside,
     Inside(&'a Agent),
 }
 
-/// What it shows.
+/// The proof that the client presents.
 #[derive(Clone, Copy, Debug, Default)]
 struct Shows<'a> {
     /// Token in `Proxy-Authorization`; with one the client uses the explicit proxy.
@@ -27,14 +27,14 @@ struct Shows<'a> {
     key: Option<&'a str>,
 }
 
-/// What has to come of it.
+/// The expected result.
 #[derive(Clone, Copy, Debug)]
 enum Then {
-    /// The upstream gets the credential.
+    /// The upstream receives the credential.
     Injected,
-    /// The client is told one of these statuses, the upstream sees no credential, and a record says `deny`.
+    /// The client receives one of these statuses, the upstream receives no credential, and a record has `deny`.
     Refused(&'static [u16]),
-    /// The same, and an alert.
+    /// As `Refused`, and an alert.
     Alert(&'static [u16]),
 }
 
@@ -155,7 +155,7 @@ fn managed_agents() {
         return;
     }
     let stage = Stage::new();
-    // Two agents never share a user: these exist on every Debian.
+    // Two agents never share a user. These users exist on every Debian.
     let alice = stage.daemon.add_agent("alice", &["--factors", "token,cgroup", "--user", "nobody"]);
     let bob = stage.daemon.add_agent("bob", &["--factors", "token,cgroup", "--user", "games"]);
     let cgroup = stage.daemon.add_agent("by-cgroup", &["--factors", "cgroup", "--user", "lp"]);
@@ -190,7 +190,7 @@ fn managed_agents() {
     }
 }
 
-/// Whoever reads the records of one agent finds what it was refused, too.
+/// The records of one agent include its refusals.
 #[test]
 fn refusals_name_the_agent() {
     let stage = Stage::new();
@@ -262,7 +262,7 @@ fn an_unmanaged_process_on_the_transparent_port() {
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     write!(stream, "GET / HTTP/1.1\r\nHost: {API}\r\n\r\n").unwrap();
     let mut answer = Vec::new();
-    // A reset after the answer is as good as an end.
+    // A reset after the response is equivalent to an end.
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer).to_lowercase();
     assert!(answer.starts_with("http/1.1 403") && answer.contains("x-onecli-error"), "{answer:?}");

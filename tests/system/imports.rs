@@ -1,4 +1,4 @@
-//! `secret import`: what happens to secrets that exist.
+//! `secret import`: its effect on existing secrets.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ const THIRD: &str = "sk-imported-third-0817";
 /// A daemon, and a `.env` file.
 struct World {
     daemon: Daemon,
-    /// Outside of the daemon's own: nothing else there holds a value.
+    /// Separate from the daemon's directory, which must not contain a value.
     _dir: tempfile::TempDir,
     file: String,
 }
@@ -36,7 +36,7 @@ impl World {
         self.daemon.onecli_json(&[&["secret", "import", &self.file], options].concat())
     }
 
-    /// What every option says with `--dry-run`, and then without.
+    /// Checks that `--dry-run` announces for every option what the import then does.
     fn import_as_foretold(&self, options: &[&str]) -> Value {
         let before = self.secrets();
         let foretold = self.import(&[options, &["--dry-run"]].concat());
@@ -93,7 +93,7 @@ fn import_skips_existing_secrets_unless_told_to_replace_them() {
     assert_eq!(world.version("openai"), json!(2));
 }
 
-/// Two variables of one service in a file: the second must not replace what the first stored.
+/// Two variables of one service in a file: the second must not replace the value of the first.
 #[test]
 fn import_takes_one_value_for_a_secret() {
     let world = World::new();

@@ -1,4 +1,4 @@
-//! Credentials that a service issues are masked where a template lists them, with an alert. Other text arrives unchanged.
+//! Credentials that a service issues are masked if a template lists them, with an alert. Other text arrives unchanged.
 
 use onecli_tests::client::{self, Reply, Run};
 use onecli_tests::daemon::{Agent, Daemon};
@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::scene::{API, VALUE};
 
-/// As GitHub, npm and `OpenAI` issue them.
+/// In the form in which GitHub, npm and `OpenAI` issue them.
 const GITHUB: &str = "ghs_0123456789abcdefghijABCDEFGHIJ012345";
 const NPM: &str = "npm_0123456789abcdefghijABCDEFGHIJ012345";
 const OPENAI: &str = "sk-proj-0123456789abcdefghijABCDEFGHIJ012345";
 
-/// A daemon, an agent that is known by its token, and one secret of a template.
+/// A daemon, an agent that is identified by its token, and one secret of a template.
 struct Stage {
     daemon: Daemon,
     upstream: Upstream,
@@ -71,7 +71,7 @@ fn issued_credentials_are_masked() {
         assert_eq!(alert["rule"], "issued: 1 masked, 1 passed", "{alert:#}");
         assert_eq!((&alert["secret"], &alert["path"]), (&"own".into(), &"/issued".into()), "{alert:#}");
         assert!(!alert.to_string().contains(GITHUB));
-        // One for each response: the kit switches folding off.
+        // One for each response: the kit disables folding.
         let alerts = stage.daemon.audit().into_iter().filter(|r| r["code"] == "credential_issued");
         assert_eq!(alerts.count(), 3);
     }
@@ -97,7 +97,7 @@ fn a_secret_says_what_is_masked() {
     }
 }
 
-/// Whatever the service calls its answer, and whatever it puts it into.
+/// Any type of the response, and any format that contains the credential.
 #[test]
 fn members_are_masked_in_every_text_that_holds_them() {
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
@@ -127,7 +127,7 @@ fn members_are_masked_in_every_text_that_holds_them() {
         assert_eq!(reply.body.len(), body.len(), "{name}");
     }
     assert_eq!(stage.fetch("/number", &[]).text(), number.replace(&"7".repeat(30), &"1".repeat(30)));
-    // An agent cannot ask for a charset that is not read.
+    // An agent cannot request a charset that the daemon does not read.
     let charset = ["-H", "Accept-Charset: utf-7, ibm037", "-H", "Accept: text/plain;charset=ibm037"];
     assert_eq!(stage.fetch("/plain", &charset).status, 200);
     let sent = stage.upstream.requests();
@@ -135,7 +135,7 @@ fn members_are_masked_in_every_text_that_holds_them() {
     assert_eq!((sent.header("accept-charset"), sent.header("accept")), (None, Some("text/plain")));
 }
 
-/// A request without the credential got nothing by it.
+/// A request without the credential did not cause the service to issue anything.
 #[test]
 fn other_responses_stay() {
     let json = format!(r#"{{"token":"{GITHUB}"}}"#);
@@ -191,7 +191,7 @@ fn git_clone_arrives_byte_for_byte() {
     assert_eq!(std::fs::read_to_string(dir.join(git::FILE)).unwrap(), git::CONTENT);
 }
 
-/// What python packs for the two package managers.
+/// Packages that Python creates for the two package managers.
 const PACK: &str = r#"
 import base64, hashlib, io, json, sys, tarfile, zipfile
 dir, shape = sys.argv[1:]
@@ -215,7 +215,7 @@ with zipfile.ZipFile(dir + "/demo.whl", "w") as wheel:
     wheel.writestr("demo-1.0.0.dist-info/RECORD", "")
 "#;
 
-/// Packs into `dir`; the registry's address has to be known for that.
+/// Creates packages in `dir`, which needs the registry's address.
 fn pack(dir: &std::path::Path, registry: &str) {
     let python = client::python().unwrap();
     let run = Run::new(python).args(["-c", PACK]).arg(dir).arg(NPM).stdin(registry.to_owned());
@@ -228,7 +228,7 @@ fn packages_arrive_byte_for_byte() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    // Redirected to by its path alone, so the port does not matter.
+    // The redirect contains only the path, so the port does not matter.
     pack(dir.path(), &format!("https://{API}"));
     let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
     let index = format!("<a href=\"/files/demo-1.0.0-py3-none-any.whl\">demo {NPM}</a>");
@@ -270,7 +270,7 @@ fn packages_arrive_byte_for_byte() {
     assert_eq!(std::fs::read(own.join("demo-1.0.0-py3-none-any.whl")).unwrap(), read("demo.whl"));
 }
 
-/// A profile allows what it is for, and nothing else.
+/// A profile allows only the requests it is for.
 #[test]
 fn narrow_profiles_allow_what_they_are_for() {
     let upstream = Upstream::start(&[API]);

@@ -1,4 +1,4 @@
-//! What the commands for keys and backups say about the keys that are needed later.
+//! The commands for keys and backups name the keys that are needed later.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

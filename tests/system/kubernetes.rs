@@ -1,4 +1,4 @@
-//! The example for Kubernetes, as it is, run by Podman, which takes its manifests.
+//! The unchanged example for Kubernetes, run by Podman, which accepts its manifests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::scene::{API, KEY, VALUE};
 
-/// As kubectl makes objects of the files of `agent env`: a Secret of lines, a `ConfigMap` of whole files.
+/// As kubectl creates objects from the files of `agent env`: a Secret of lines, a `ConfigMap` of whole files.
 #[test]
 fn slow_the_example_for_kubernetes_makes_a_pod_an_agent() {
     let Some(podman) = Podman::new("everything") else { return };
@@ -51,7 +51,7 @@ fn slow_the_example_for_kubernetes_makes_a_pod_an_agent() {
         upstream.https_url(API, "/echo")
     );
     podman.import(image, &["/bin/sh", "-c", &call]);
-    // The pod's network is the node's here, where the daemon listens.
+    // The pod uses the node's network here, where the daemon listens.
     let play = podman.podman(&["kube", "play", "--network=host", "--configmap"]).arg(&map).arg(&example);
     play.outcome().ok("podman kube play");
     let record = daemon.audit_until("the injection", |r| r["verdict"] == "inject");

@@ -1,4 +1,4 @@
-//! The one check: what came of the attempts, against the table.
+//! Compares the results of the attempts with the table.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::stage::{Mode, Stage};
 use super::table::{Control, Expect, ROWS};
 use super::world::{Packet, Report};
 
-/// How long a packet may take from the end of its attempt.
+/// The time between the end of an attempt and its last packet, at most.
 const SETTLE: f64 = 0.01;
 
-/// What the control gets where this kernel has no such thing: then there is nothing to get out by.
+/// The control's errors if this kernel lacks the feature, so that there is no way out through it.
 const NOT_HERE: [&str; 4] = ["EPROTONOSUPPORT", "EAFNOSUPPORT", "ESOCKTNOSUPPORT", "ENOSYS"];
 
 /// An attempt that was made.
@@ -24,12 +24,12 @@ struct Made {
     packets: Vec<Packet>,
 }
 
-/// What has been found so far.
+/// The results so far.
 pub(super) struct Findings<'s> {
     stage: &'s Stage,
     made: Vec<Made>,
     wrong: Vec<String>,
-    /// The audit tells of as many refusals without their rows as there are rows that it does not name.
+    /// The number of folded refusals in the audit log equals the number of rows that it does not name.
     folded: bool,
 }
 
@@ -38,7 +38,7 @@ impl<'s> Findings<'s> {
         Self { stage, made: Vec::new(), wrong: Vec::new(), folded: false }
     }
 
-    /// Adds the reports of one mode, during which the kernel programs counted this many refusals.
+    /// Adds the reports of one mode, in which the kernel programs counted this many refusals.
     pub(super) fn add(&mut self, mode: Mode, reports: &[Report], refusals: u64) {
         let new: Vec<_> = reports
             .iter()
@@ -52,7 +52,7 @@ impl<'s> Findings<'s> {
         let by_kernel = |m: &&Made| matches!(self.expected(m), Some(Expect::Denied(_)));
         let is_here = |m: &&Made| !NOT_HERE.contains(&m.report.result.as_str());
         let expected = new.iter().filter(by_kernel).filter(is_here).count();
-        // The audit folds what is alike; the kernel counts every one.
+        // The audit log folds similar refusals; the kernel counts each one.
         if refusals < expected as u64 {
             self.wrong
                 .push(format!("{mode:?}: {refusals} refusals counted by the kernel, {expected} expected"));
@@ -60,9 +60,9 @@ impl<'s> Findings<'s> {
         self.made.extend(new);
     }
 
-    /// Every row with its result, one on a line; and what is not as the table says.
+    /// Every row with its result, one per line, and all deviations from the table.
     pub(super) fn judge(mut self) -> (String, Vec<String>) {
-        // What is on its way arrives; outcomes and refusals are written down.
+        // Packets in flight arrive, and outcomes and refusals are recorded.
         std::thread::sleep(Duration::from_millis(300));
         let strays = self.attribute();
         let audit = self.audit();
@@ -96,8 +96,8 @@ impl<'s> Findings<'s> {
         (table, wrong)
     }
 
-    /// The audit, once all refusals of requests are in it. Those of one agent beyond some in ten seconds share one record with
-    /// a count, which comes when the time is over.
+    /// The audit log, once it contains all refusals of requests. Further refusals of one agent within ten seconds share
+    /// one record with a count, which is written at the end of that time.
     fn audit(&mut self) -> Vec<Value> {
         let mut audit = Vec::new();
         let settled = wait_for(Duration::from_secs(20), || {
@@ -118,13 +118,13 @@ impl<'s> Findings<'s> {
         audit
     }
 
-    /// Gives every packet to its attempt: by the port, which no other has, by the marker, or by the time. Gives back
-    /// the rest.
+    /// Assigns every packet to its attempt: by its unique port, by the marker, or by the time. Returns the other
+    /// packets.
     fn attribute(&mut self) -> Vec<Packet> {
         let mut strays = Vec::new();
         for packet in self.stage.target.packets() {
             let by_port = |m: &Made| m.mode.port(m.index) == packet.port;
-            // The kernel repeats what it says of groups, and says when one is left.
+            // The kernel repeats group membership reports, and announces when a group is left.
             let by_marker = |m: &Made| m.report.row == packet.row && m.report.start <= packet.at;
             let by_time = |m: &Made| (m.report.start..m.report.end + SETTLE).contains(&packet.at);
             let of = self.made.iter().position(by_port);
@@ -138,7 +138,7 @@ impl<'s> Findings<'s> {
         strays
     }
 
-    /// What is wrong with an attempt.
+    /// The deviations of an attempt.
     fn check(&self, made: &Made, audit: &[Value]) -> Vec<String> {
         let Made { mode, index, report, packets } = made;
         let (row, result) = (&ROWS[*index], report.result.as_str());
@@ -186,7 +186,7 @@ impl<'s> Findings<'s> {
         wrong
     }
 
-    /// What has to come of an attempt on this kernel.
+    /// The expected result of an attempt on this kernel.
     fn expected(&self, made: &Made) -> Option<Expect> {
         Some(match ROWS[made.index].expect(made.mode)? {
             Expect::Secured(&refusal, _) if self.stage.secured => refusal,
@@ -196,20 +196,20 @@ impl<'s> Findings<'s> {
         })
     }
 
-    /// Whether the control found that this kernel lacks what the row is about.
+    /// Returns whether the control found that this kernel lacks the feature of the row.
     fn is_absent(&self, index: usize) -> bool {
         let control = self.made.iter().find(|m| m.mode == Mode::Outside && m.index == index);
         control.is_some_and(|m| NOT_HERE.contains(&m.report.result.as_str()))
     }
 
-    /// The first agent's refused request of this row.
+    /// Returns whether the record is the first agent's refused request of this row.
     fn is_refusal_of(&self, record: &Value, row: &str, port: u16) -> bool {
         let host = format!("{}.escape.test", row.replace('_', "-"));
         let of_row = record["host"] == host.as_str() || record["port"] == port;
         of_row && record["verdict"] == "deny" && record["agent"] == self.stage.one.name.as_str()
     }
 
-    /// A refusal by the kernel programs, for this reason, that is put down to the first agent.
+    /// Returns whether the record is a refusal by the kernel programs, for this reason, attributed to the first agent.
     fn is_denial(&self, record: &Value, reason: &str) -> bool {
         let rule = record["rule"].as_str().unwrap_or_default();
         rule.starts_with("kernel ")
@@ -218,7 +218,7 @@ impl<'s> Findings<'s> {
     }
 }
 
-/// What is wrong with a control that had this result, and of which packets arrived or not.
+/// The problem of a control with this result, whose packets arrived or not.
 fn failed_control(control: Control, result: &str, arrived: bool) -> Option<String> {
     let as_expected = match control {
         Control::Reaches => arrived,

@@ -1,10 +1,10 @@
-//! The escape suite: what an agent tries to get out of its cgroup, and what comes of it.
+//! The escape suite: attempts of an agent to leave its cgroup, and their results.
 //!
 //! The agents' host and the target are two network namespaces joined by a veth pair. Attempts are functions in
-//! `py/*.py`; [`table`] says of each what has to come of it, for every way a process gets into an agent's cgroup
-//! ([`Mode`]). The target counts the packets that reach it. Each attempt is also made outside the managed cgroups,
-//! where it must reach the target or succeed ([`Control`](table::Control)), or its row would show nothing. What takes more than one actor stands in
-//! [`scenarios`].
+//! `py/*.py`. [`table`] lists the expected result of each, for every way in which a process enters an agent's cgroup
+//! ([`Mode`]). The target counts the packets that reach it. Each attempt is also made outside the managed cgroups.
+//! There it must reach the target or succeed ([`Control`](table::Control)), or its row would prove nothing. Attempts
+//! with more than one actor are in [`scenarios`].
 
 mod check;
 mod scenarios;
@@ -17,7 +17,7 @@ use onecli_tests::need;
 use check::Findings;
 use stage::{Mode, Stage};
 
-/// Whether this machine can run the suite.
+/// Returns whether this machine can run the suite.
 fn able() -> bool {
     need::bpf("everything")
         && need::program("everything", "ip", "iproute2")
@@ -32,7 +32,7 @@ fn slow_nothing_gets_out() {
     }
     let stage = Stage::new();
     let mut findings = Findings::new(&stage);
-    // The control is last: what it leaves on its way cannot be taken for an agent's.
+    // The control runs last, so its late packets cannot be mistaken for those of an agent.
     for mode in Mode::ALL {
         let before = stage.refusals();
         let reports = stage.run(mode, &table::of(mode));

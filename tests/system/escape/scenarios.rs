@@ -1,5 +1,4 @@
-//! What takes more than one actor: a daemon that is down, a 4-tuple that changes hands, floods, names that would
-//! nest.
+//! Attempts with more than one actor: a daemon that is down, a reused 4-tuple, floods, names that would nest.
 
 use onecli_tests::client::Run;
 use serde_json::{Value, json};
@@ -7,30 +6,30 @@ use serde_json::{Value, json};
 use super::able;
 use super::stage::{Attempt, Mode, Stage};
 
-/// A port for 4-tuples that change hands and for listeners, out of the range that the kernel gives by itself.
+/// A port for reused 4-tuples and for listeners, outside the range of ephemeral ports.
 const SOURCE: u16 = 30_303;
-/// More than the kernel's table of announced connections holds (32,768), in several processes: each may have so many
-/// descriptors.
+/// More than the kernel's table of announced connections holds (32,768), in several processes because of their
+/// descriptor limits.
 const FLOOD: (usize, usize) = (8, 5_000);
 
 impl Stage {
-    /// Whoever the daemon takes the sender of a row's requests for, oldest first.
+    /// The agents to which the daemon attributes a row's requests, oldest first.
     fn taken_for(&self, row: &str) -> Vec<Value> {
         let host = format!("{}.escape.test", row.replace('_', "-"));
-        // By its name: a flood leaves more records than a list shows.
+        // Filtered by host: a flood leaves more records than a list shows.
         let list = self.daemon.onecli(&["--json", "audit", "list", "--host", &host]).ok("audit list");
         let mut records: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         records.sort_by_key(|r| r["seq"].as_u64());
         records.into_iter().map(|r| r["agent"].clone()).collect()
     }
 
-    /// The agents that anything was put down to, oldest first.
+    /// The agents that the records name, oldest first.
     fn agents_on_record(&self) -> Vec<Value> {
         let records = self.daemon.audit();
         records.into_iter().map(|r| r["agent"].clone()).filter(|agent| !agent.is_null()).collect()
     }
 
-    /// Has the first agent take the daemon's place, and the second ask for this and that: the first hears nothing.
+    /// The first agent binds the daemon's address and the second sends various requests: the first receives none.
     fn squat(&self, squatter: &'static str) {
         let in_place = self.start(squatter, &json!({}), |run| self.wrapped(Mode::Placed, run));
         for victim in ["tcp4", "tcp6", "dns4", "udp4_sendto"] {
@@ -41,14 +40,14 @@ impl Stage {
         assert_eq!(in_place.result(), "silence", "{squatter} got what another agent sent");
     }
 
-    /// No packet has come to the target.
+    /// Checks that no packet reached the target.
     fn nothing_arrived(&self, what: &str) {
         let packets = self.target.packets();
         assert!(packets.is_empty(), "{what}: {packets:#?}");
     }
 }
 
-/// `a` and `a-b`: as slices of systemd the second would lie in the first.
+/// `a` and `a-b`: as slices of systemd the second would be inside the first.
 #[test]
 fn names_that_would_nest_do_not() {
     if !able() {
@@ -64,7 +63,7 @@ fn names_that_would_nest_do_not() {
         assert_eq!(stage.one("tcp4", &json!({}), as_other), "answered HTTP/1.1 403 Forbidden");
     }
     assert_eq!(stage.taken_for("tcp4"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
-    // What the second listens on is not for the first.
+    // The first agent cannot reach listeners of the second.
     let told = || json!({ "source": SOURCE });
     let listener = stage.start("listen_alone", &told(), as_other);
     assert_eq!(stage.one("listener_of_another", &told(), as_one), "answered HTTP/1.1 403 Forbidden");
@@ -73,7 +72,7 @@ fn names_that_would_nest_do_not() {
     stage.nothing_arrived("two agents");
 }
 
-/// Who is nobody's agent is not taken for one, and gets nowhere.
+/// A process outside every agent is not identified as one, and reaches nothing.
 #[test]
 fn strangers_on_the_transparent_port() {
     if !able() {
@@ -86,21 +85,21 @@ fn strangers_on_the_transparent_port() {
         assert!(answer.starts_with("answered HTTP/1.1 403"), "{row}: {answer}");
     }
     assert_eq!(stage.agents_on_record(), Vec::<Value>::new());
-    // Not even a connection for another machine.
+    // Connections to another machine are refused too.
     for address in ["198.51.100.1", "2001:db8:e5c::1", "127.0.0.1", "::1"] {
         let got = stage.target.ask(&json!({ "op": "connect", "address": address, "port": port }));
         assert_eq!(got["got"], "", "{address}");
     }
 }
 
-/// While the daemon is down nobody gets out, nobody takes its place, and nobody else's connections come to who tries.
+/// While the daemon is down no process gets out or takes its place, and an impostor receives no connections of others.
 #[test]
 fn a_daemon_that_is_down() {
     if !able() {
         return;
     }
     let mut stage = Stage::new();
-    // What started before the daemon died, as the launcher starts it.
+    // A process that started before the daemon died, in the way the launcher starts it.
     let go = stage.signal("go");
     let rows =
         ["tcp4", "tcp6", "dns4", "dns_over_tcp", "udp4_sendto", "tcp4_bound_device", "bind_transparent4"];
@@ -108,7 +107,7 @@ fn a_daemon_that_is_down() {
     let python = stage.python(Mode::Launched, &rows, &json!({ "wait": go }));
     let launched = stage.wrapped(Mode::Launched, &python).start();
     let as_one = |stage: &Stage, run: &Run| stage.wrapped(Mode::Placed, run);
-    // It waits for the sign once its interpreter runs; the daemon must not go before.
+    // The daemon must not stop before the interpreter runs and waits for the signal.
     let started = onecli_tests::wait_for(std::time::Duration::from_secs(10), || {
         let procs = onecli_tests::cgroup::processes(&stage.one_cgroup);
         let names = procs.iter().map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")));
@@ -136,7 +135,7 @@ fn a_daemon_that_is_down() {
     assert_eq!(back, "answered HTTP/1.1 403 Forbidden");
 }
 
-/// The identity goes with the connection, not with its addresses.
+/// The identity belongs to the connection, not to its addresses.
 #[test]
 fn a_four_tuple_that_changes_hands() {
     if !able() {
@@ -158,7 +157,8 @@ fn a_four_tuple_that_changes_hands() {
     assert_eq!(stage.taken_for("tuple_of_agent"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
     assert_eq!(stage.agents_on_record().len(), 6, "nothing of the stranger's is put down to an agent");
 
-    // At the same time, in another network namespace, where nobody or the daemon listens, but not to that tuple.
+    // At the same time, in another network namespace. There either no process listens, or the daemon does, but not for
+    // that tuple.
     let held = stage.start("tuple_held", &told(), as_one);
     let far = stage.one("tuple_of_agent", &told(), |run| stage.as_other(&stage.far, run));
     assert!([refusal, "ECONNREFUSED", "EPERM"].contains(&far.as_str()), "{far}");
@@ -167,14 +167,14 @@ fn a_four_tuple_that_changes_hands() {
     let agents = stage.taken_for("tuple_of_agent");
     assert!(agents[6..].iter().all(|agent| agent == "a-b"), "{agents:?}");
 
-    // A connection that fails takes no other's identity with it, and has none to give.
+    // A failed connection neither takes another identity nor provides one.
     assert_eq!(stage.one("tuple_withdrawn", &told(), as_one), refusal);
     assert_eq!(stage.taken_for("tuple_withdrawn"), ["a"]);
     stage.nothing_arrived("4-tuples");
 }
 
-/// One agent's connections, more than the kernel's table holds and half of them never to be complete, are never another's
-/// and keep no other agent out.
+/// One agent opens more connections than the kernel's table holds, half of which never complete. They are never
+/// attributed to another agent and block no other agent.
 #[test]
 fn a_flood_of_connections() {
     if !able() {
@@ -200,8 +200,8 @@ fn a_flood_of_connections() {
     stage.nothing_arrived("a flood");
 }
 
-/// While the daemon is down nobody gets another agent's questions on the resolver's port, which a datagram socket can
-/// have without bind(2).
+/// While the daemon is down no process receives another agent's queries on the resolver's port. A datagram socket can
+/// obtain that port without bind(2).
 #[test]
 fn a_resolver_that_is_down() {
     if !able() {
@@ -213,13 +213,13 @@ fn a_resolver_that_is_down() {
     stage.nothing_arrived("a resolver that is down");
 }
 
-/// A process names itself with control sequences. Its records come to people by the command line only escaped.
+/// A process puts control sequences in its name. The command line prints its records only with escapes.
 #[test]
 fn names_of_processes_control_no_terminal() {
     if !able() {
         return;
     }
-    /// Of at most 15 bytes, as prctl(2) takes them, and what the log holds.
+    /// The names, of at most 15 bytes as prctl(2) accepts them, and their form in the log.
     const NAMES: [(&str, &str); 4] = [
         ("\u{1b}[2Jgone", r"\u{1b}[2Jgone"),
         ("\u{9b}2Jgone", r"\u{9b}2Jgone"),
@@ -227,7 +227,7 @@ fn names_of_processes_control_no_terminal() {
         ("a\nb\rc", r"a\u{a}b\u{d}c"),
     ];
     let stage = Stage::new();
-    // Ports of their own: the audit folds refusals that are alike.
+    // Separate ports, because the audit log folds similar refusals.
     for (port, (name, _)) in (20_000..).zip(NAMES) {
         let rows = json!({ "rows": [{ "name": "udp4_sendto", "port": port, "comm": name }] });
         let result = stage.one("udp4_sendto", &rows, |run| stage.wrapped(Mode::Launched, run));

@@ -1,4 +1,4 @@
-//! The stage: an agents' host and a target, and the ways a process gets into an agent's cgroup.
+//! The stage: a host with agents, a target, and the ways in which a process enters an agent's cgroup.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::world::{Report, World, reports};
 
-/// The attempts, in the order in which they build on each other.
+/// The Python files with the attempts, in dependency order.
 const ATTEMPTS: [&str; 10] = [
     include_str!("py/common.py"),
     include_str!("py/tcp.py"),
@@ -27,57 +27,57 @@ const ATTEMPTS: [&str; 10] = [
     "main()\n",
 ];
 
-// Addresses of documentation (RFC 5737, RFC 3849). Those of RFC 2544 stand for names that an agent may not resolve.
+// Addresses for documentation (RFC 5737, RFC 3849). Those of RFC 2544 represent names that an agent may not resolve.
 const HOST4: &str = "198.51.100.1";
 const TARGET4: &str = "198.51.100.2";
 const BROADCAST4: &str = "198.51.100.255";
 const HOST6: &str = "2001:db8:e5c::1";
 const TARGET6: &str = "2001:db8:e5c::2";
-/// A service of the agents' host that is no agent's.
+/// The port of a service on the agents' host that belongs to no agent.
 const SERVICE: u16 = 7070;
-/// The target listens on every port in between; a row has the same one in no two modes.
+/// The target listens on every port in this range. A row has a different port in each mode.
 const PORTS: (u16, u16) = (20_000, 22_000);
-/// Ports of one mode.
+/// The number of ports per mode.
 const STEP: u16 = 250;
 
-/// How the process that makes the attempt got where it is.
+/// How the process that makes the attempt was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     /// By `onecli run`: the agent's uid, no capabilities, seccomp.
     Launched,
-    /// Into the cgroup before exec, as a systemd unit or a container would be: the agent's uid, no seccomp.
+    /// Placed in the cgroup before exec, as systemd or a container engine does: the agent's uid, no seccomp.
     Placed,
-    /// The same one level deeper, in a cgroup below the agent's.
+    /// As `Placed`, in a cgroup below the agent's.
     Nested,
-    /// The same as uid 0 without capabilities, in the host's user namespace.
+    /// As `Placed`, as uid 0 without capabilities, in the host's user namespace.
     Root,
-    /// The same with `CAP_NET_RAW` alone, which container runtimes leave.
+    /// As `Placed`, with only `CAP_NET_RAW`, which container runtimes leave.
     NetRaw,
-    /// Into the cgroup while it runs, with the sockets that it has.
+    /// Moved into the cgroup while it runs, with its open sockets.
     Moved,
-    /// Not at all: the control.
+    /// Outside the managed cgroups: the control.
     Outside,
 }
 
 impl Mode {
-    /// Every mode, the control last.
+    /// Every mode, with the control last.
     pub(super) const ALL: [Self; 7] =
         [Self::Launched, Self::Placed, Self::Nested, Self::Root, Self::NetRaw, Self::Moved, Self::Outside];
 
-    /// The port that row number `index` of the table has for its own.
+    /// The private port of row number `index` of the table.
     pub(super) fn port(self, index: usize) -> u16 {
         let index = u16::try_from(index).expect("a table of rows");
         assert!(index < STEP, "more rows than ports");
         PORTS.0 + STEP * self as u16 + index
     }
 
-    /// The thread name of that row, which the audit shows.
+    /// The thread name of that row, which the audit log shows.
     pub(super) fn comm(self, index: usize) -> String {
         format!("esc-{}", self.port(index))
     }
 }
 
-/// An attempt about to be made.
+/// An attempt to make.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
     /// Its function in Python.
@@ -86,11 +86,11 @@ pub(super) struct Attempt {
     pub(super) index: usize,
 }
 
-/// Two hosts, a daemon with two agents on the first, and somebody on the second who counts.
+/// Two hosts. The first has a daemon with two agents; the second counts packets.
 pub(super) struct Stage {
-    // Dropped in this order: the daemon first, the namespaces last.
+    // Fields are dropped in this order: the daemon first, the namespaces last.
     pub(super) daemon: Daemon,
-    /// `a`; the second is `a-b`: by systemd's rules `a-b.slice` lies in `a.slice`.
+    /// The agent `a`. The second is `a-b`: by systemd's rules `a-b.slice` is inside `a.slice`.
     pub(super) one: Agent,
     pub(super) one_cgroup: PathBuf,
     pub(super) other_cgroup: PathBuf,
@@ -111,10 +111,10 @@ impl Stage {
     pub(super) fn new() -> Self {
         let (host, far) = (Netns::new(), Netns::new());
         for netns in [&host, &far] {
-            // Addresses are there at once, and nothing is said unasked.
+            // Addresses are usable at once, and the kernel sends nothing unsolicited.
             netns.sysctl("net/ipv6/conf/default/accept_dad", "0");
             netns.sysctl("net/ipv6/conf/default/router_solicitations", "0");
-            // Ping sockets for everybody, as systemd sets it.
+            // Allows ping sockets for all groups, as systemd does.
             netns.sysctl("net/ipv4/ping_group_range", "0 2147483647");
             netns.sysctl("net/ipv4/tcp_fastopen", "3");
         }
@@ -122,7 +122,7 @@ impl Stage {
         for (netns, device, address) in [(&host, &device, HOST6), (&far, &far_device, TARGET6)] {
             netns.ip(&format!("address add {address}/64 dev {device}"));
         }
-        // Whatever address is asked for, the way there is by the target.
+        // All addresses are routed through the target.
         host.ip(&format!("route add default via {TARGET4}"));
         host.ip(&format!("-6 route add default via {TARGET6}"));
 
@@ -184,7 +184,7 @@ impl Stage {
         }
     }
 
-    /// The interpreter with `attempts`, to be run in one process tree; `over` is laid over what it is told.
+    /// The interpreter with `attempts`, run in one process tree. `over` overrides its settings.
     pub(super) fn python(&self, mode: Mode, attempts: &[Attempt], over: &Value) -> Run {
         let row =
             |a: &Attempt| json!({ "name": a.name, "port": mode.port(a.index), "comm": mode.comm(a.index) });
@@ -206,18 +206,18 @@ impl Stage {
         all
     }
 
-    /// How many operations the kernel programs have refused.
+    /// The number of operations that the kernel programs have refused.
     pub(super) fn refusals(&self) -> u64 {
         let status = self.daemon.onecli_json(&["status"]);
         status["counters"]["kernel_operations_denied"].as_u64().expect("a counter")
     }
 
-    /// One attempt that is not in the table, as the agent or process that `wrap` makes it; its result.
+    /// The result of one attempt outside the table, made by the agent or process that `wrap` selects.
     pub(super) fn one(&self, name: &'static str, more: &Value, wrap: impl Fn(&Run) -> Run) -> String {
         result(name, &wrap(&self.python(Mode::Outside, &[Attempt { name, index: 0 }], more)).outcome())
     }
 
-    /// The same, started, and in its place.
+    /// Starts such an attempt, and waits until it is ready.
     pub(super) fn start(&self, name: &'static str, more: &Value, wrap: impl Fn(&Run) -> Run) -> Actor {
         let ready = self.signal("ready");
         let more = with(more, &json!({ "ready": ready }));
@@ -228,7 +228,7 @@ impl Stage {
         actor
     }
 
-    /// A file that any user may make, as a sign.
+    /// A file that any user may create, used as a signal.
     pub(super) fn signal(&self, name: &str) -> PathBuf {
         let dir = self.daemon.home().dir().join("signals");
         std::fs::create_dir_all(&dir).unwrap();
@@ -236,7 +236,7 @@ impl Stage {
         dir.join(format!("{name}-{}", unique()))
     }
 
-    /// `run` on the agents' host, as the first agent where the mode says so.
+    /// `run` on the agents' host, as the first agent if the mode requires it.
     pub(super) fn wrapped(&self, mode: Mode, run: &Run) -> Run {
         const NONE: &str = "-all";
         match mode {
@@ -244,7 +244,7 @@ impl Stage {
             Mode::Placed => self.on_host(&placed(&self.one_cgroup, "nobody", NONE, run)),
             Mode::Nested => {
                 let nested = self.one_cgroup.join("nested");
-                // Removed with the agent's own, when the daemon's home is cleaned.
+                // Removed with the agent's own cgroup, when the daemon's home is cleaned.
                 std::fs::create_dir_all(&nested).unwrap();
                 self.on_host(&placed(&nested, "nobody", NONE, run))
             }
@@ -254,7 +254,7 @@ impl Stage {
         }
     }
 
-    /// `run` as the second agent, placed, on either host.
+    /// `run` as the second agent in mode `Placed`, on either host.
     pub(super) fn as_other(&self, netns: &Netns, run: &Run) -> Run {
         inside(netns, &placed(&self.other_cgroup, "games", "-all", run))
     }
@@ -265,7 +265,7 @@ impl Stage {
     }
 }
 
-/// `run` in a cgroup as `user` with a bounding set, and with nothing else that the launcher does.
+/// `run` in a cgroup as `user` with a bounding set, without the launcher's other restrictions.
 fn placed(cgroup: &Path, user: &str, bounding: &str, run: &Run) -> Run {
     const ENTER: &str = r#"echo $$ > "$1" && shift && exec "$@""#;
     Run::new("sh")
@@ -277,14 +277,14 @@ fn placed(cgroup: &Path, user: &str, bounding: &str, run: &Run) -> Run {
         .args(run.arguments())
 }
 
-/// An attempt that goes on.
+/// An attempt in progress.
 pub(super) struct Actor {
     name: &'static str,
     running: Running,
 }
 
 impl Actor {
-    /// Waits for its end.
+    /// Waits until it ends.
     pub(super) fn result(self) -> String {
         result(self.name, &self.running.finish())
     }
@@ -298,13 +298,13 @@ fn result(name: &str, outcome: &Outcome) -> String {
     report.result.clone()
 }
 
-/// `run` inside a network namespace, for which nsenter(1) needs to be root.
+/// `run` inside a network namespace, for which nsenter(1) needs root.
 fn inside(netns: &Netns, run: &Run) -> Run {
     let nsenter = Run::new("nsenter").arg(format!("--net={}", netns.path().display()));
     nsenter.arg(run.program()).args(run.arguments()).timeout(Duration::from_mins(2))
 }
 
-/// One of the links that hold the programs in place.
+/// One of the links that attach the programs.
 fn pinned_link(daemon: &Daemon) -> PathBuf {
     let mut open = vec![daemon.home().pins()];
     while let Some(dir) = open.pop() {
@@ -320,7 +320,7 @@ fn pinned_link(daemon: &Daemon) -> PathBuf {
     panic!("no pinned link below {}", daemon.home().pins().display());
 }
 
-/// One object laid over another.
+/// Merges one object into another.
 fn with(base: &Value, over: &Value) -> Value {
     let mut all = base.clone();
     let over = over.as_object().expect("an object").clone();
@@ -328,7 +328,7 @@ fn with(base: &Value, over: &Value) -> Value {
     all
 }
 
-/// Whether the kernel has Landlock's scopes: Linux 6.12, where it has Landlock at all.
+/// Returns whether the kernel has Landlock's scopes: Linux 6.12, if Landlock is enabled.
 fn has_scopes() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
     let mut numbers =

@@ -1,38 +1,38 @@
-//! The table: every attempt, and what has to come of it in each mode.
+//! The table: every attempt, and its expected result in each mode.
 
 use super::stage::{Attempt, Mode};
 
-/// What has to come of an attempt. No packet of it reaches the target, except where it is [`Open`](Self::Open).
+/// The expected result of an attempt. None of its packets reaches the target, except for [`Open`](Self::Open).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expect {
-    /// The daemon answers with a refusal, and has this agent on record for it.
+    /// The daemon refuses it, and records this agent for it.
     Judged,
-    /// `EPERM` by a kernel program, which gives this reason.
+    /// A kernel program returns `EPERM`, for this reason.
     Denied(&'static str),
-    /// This where the kernel runs programs of the BPF LSM, and elsewhere a hole that is known.
+    /// This result if the kernel runs programs of the BPF LSM, and otherwise a known hole.
     Secured(&'static Expect, &'static str),
-    /// This where the kernel has Landlock's scopes (Linux 6.12), and elsewhere a hole that is known.
+    /// This result if the kernel has Landlock's scopes (Linux 6.12), and otherwise a known hole.
     Scoped(&'static Expect, &'static str),
     /// One of these errors.
     Errno(&'static [&'static str]),
-    /// A result that begins like this.
+    /// A result that begins with this text.
     Says(&'static str),
-    /// Nothing of it arrives, whatever the system call says.
+    /// None of its packets arrives, whatever the system call returns.
     Nothing,
-    /// A hole that is known, and why it is one.
+    /// A known hole, and the reason for it.
     Open(&'static str),
 }
 
 use Expect::{Denied, Errno, Judged, Nothing, Open, Says, Scoped, Secured};
 
-/// What has to come of the same attempt outside the managed cgroups.
+/// The expected result of the same attempt outside the managed cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Control {
     /// It reaches the target.
     Reaches,
-    /// Its result begins like this: it succeeds, and sends nothing.
+    /// Its result begins with this text: it succeeds, and sends nothing.
     Says(&'static str),
-    /// It is not made: there is nothing to reach, or its way out is not this one.
+    /// There is no control: there is nothing to reach, or the attempt does not apply.
     Absent,
 }
 
@@ -43,10 +43,10 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     expect: [Option<Expect>; Mode::ALL.len() - 1],
     pub(super) control: Control,
-    /// Whether the target sends first, and so gets resets of the kernel.
+    /// Whether the target sends first, and therefore receives resets from the kernel.
     pub(super) inbound: bool,
-    /// Whether somebody outside made a connection to the target, or a listener for it: its handshake and its end are the
-    /// kernel's, and only data counts.
+    /// Whether an outside process made a connection to the target, or a listener for it. The kernel sends its handshake
+    /// and its end, so only data counts.
     pub(super) connected: bool,
 }
 
@@ -77,7 +77,7 @@ impl Row {
         self.when(Mode::NetRaw, expect)
     }
 
-    /// By the launcher and without it.
+    /// Sets the result for `Launched` and `Placed`.
     const fn both(self, expect: Expect) -> Self {
         self.launched(expect).placed(expect)
     }
@@ -87,7 +87,7 @@ impl Row {
         self
     }
 
-    /// The control succeeds with a result that begins like this.
+    /// Expects the control to succeed with a result that begins with this text.
     const fn control_says(mut self, beginning: &'static str) -> Self {
         self.control = Control::Says(beginning);
         self
@@ -103,7 +103,7 @@ impl Row {
         self
     }
 
-    /// What has to come of it in `mode`.
+    /// The expected result in `mode`.
     pub(super) fn expect(&self, mode: Mode) -> Option<Expect> {
         self.expect.get(mode as usize).copied().flatten()
     }
@@ -119,36 +119,36 @@ pub(super) fn of(mode: Mode) -> Vec<Attempt> {
     rows.map(|(index, row)| Attempt { name: row.name, index }).collect()
 }
 
-/// TCP that the daemon judges, whoever asks and however.
+/// A TCP attempt that the daemon judges in every mode.
 const fn judged(name: &'static str) -> Row {
     Row::new(name).both(Judged)
 }
 
-/// UDP that is refused.
+/// A UDP attempt that is refused.
 const fn refused(name: &'static str) -> Row {
     Row::new(name).both(Denied("Udp"))
 }
 
-/// A socket of another kind: refused when it is made.
+/// A socket of another kind, whose creation is refused.
 const fn no_socket(name: &'static str) -> Row {
     Row::new(name).both(Denied("SocketKind"))
 }
 
-/// `socket(2)` of a family that seccomp refuses.
+/// `socket(2)` for a family that seccomp refuses.
 const NO_FAMILY: Expect = Errno(&["EAFNOSUPPORT"]);
 const NOT_PERMITTED: Expect = Errno(&["EPERM"]);
-/// A file of root's, or of nobody's.
+/// A file that belongs to root, or to no user.
 const NO_ACCESS: Expect = Errno(&["EACCES"]);
 const NO_URING: Expect = Errno(&["ENOSYS"]);
-/// A query that the agent's resolver answers with an address that stands for a refused name (`dns.refused_range`).
+/// A query that the agent's resolver answers with an address for refused names (`dns.refused_range`).
 const RESOLVER: Expect = Says("address 198.1");
 
-/// Connected, listening or raw: what is sent over it passes no cgroup hook of ours.
+/// A connected, listening or raw socket that passes no cgroup hook of ours when it sends.
 const MADE_OUTSIDE: Expect = Secured(
     &Denied("NoBirthRecord"),
     "a socket from outside: who starts an agent without the launcher must leave it none, nor a way to be passed one",
 );
-/// Of a listener the accepted sockets.
+/// The accepted sockets of a listener.
 const ACCEPTED_OUTSIDE: Expect =
     Secured(&Says("silence"), "a listener from outside: as other sockets from there");
 const NOT_SEEN: Expect = Secured(
@@ -166,7 +166,7 @@ const UNIX_SERVICES: Expect =
 
 /// The attempts.
 pub(super) const ROWS: &[Row] = &[
-    // TCP: every way to get a SYN on its way.
+    // TCP: every way to send a SYN.
     judged("tcp4").root(Judged).when(Mode::Nested, Judged),
     judged("tcp6").root(Judged).when(Mode::Nested, Judged),
     judged("tcp4_nonblocking"),
@@ -176,7 +176,7 @@ pub(super) const ROWS: &[Row] = &[
     judged("tcp4_fastopen_connect"),
     judged("tcp4_after_unspec"),
     judged("tcp4_sendto_on_own_connection"),
-    // Bound to a loopback address: nobody outside gets anywhere from there.
+    // Bound to a loopback address, from which a process outside cannot reach the target either.
     judged("tcp4_accepted_reconnected").no_control(),
     judged("tcp4_listener_reconnected").no_control(),
     judged("tcp6_made_tcp4").no_control(),
@@ -187,7 +187,7 @@ pub(super) const ROWS: &[Row] = &[
     no_socket("mptcp4").root(Denied("SocketKind")),
     no_socket("mptcp6"),
     no_socket("sctp"),
-    // The redirected segment itself led astray.
+    // The redirected segment itself is misrouted.
     Row::new("tcp4_bound_device").both(Nothing).root(Nothing),
     Row::new("tcp6_bound_device").both(Nothing),
     Row::new("tcp4_unicast_if").both(Nothing),
@@ -221,7 +221,7 @@ pub(super) const ROWS: &[Row] = &[
     refused("udp6_packet_info"),
     refused("udp6_segment_route"),
     no_socket("udplite4"),
-    // DNS goes to the agent's resolver, whatever server was asked and whichever way was shown.
+    // DNS goes to the agent's resolver, whatever server and protocol the process uses.
     Row::new("dns4").both(RESOLVER).root(RESOLVER).when(Mode::Nested, RESOLVER),
     Row::new("dns4_connected").both(RESOLVER),
     Row::new("dns6").both(Denied("NoResolver")),
@@ -234,7 +234,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("dns4_source_address").both(Nothing),
     Row::new("dns4_unicast_if").both(Nothing),
     Row::new("dns4_bound_device").both(Nothing),
-    // Groups, which the kernel itself announces.
+    // Multicast groups, which the kernel itself announces.
     Row::new("igmp_join").launched(NOT_PERMITTED).placed(GROUPS),
     Row::new("igmp_join_by_group_request").launched(NOT_PERMITTED).placed(GROUPS),
     Row::new("mld_join").launched(NOT_PERMITTED).placed(GROUPS),
@@ -252,7 +252,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("netlink_routes").both(Says("answered")).no_control(),
     Row::new("netlink_new_route").both(NOT_PERMITTED).root(NOT_PERMITTED).no_control(),
     Row::new("tun").both(Errno(&["EPERM", "EACCES", "ENOENT"])).no_control(),
-    // io_uring makes calls of its own.
+    // io_uring performs system calls on its own.
     Row::new("uring_connect").launched(NO_URING).placed(Judged),
     Row::new("uring_connect6").launched(NO_URING).placed(Judged),
     Row::new("uring_connect_polled").launched(NO_URING).placed(Judged),
@@ -260,7 +260,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("uring_sendmsg").launched(NO_URING).placed(Denied("Udp")),
     Row::new("uring_sendmsg_polled").launched(NO_URING).placed(NOT_PERMITTED),
     Row::new("uring_packet").launched(NO_URING).placed(NOT_PERMITTED).net_raw(NOT_SEEN).no_control(),
-    // Leaving.
+    // Leaving the cgroup.
     Row::new("leave_to_parent").both(NO_ACCESS).no_control(),
     Row::new("leave_to_root")
         .both(NO_ACCESS)
@@ -316,7 +316,7 @@ pub(super) const ROWS: &[Row] = &[
         ))
         .placed(UNIX_SERVICES),
     Row::new("host_service_tmp").launched(Errno(&["ENOENT"])).placed(UNIX_SERVICES),
-    // Files that others would run with more rights.
+    // Files that other users would run with more rights.
     Row::new("fuse_device").launched(Errno(&["ENOENT"])).placed(FILES).control_says("opened"),
     Row::new("queue_with_set_user_id").launched(NOT_PERMITTED).placed(FILES).control_says("made"),
     Row::new("file_with_set_user_id").launched(NOT_PERMITTED).placed(FILES).control_says("made"),
@@ -328,13 +328,13 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("inbound_udp4").both(Says("silence")).inbound(),
     Row::new("inbound_from_host").both(Says("silence")).no_control(),
     Row::new("passed_listener").both(MADE_OUTSIDE).inbound(),
-    // Sockets of somebody outside.
+    // Sockets that an outside process passes.
     Row::new("passed_tcp4").both(Denied("NoBirthRecord")),
     Row::new("passed_tcp6").both(Denied("NoBirthRecord")),
     Row::new("passed_tcp6_mapped").both(Denied("NoBirthRecord")),
     Row::new("passed_tcp4_fastopen").both(Denied("NoBirthRecord")),
     Row::new("passed_mptcp4").both(Denied("NoBirthRecord")),
-    // Without the BPF LSM it gets the socket, and has no ring.
+    // Without the BPF LSM it receives the socket, but has no io_uring.
     Row::new("passed_tcp4_uring").launched(Errno(&["EPERM", "ENOSYS"])).placed(Denied("NoBirthRecord")),
     Row::new("passed_tcp4_reconnected").both(Denied("NoBirthRecord")),
     Row::new("passed_udp4_sendto").both(Denied("NoBirthRecord")),
@@ -345,7 +345,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("passed_tcp4_connected_splice").both(MADE_OUTSIDE).connected(),
     Row::new("passed_tcp4_connected_sendfile").both(MADE_OUTSIDE).connected(),
     Row::new("passed_udp4_connected").both(MADE_OUTSIDE),
-    // Processes that were moved in.
+    // Processes that were moved into the cgroup.
     Row::new("moved_tcp4").when(Mode::Moved, Denied("NoBirthRecord")),
     Row::new("moved_tcp6").when(Mode::Moved, Denied("NoBirthRecord")),
     Row::new("moved_udp4").when(Mode::Moved, Denied("NoBirthRecord")),

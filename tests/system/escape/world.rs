@@ -1,4 +1,4 @@
-//! The processes around the agents (`py/world.py`), and what they tell.
+//! The processes around the agents (`py/world.py`), and their reports.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -13,33 +13,33 @@ use serde_json::{Value, json};
 /// The program of both.
 const PROGRAM: &str = include_str!("py/world.py");
 
-/// A helper process in one of the namespaces, asked over a Unix socket that agents may use too.
+/// A helper process in one of the namespaces. It is controlled over a Unix socket that agents may use too.
 pub(super) struct World {
     process: Running,
     control: PathBuf,
 }
 
-/// A packet that came to the target.
+/// A packet that reached the target.
 #[derive(Clone, Debug)]
 pub(super) struct Packet {
-    /// Seconds of `CLOCK_REALTIME`, when it arrived.
+    /// The arrival time in seconds of `CLOCK_REALTIME`.
     pub(super) at: f64,
     /// IP protocol number.
     pub(super) protocol: i64,
     /// Destination address.
     pub(super) to: String,
-    /// Destination port; 0 where the protocol has none.
+    /// Destination port; 0 if the protocol has none.
     pub(super) port: u16,
-    /// A reset or an ICMP error without data: the kernel's answer to what the target sent itself.
+    /// Whether it is a reset or an ICMP error without data: the kernel's reply to a packet of the target.
     pub(super) reaction: bool,
-    /// It is not a segment of TCP that carries nothing: a handshake, an acknowledgement, the end.
+    /// Whether it carries data: not an empty TCP segment (a handshake, an acknowledgement, the end).
     pub(super) data: bool,
-    /// The row whose marker stands in it.
+    /// The row whose marker it contains.
     pub(super) row: String,
 }
 
 impl World {
-    /// Starts the helper in `netns` with the scene as it has to know it, and waits until it answers.
+    /// Starts the helper in `netns` with the scene it needs, and waits until it responds.
     pub(super) fn start(netns: &Netns, dir: &Path, scene: &Value) -> Self {
         let program = dir.join("world.py");
         std::fs::write(&program, PROGRAM).unwrap();
@@ -57,17 +57,17 @@ impl World {
         Self { process, control }
     }
 
-    /// The socket it is asked over.
+    /// Its control socket.
     pub(super) fn control(&self) -> &Path {
         &self.control
     }
 
-    /// Its process id, which nsenter(1) passes on.
+    /// Its process id, which nsenter(1) preserves.
     pub(super) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Asks `question`.
+    /// Sends `question` and returns the reply.
     pub(super) fn ask(&self, question: &Value) -> Value {
         let mut stream = UnixStream::connect(&self.control).expect("the helper listens");
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -77,7 +77,7 @@ impl World {
         serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{e} in {answer:?}"))
     }
 
-    /// The packets that have come so far.
+    /// The packets received so far.
     pub(super) fn packets(&self) -> Vec<Packet> {
         let status = self.ask(&json!({ "op": "status" }));
         let packet = |p: &Value| Packet {
@@ -93,22 +93,22 @@ impl World {
     }
 }
 
-/// What an attempt printed about itself.
+/// The report that an attempt printed.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
     /// The row.
     pub(super) row: String,
-    /// One word or an errno's name; `answered WHO` where somebody answered.
+    /// One word or the name of an errno; `answered WHO` if there was a response.
     pub(super) result: String,
-    /// The error in full.
+    /// The complete error.
     pub(super) detail: String,
-    /// Seconds of `CLOCK_REALTIME`.
+    /// The start in seconds of `CLOCK_REALTIME`.
     pub(super) start: f64,
-    /// The same.
+    /// The end in seconds of `CLOCK_REALTIME`.
     pub(super) end: f64,
 }
 
-/// The reports in a program's output.
+/// The reports in the output of a program.
 pub(super) fn reports(output: &[u8]) -> Vec<Report> {
     let report = |line: &str| {
         let r: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line:?}"));

@@ -1,4 +1,4 @@
-//! The ways in, and what comes back.
+//! The entry points, and their responses.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -17,25 +17,25 @@ use serde_json::Value;
 
 use crate::scene::API;
 
-/// How a request reaches the daemon.
+/// The way a request reaches the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
     /// Absolute-form at the proxy, with a token in each request.
     Proxy,
-    /// Origin-form, in the TLS connection behind a CONNECT.
+    /// Origin-form, in the TLS connection of a CONNECT.
     Tls,
-    /// HTTP/2, in the same.
+    /// HTTP/2, in the TLS connection of a CONNECT.
     Http2,
 }
 
-/// What came back.
+/// The response.
 #[derive(Debug, Default)]
 pub(crate) struct Got {
-    /// Of the last answer; over HTTP/2 200 stands for any that the upstream gave.
+    /// The status of the last response. Over HTTP/2, 200 represents any status from the upstream.
     pub(crate) status: Option<u16>,
-    /// Where it is a refusal of ours.
+    /// The error code, if the daemon refused the request.
     pub(crate) code: Option<String>,
-    /// Everything.
+    /// All received bytes.
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -78,7 +78,7 @@ impl Doors {
         if door == Door::Proxy { self.http } else { self.https }
     }
 
-    /// `host:port` of the upstream behind `door`.
+    /// The `host:port` of the upstream for `door`.
     pub(crate) fn authority(&self, door: Door) -> String {
         format!("{API}:{}", self.port(door))
     }
@@ -109,7 +109,7 @@ impl Doors {
         stream
     }
 
-    /// TLS with `server_name` behind a good CONNECT.
+    /// TLS with `server_name` through a valid CONNECT.
     pub(crate) fn tunnel(
         &self,
         server_name: &str,
@@ -131,7 +131,7 @@ impl Doors {
         Grepped::new(StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream))
     }
 
-    /// Sends `bytes` and reads to the end of the answer.
+    /// Sends `bytes` and reads to the end of the response.
     pub(crate) fn send(&self, door: Door, bytes: &[u8]) -> Got {
         match door {
             Door::Proxy => converse(&mut self.stream(), bytes),
@@ -140,12 +140,12 @@ impl Doors {
         }
     }
 
-    /// The same over TLS for another server name.
+    /// Sends `bytes` over TLS for another server name.
     pub(crate) fn send_as(&self, server_name: &str, bytes: &[u8]) -> Got {
         converse(&mut self.tunnel(server_name, false), bytes)
     }
 
-    /// Sends `second` once `first` has got through.
+    /// Sends `second` after the upstream received `first`.
     pub(crate) fn send_in_two(
         &self,
         door: Door,
@@ -169,7 +169,7 @@ impl Doors {
         }
     }
 
-    /// A CONNECT, up to its answer.
+    /// Sends a CONNECT and reads its response.
     pub(crate) fn connect(&self, target: &str, host: &str) -> Got {
         let credentials = self.credentials();
         let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {host}\r\n{credentials}\r\n");
@@ -186,7 +186,7 @@ impl Doors {
 }
 
 fn converse(stream: &mut (impl Read + Write), bytes: &[u8]) -> Got {
-    // The daemon may have had enough before everything is written.
+    // The daemon may close the connection before everything is written.
     let _ = stream.write_all(bytes);
     let _ = stream.flush();
     let mut answer = Vec::new();
@@ -198,11 +198,11 @@ fn converse(stream: &mut (impl Read + Write), bytes: &[u8]) -> Got {
     understand(answer)
 }
 
-/// Reads an answer of HTTP/1.
+/// Parses an HTTP/1 response.
 fn understand(bytes: Vec<u8>) -> Got {
     let mut got = Got { bytes, ..Got::default() };
     let text = String::from_utf8_lossy(&got.bytes).into_owned();
-    // `100 Continue` comes before the answer.
+    // `100 Continue` precedes the response.
     let text = text.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(&text);
     let line = text.strip_prefix("HTTP/1.1 ").or_else(|| text.strip_prefix("HTTP/1.0 "));
     got.status = line.and_then(|rest| rest.get(..3)?.parse().ok());
@@ -233,7 +233,7 @@ fn converse_http2(stream: &mut (impl Read + Write), frames: &[u8]) -> Got {
     };
     let error: Value = serde_json::from_slice(&answer.data).unwrap_or_default();
     got.code = error["error"]["code"].as_str().map(str::to_owned);
-    // Names and values are compressed; a refusal is told by its content.
+    // Names and values are compressed, so a refusal is recognised by its content.
     got.status = (answer.answered && got.code.is_none()).then_some(200);
     got.bytes.extend(answer.data);
     got

@@ -1,5 +1,5 @@
-//! Hostile requests as raw bytes, through every door: what gets out is what policy judged, with the credential where
-//! it belongs and nowhere else, and on record (invariants 1, 2, 4, 6, 7 and 10).
+//! Hostile requests as raw bytes, through every entry point (invariants 1, 2, 4, 6, 7 and 10). Each forwarded request
+//! is the one that policy judged. It is recorded, and only requests that the secret is for contain the credential.
 
 pub(crate) mod door;
 mod rows;
@@ -16,7 +16,7 @@ use rows::{
     PSEUDO, REFUSED_FIELDS, SERVER_NAMES, TARGETS, TARGETS_OF_HTTP1, Then,
 };
 
-/// Requests that a table must not fall below.
+/// The minimum number of requests in the table.
 const CASES: usize = 300;
 
 struct Hostile {
@@ -48,7 +48,8 @@ impl Hostile {
         Self { daemon, upstream, agent, doors, canary, cases: 0, failures: Vec::new() }
     }
 
-    /// One case: the answer fits, exactly what had to get out did, and the credential is where it belongs.
+    /// Checks one case: the response is as expected, exactly the expected requests were forwarded, and the credential
+    /// is where it belongs.
     fn judge(&mut self, what: &str, got: &Got, then: Then) {
         self.cases += 1;
         let mut wrong = Vec::new();
@@ -66,7 +67,7 @@ impl Hostile {
         }
     }
 
-    /// Sends `bytes` through `door` and judges what comes of it.
+    /// Sends `bytes` through `door` and checks the result.
     fn check(&mut self, what: &str, door: Door, bytes: &[u8], then: Then) {
         let before = self.upstream.request_count();
         let got = self.doors.send(door, bytes);
@@ -78,13 +79,13 @@ impl Hostile {
         }
     }
 
-    /// A template with `{at}`, `{host}`, `{port}`, `{authority}` and `{head}`, the good fields.
+    /// A template with `{at}`, `{host}`, `{port}`, `{authority}` and `{head}`, the valid fields.
     fn http1(&mut self, what: &str, door: Door, template: &str, then: Then) {
         let bytes = self.doors.fill(door, template);
         self.check(what, door, &bytes, then);
     }
 
-    /// A request of HTTP/2 with these fields, in this order.
+    /// An HTTP/2 request with these fields, in this order.
     fn http2(&mut self, what: &str, fields: &[(&str, &str)], then: Then) {
         let authority = self.doors.authority(Door::Http2);
         let fields: Vec<_> =
@@ -92,7 +93,7 @@ impl Hostile {
         self.check(what, Door::Http2, &head_frame(&fields, END), then);
     }
 
-    /// At the end: nothing got out that is not on record, and all that did is clean.
+    /// Final check: each forwarded request is recorded and clean.
     fn finish(mut self) {
         let seen = self.upstream.requests();
         for request in &seen {
@@ -115,8 +116,8 @@ impl Hostile {
     }
 }
 
-/// The credential stands once, as the bearer of a request that the secret is for, and nothing of what the agent sent
-/// in its place, or to make it another request, is left.
+/// The credential occurs once, as the bearer of a request that the secret is for. No text remains that the agent sent
+/// in its place, or to turn the request into another one.
 fn is_clean(request: &Recorded) -> Result<(), String> {
     let path = request.path.split('?').next().unwrap_or_default();
     if !matches!(request.method.as_str(), "GET" | "POST") || !path.starts_with("/v1/") {
@@ -176,7 +177,7 @@ fn request(method: &str, authority: &str, path: &str) -> [(String, String); 4] {
 fn targets(hostile: &mut Hostile) {
     for (target, then) in TARGETS.iter().chain(TARGETS_OF_HTTP1) {
         for door in [Door::Proxy, Door::Tls] {
-            // Behind `http://host:port`, these are other targets.
+            // After `http://host:port`, these are other targets.
             let joined = !target.starts_with('/') && door == Door::Proxy;
             if !joined {
                 let what = format!("target {target:?}");
@@ -264,7 +265,7 @@ fn bodies(hostile: &mut Hostile) {
     for (rest, then) in CHUNKS {
         for door in [Door::Proxy, Door::Tls] {
             let what = format!("chunks {rest:?}");
-            // What follows must never be a request, and the first chunk makes sure that the head got out.
+            // The following bytes must never become a request. The first chunk ensures that the head is forwarded.
             let smuggled = "GET {at}/v1/smuggled HTTP/1.1\r\n{head}\r\n";
             let first = hostile.doors.fill(door, HEAD);
             let second = hostile.doors.fill(door, &format!("{rest}{smuggled}"));
@@ -298,7 +299,7 @@ fn lines(hostile: &mut Hostile) {
         ("LF alone", "GET {at}/v1/echo HTTP/1.1\nHost: api.test\n\n", Then::No(400, "bad_request")),
         ("zeros", "\0\0\0\0\0\0\0\0", Then::No(400, "bad_request")),
     ] {
-        // Behind TLS and at the proxy: both are HTTP by then.
+        // In TLS and at the proxy: both are plain HTTP at this point.
         for door in [Door::Proxy, Door::Tls] {
             hostile.http1(what, door, template, then);
         }
@@ -306,7 +307,7 @@ fn lines(hostile: &mut Hostile) {
 }
 
 fn http2(hostile: &mut Hostile) {
-    // Whether a stream is reset or answered is h2's affair; that nothing gets out is ours.
+    // h2 chooses between a reset and a response; the daemon must forward nothing.
     for (what, fields) in PSEUDO {
         let then = match *what {
             "CONNECT" | "CONNECT to another" | "extended CONNECT" => Then::No(405, "method_not_allowed"),

@@ -1,11 +1,11 @@
-//! The table. Everything here is about a secret that may be used at `api.test` for GET and POST below `/v1/` alone.
+//! The table. Each row uses a secret that is allowed only at `api.test`, for GET and POST below `/v1/`.
 
-/// What has to come of a request.
+/// The expected result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// Refused with this status and code, or by HTTP/2 itself without any.
+    /// Refused with this status and code, or by HTTP/2 itself without them.
     No(u16, &'static str),
-    /// It gets out, once.
+    /// Forwarded once.
     Yes,
 }
 
@@ -15,7 +15,7 @@ const AMBIGUOUS: Then = No(403, "path_ambiguous");
 const DENIED: Then = No(403, "egress_denied");
 const BAD: Then = No(400, "bad_request");
 
-/// Targets, as they stand in the request line and in `:path`.
+/// Targets, as in the request line and in `:path`.
 pub(crate) const TARGETS: &[(&str, Then)] = &[
     ("/v1/echo", Yes),
     ("/v1/%65cho", Yes),
@@ -135,8 +135,8 @@ pub(crate) const TARGETS: &[(&str, Then)] = &[
     ("*", BAD),
 ];
 
-/// Targets that only HTTP/1's request line can hold: HTTP/2 takes a fragment for a part that is not sent, and puts the
-/// slash before a query.
+/// Targets that only HTTP/1's request line can contain. HTTP/2 removes a fragment, and inserts the slash before a
+/// query.
 pub(crate) const TARGETS_OF_HTTP1: &[(&str, Then)] = &[
     ("?q", BAD),
     ("/v1/echo#", BAD),
@@ -161,7 +161,7 @@ pub(crate) const METHODS: &[(&str, Then)] = &[
     ("TRACE", No(405, "method_not_allowed")),
 ];
 
-/// `Host`, or `:authority`, where `{host}` and `{port}` are the good ones.
+/// `Host`, or `:authority`; `{host}` and `{port}` are the valid ones.
 pub(crate) const AUTHORITIES: &[(&str, Then)] = &[
     ("{host}:{port}", Yes),
     ("API.TEST:{port}", Yes),
@@ -215,7 +215,7 @@ pub(crate) const AUTHORITIES: &[(&str, Then)] = &[
     ("", BAD),
 ];
 
-/// Field lines beside the good ones; all of these requests get out, and must get out clean.
+/// Field lines in addition to the valid ones. All of these requests are forwarded, and must be clean.
 pub(crate) const FIELDS: &[(&str, &str)] = &[
     ("authorization", "Bearer stolen"),
     ("Authorization", "Basic c3RvbGVu"),
@@ -257,7 +257,7 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
     ("origin", "null"),
 ];
 
-/// The same, with names or values that HTTP/2 must not have.
+/// Additional field lines, with names or values that HTTP/2 forbids.
 pub(crate) const FIELDS_OF_HTTP1: &[(&str, &str)] = &[
     ("connection", "authorization"),
     ("Connection", "close, Authorization, X-Api-Key"),
@@ -279,7 +279,7 @@ pub(crate) const FIELDS_OF_HTTP1: &[(&str, &str)] = &[
     ("authorization_", "stolen"),
 ];
 
-/// Fields that servers read as others, and fields that name a resource which the secret is not for.
+/// Fields that servers read as other fields, and fields that name a resource which the secret is not for.
 pub(crate) const REFUSED_FIELDS: &[(&str, &str, Then)] = &[
     ("Transfer_Encoding", "chunked", BAD),
     ("transfer.encoding", "chunked", BAD),
@@ -379,7 +379,7 @@ pub(crate) const LINES: &[(&str, Then)] = &[
     ("GET {at}/v1/echo HTTP/1.1\rX-One: 1", BAD),
 ];
 
-/// Chunked bodies, behind a good first chunk that the upstream has; `Yes` where they are good.
+/// Chunked bodies, after a valid first chunk that the upstream has received; `Yes` if they are valid.
 pub(crate) const CHUNKS: &[(&str, Then)] = &[
     ("0\r\n\r\n", Yes),
     ("1;a=b\r\nx\r\n0;c\r\n\r\n", Yes),
@@ -411,8 +411,8 @@ pub(crate) const CHUNKS: &[(&str, Then)] = &[
     ("ffffffffffffffff\r\nx\r\n0\r\n\r\n", BAD),
 ];
 
-/// Pseudo-header fields of HTTP/2, in place of the good ones, and fields that it must not have (RFC 9113 section 8.2
-/// and 8.3); `{authority}` is the good one. None of them gets out.
+/// Pseudo-header fields of HTTP/2, instead of the valid ones, and forbidden fields (RFC 9113 section 8.2 and 8.3).
+/// `{authority}` is the valid one. None of these requests is forwarded.
 pub(crate) const PSEUDO: &[(&str, &[(&str, &str)])] = &[
     ("no method", &[(":scheme", "https"), (":authority", "{authority}"), (":path", "/v1/echo")]),
     ("no scheme", &[(":method", "GET"), (":authority", "{authority}"), (":path", "/v1/echo")]),
@@ -557,7 +557,7 @@ pub(crate) const PSEUDO: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-/// Fields behind good pseudo-header fields that make a request malformed (RFC 9113 sections 8.2.1 and 8.2.2).
+/// Fields after valid pseudo-header fields that make a request malformed (RFC 9113 sections 8.2.1 and 8.2.2).
 pub(crate) const BAD_FIELDS_OF_HTTP2: &[(&str, &str)] = &[
     ("connection", "keep-alive"),
     ("connection", "authorization"),
@@ -623,6 +623,6 @@ pub(crate) const CONNECTS: &[(&str, &str, Then)] = &[
     ("API.Test.:{port}", "api.test:{port}", Yes),
 ];
 
-/// TLS server names behind a good CONNECT; `false` where the handshake must not lead to a request.
+/// TLS server names after a valid CONNECT; `false` if the handshake must not result in a request.
 pub(crate) const SERVER_NAMES: &[(&str, bool)] =
     &[("api.test", true), ("evil.test", false), ("x.api.test", false), ("api.test.evil.test", false)];
