@@ -1,4 +1,4 @@
-//! Invariant 1: the credential's value is at the upstream, exactly once, and nowhere else.
+//! Invariant 1: the credential's value reaches the upstream exactly once, and nothing else.
 
 use onecli_tests::canary::Canary;
 use onecli_tests::client::{self, Outcome, Run};
@@ -6,7 +6,7 @@ use onecli_tests::need;
 
 use crate::scene::{API, KEY, Scene, VALUE, Way, curl_with_key, ways};
 
-/// Everything a client printed.
+/// Searches all output of a client.
 fn assert_clean(canary: &Canary, what: &str, outcome: &Outcome) {
     canary.assert_absent(what, &outcome.stdout);
     canary.assert_absent(what, &outcome.stderr);
@@ -20,7 +20,7 @@ fn an_upstream_that_echoes_headers() {
         for flag in ["--http1.1", "--http2"] {
             for path in ["/echo", "/echo?in=query", "/redirect", "/status/500"] {
                 let what = format!("{way:?} {flag} {path}");
-                // curl's report holds the header fields, so they are searched too.
+                // curl's report contains the header fields, so they are searched too.
                 let outcome = scene.run(way, curl_with_key(&scene.url(path), &[flag, "--verbose"]));
                 outcome.ok(&what);
                 assert_clean(&canary, &what, &outcome);
@@ -46,7 +46,7 @@ fn an_upstream_that_echoes_headers_encoded() {
     }
 }
 
-/// A character of base64 or base32 that holds bits of the value and of its neighbours is masked with the value.
+/// A base64 or base32 character that encodes bits of both the value and its neighbours is masked with the value.
 #[test]
 fn characters_that_a_value_shares_with_its_neighbours_do_not_come_back() {
     let scene = Scene::new();
@@ -68,7 +68,7 @@ fn characters_that_a_value_shares_with_its_neighbours_do_not_come_back() {
     }
 }
 
-/// What an upstream sends encoded although `identity` was asked for is decoded and scanned; what cannot be decoded is
+/// A response that is encoded although `identity` was requested is decoded and scanned. If it cannot be decoded, it is
 /// refused.
 #[test]
 fn an_upstream_that_echoes_headers_compressed() {
@@ -93,7 +93,7 @@ fn an_upstream_that_echoes_headers_compressed() {
     }
 }
 
-/// What an upstream kept while the grant was there is still the value when the grant is gone.
+/// A value that an upstream stored during the grant is still masked after the grant ends.
 #[test]
 fn what_an_upstream_stored_does_not_come_back_without_the_grant() {
     let scene = Scene::new();
@@ -124,7 +124,7 @@ fn what_an_upstream_stored_does_not_come_back_without_the_grant() {
     }
 }
 
-/// Behind a 101 that is none of WebSocket's, what the agent sends would be read as requests that nobody judged.
+/// After a 101 without WebSocket, the upstream would read the agent's bytes as requests that policy never saw.
 #[test]
 fn a_switch_that_is_no_websocket_is_refused() {
     let scene = Scene::new();
@@ -146,7 +146,7 @@ fn a_switch_that_is_no_websocket_is_refused() {
     }
 }
 
-/// Two parts that nobody asked for would hold half a value each.
+/// Two unrequested parts could contain half a value each.
 #[test]
 fn a_part_that_was_not_asked_for_is_refused() {
     let scene = Scene::new();
@@ -184,7 +184,7 @@ with connect(sys.argv[1], additional_headers={"Authorization": "Bearer " + os.en
     }
 }
 
-/// Invariant 7: every copy of the injected header goes before the one real value is set.
+/// Invariant 7: every copy of the injected header is removed before the single real value is set.
 #[test]
 fn copies_of_the_injected_header() {
     let scene = Scene::new();
@@ -226,7 +226,7 @@ fn what_an_agent_can_read() {
     }
 }
 
-/// Files of the daemon, and all the CLI tells an administrator.
+/// Files of the daemon, and all output of the CLI for an administrator.
 fn everything_at_rest_is_clean(scene: &Scene, canary: &Canary) {
     let commands: &[&[&str]] = &[
         &["status"],

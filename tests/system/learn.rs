@@ -1,4 +1,4 @@
-//! `onecli agent learn`: its output, pasted into a shell as it is, lets refused programs succeed.
+//! The output of `onecli agent learn`, pasted into a shell unchanged, makes refused programs succeed.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::scene::{API, Scene, VALUE, Way};
 
-/// A host for each client, so that each needs a rule of its own.
+/// A host for each client, so that each needs a separate rule.
 const HOSTS: [&str; 12] = [
     "curl.test",
     "wget.test",
@@ -26,8 +26,8 @@ const HOSTS: [&str; 12] = [
     "openssl.test",
     "node.test",
 ];
-/// In transparent mode the first refusal is that of a name, so a second one names port and path, and a third what a
-/// program asks for next.
+/// In transparent mode the first refusal is that of a name. The second names port and path, and the third names the
+/// program's next request.
 const ROUNDS: usize = 4;
 
 /// An upstream for all hosts, and an agent that may reach none.
@@ -50,7 +50,7 @@ impl World {
         let builder = Daemon::builder().upstream(&upstream);
         let daemon = if ebpf { builder } else { builder.no_ebpf() }.start();
         let agent = daemon.add_agent("coder", agent);
-        // What is passed on unread has the upstream's own certificate.
+        // Connections that are tunnelled unread show the upstream's own certificate.
         let ours = std::fs::read_to_string(daemon.ca_file()).unwrap();
         std::fs::write(bundle(&daemon), ours + upstream.ca_pem()).unwrap();
         World { daemon, upstream, agent }
@@ -60,7 +60,7 @@ impl World {
         format!("{name}.test:{}", self.upstream.https_addr().port())
     }
 
-    /// The script of a client that makes its requests to a host of its own, and fails if it is refused.
+    /// The script of a client that sends its requests to a separate host, and fails if it is refused.
     fn script(&self, name: &str) -> Option<String> {
         let authority = self.authority(name);
         let url = format!("https://{authority}/echo");
@@ -128,7 +128,7 @@ asyncio.run(main())'"#,
         ))
     }
 
-    /// What `learn` prints, pasted into a shell whose `onecli` speaks to this daemon.
+    /// Pastes the output of `learn` into a shell whose `onecli` uses this daemon.
     fn paste(&self) -> String {
         let learned = self.daemon.onecli(&["agent", "learn", "coder"]).ok("learn");
         let home = self.daemon.home();
@@ -144,14 +144,14 @@ asyncio.run(main())'"#,
     }
 }
 
-/// Where agents see it: in their view there is another `/tmp`.
+/// A path that agents see: their view has another `/tmp`.
 fn bundle(daemon: &Daemon) -> PathBuf {
     daemon.home().dir().join("both.pem")
 }
 
 const WHEEL: &str = "onecli_learnt-1.0-py3-none-any.whl";
 
-/// A package of Python without content.
+/// A Python package without content.
 fn wheel(dir: &Path) -> Vec<u8> {
     let path: PathBuf = dir.join(WHEEL);
     let script = r#"
@@ -166,7 +166,7 @@ with zipfile.ZipFile(sys.argv[1], "w") as wheel:
     std::fs::read(path).unwrap()
 }
 
-/// The clients that are there. Node has a proxy from the environment from 22.21 and 24.5 on.
+/// The installed clients. Node reads proxy variables since 22.21 and 24.5.
 fn clients() -> Vec<&'static str> {
     let mut names = vec!["curl", "urllib"];
     for (program, package) in [("wget", "wget"), ("git", "git"), ("npm", "npm"), ("openssl", "openssl")] {
@@ -208,7 +208,7 @@ fn slow_refused_clients_succeed_after_pasting() {
     for name in &clients {
         run(name).ok(&format!("{name} after\n{learned}"));
     }
-    // Nothing is left to allow.
+    // No further refusals remain.
     let again = world.daemon.onecli(&["agent", "learn", "coder"]).ok("learn");
     assert!(again.lines().all(|line| line.starts_with('#')), "{again}");
 }
@@ -238,7 +238,7 @@ fn refused_clients_of_transparent_mode_succeed_after_pasting() {
     }
 }
 
-/// What learnt is not shown as a command: what is allowed by now, and what is doubtful.
+/// Requests for which `learn` shows no command: those allowed by now, and doubtful ones.
 #[test]
 fn doubtful_and_settled_refusals_are_no_commands() {
     let scene = Scene::new();
@@ -265,12 +265,12 @@ fn doubtful_and_settled_refusals_are_no_commands() {
         .find(|line| line.contains("--address 169.254.169.254"))
         .unwrap_or_else(|| panic!("{text}"));
     assert!(line.starts_with("# onecli "), "{text}");
-    // The JSON has the reason, too.
+    // The JSON contains the reason, too.
     let json: Value = daemon.onecli_json(&["agent", "learn", "outside"]);
     assert!(json[0]["doubt"].as_str().is_some_and(|doubt| doubt.contains("metadata")), "{json}");
 }
 
-/// A request without the placeholder that its agent has to present.
+/// A request without the placeholder that its agent must present.
 #[test]
 fn missing_placeholder_is_learnt() {
     if !need::bpf("everything") {

@@ -1,4 +1,4 @@
-//! The benchmark's load generator, which has to be right before its figures mean anything.
+//! Tests the load generator of the benchmark, on which its figures depend.
 
 use onecli_tests::client::{Outcome, Run};
 use onecli_tests::upstream::Upstream;

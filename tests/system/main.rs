@@ -1,4 +1,4 @@
-//! Whole-program tests: the real daemon, the real CLI, real clients and a real upstream.
+//! System tests: the real daemon, the real CLI, real clients and a real upstream.
 
 #![forbid(unsafe_code)]
 #![allow(

@@ -1,4 +1,4 @@
-//! The main job: a real client uses a credential it does not have, through both paths.
+//! The main feature: a real client uses a credential that it does not have, both ways.
 
 use onecli_tests::client::{self, Run};
 use onecli_tests::need;
@@ -135,7 +135,7 @@ fn python_clients() {
     }
 }
 
-/// Node's fetch ignores proxy variables: only the transparent path can serve it.
+/// Node's fetch ignores proxy variables, so only the transparent way can serve it.
 #[test]
 fn node_fetch() {
     if !need::bpf("everything") || !need::program("everything", "node", "nodejs") {
@@ -161,7 +161,7 @@ fn git_clone() {
         let dir = scene.daemon.agent_dir(scene.agent(way)).join("clone");
         let _ = std::fs::remove_dir_all(&dir);
         let port = scene.upstream.https_addr().port();
-        // The password goes through a credential helper: a URL could not hold every placeholder as it is.
+        // A credential helper supplies the password: a URL cannot contain every placeholder unescaped.
         let script = format!(
             r#"exec git -c credential.helper='!f() {{ echo username=deploy; echo "password=$API_KEY"; }}; f' \
                clone --quiet "https://{API}:{port}/git/demo.git" "$1""#

@@ -1,4 +1,4 @@
-//! What one agent can make the daemon hold in memory.
+//! The amount of daemon memory that one agent can use.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -14,15 +14,15 @@ use crate::hostile::door::{Door, Doors};
 use crate::scene::{API, API_V6, Scene};
 use crate::streams::resident;
 
-/// Responses over HTTP/1.1 and over HTTP/2 that nobody reads, and uploads that the upstream does not read.
+/// The number of unread responses over HTTP/1.1 and over HTTP/2, and of uploads that the upstream does not read.
 const DOWN: usize = 50;
 const STREAMS: usize = 33;
 const UP: usize = 27;
-/// What each of them may take, in bytes: docs/security/memory.md has 418 KiB for a connection and 466 KiB for a request,
-/// of which 384 KiB are for heads as long as they may be, which these have not.
+/// The allowed memory of each, in bytes. docs/security/memory.md has 418 KiB for a connection and 466 KiB for a
+/// request, of which 384 KiB are for heads of maximum size. These requests have small heads.
 const EACH: usize = 300 << 10;
 
-/// A host that takes connections and reads nothing.
+/// A host that accepts connections and reads nothing.
 fn stuck() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -35,7 +35,7 @@ fn stuck() -> u16 {
     port
 }
 
-/// Sends an endless upload through the proxy, until nobody takes any more of it.
+/// Sends an endless upload through the proxy, until the proxy accepts no more data.
 fn upload(scene: &Scene, port: u16) -> Socket {
     let mut stream = Socket::connect(scene.daemon.explicit_addr()).unwrap();
     stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -78,7 +78,7 @@ fn slow_all_bounds_filled_at_once() {
     let fields = [&fields[..], &[("authorization", key.as_str())]].concat();
     let fields: Vec<_> =
         fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    // As much as there may be, on the connection and on each stream: what is sent waits in the daemon.
+    // The largest windows, for the connection and for each stream: unread data waits in the daemon.
     let windows = frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
     let window = frame(8, 0, 0, &0x7000_0000_u32.to_be_bytes());
     streams.write_all(&[preface(), windows, window].concat()).unwrap();

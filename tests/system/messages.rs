@@ -1,4 +1,4 @@
-//! What a developer reads when a request is refused: the reason itself, and a step that helps.
+//! The message for a refused request: its reason, and a step that helps.
 
 use onecli_tests::client::{Reply, curl};
 use onecli_tests::upstream::Upstream;

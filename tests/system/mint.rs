@@ -1,4 +1,4 @@
-//! Tokens that the daemon buys: what the token server sees, what the API sees, how often, and what comes of errors.
+//! Tokens that the daemon requests: what the token endpoint and the API receive, how often, and the effect of errors.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ struct World {
 }
 
 impl World {
-    /// A secret `s` for [`API`] with these options; `{login}` in them is the token server.
+    /// A secret `s` for [`API`] with these options, in which `{login}` is the token endpoint.
     fn new(value: &str, options: &[&str]) -> World {
         let upstream = Upstream::start(&[API, LOGIN]);
         let daemon = Daemon::for_upstream(&upstream);
@@ -43,14 +43,14 @@ impl World {
         self.run(path, args).outcome()
     }
 
-    /// The requests for tokens so far.
+    /// The token requests so far.
     fn bought(&self) -> Vec<Recorded> {
         let is_for_token =
             |seen: &Recorded| seen.path.starts_with("/token/") || seen.path.starts_with("/app/");
         self.upstream.requests().into_iter().filter(is_for_token).collect()
     }
 
-    /// The last `Authorization` that the API saw.
+    /// The last `Authorization` that the API received.
     fn authorization(&self) -> Option<String> {
         let seen = self.upstream.requests().into_iter().rfind(|seen| !seen.path.starts_with("/token/"))?;
         seen.header("authorization").map(str::to_owned)
@@ -76,7 +76,7 @@ fn client_credentials_are_bought_once() {
             "https://api/",
         ],
     );
-    // All at once: one purchase.
+    // All concurrently: the daemon requests one token.
     let running: Vec<_> = (0..8).map(|_| world.run("/echo", &[]).start()).collect();
     for one in running {
         let outcome = one.finish();
@@ -95,7 +95,7 @@ fn client_credentials_are_bought_once() {
     assert_eq!(record["secret"], "s", "{record}");
     let log = world.daemon.home().log();
     assert!(!log.contains("minted-token") && !log.contains(SECRET), "{log}");
-    // A new value buys anew.
+    // A new value causes a new token request.
     let _ = world
         .daemon
         .home()
@@ -137,7 +137,8 @@ fn a_token_that_is_not_taken_is_bought_again_once() {
         records.iter().filter(|r| r["event"] == "decision" && r["mode"] == mode).count()
     };
     assert_eq!((decided("explicit"), decided("daemon")), (2, 2), "one for each attempt");
-    // Once a minute: who can make an upstream say 401 shall not make us buy tokens without end, nor forget the older ones.
+    // Once a minute: an agent that makes an upstream respond 401 must not cause unlimited token requests, nor the loss
+    // of older tokens.
     for _ in 0..5 {
         assert_eq!(world.ask("/accept/9", &[]).reply().status, 401);
         assert_eq!(world.ask("/accept/9", &["--data", "x"]).reply().status, 401);
@@ -145,7 +146,8 @@ fn a_token_that_is_not_taken_is_bought_again_once() {
     assert_eq!(world.bought().len(), 2);
 }
 
-/// What a token is bought with is a credential, too: it does not leave without a record (invariants 2, 3 and 10).
+/// The long-lived credential for token requests is a secret, too: it is not sent without a record (invariants 2, 3 and
+/// 10).
 #[test]
 fn requests_for_tokens_are_on_record() {
     let world = World::new(SECRET, &["--oauth2-client", "{login}/token/1?q=1", "--client-id", "me"]);
@@ -173,14 +175,15 @@ fn requests_for_tokens_are_on_record() {
             outcome["bytes_in"].as_u64() > Some(0) && outcome["bytes_out"].as_u64() > Some(0),
             "{outcome}"
         );
-        // The agent's own decision is older than what its request needs, and the token is bought before it is sent.
+        // The agent's own decision is recorded before the token request, and the token is requested before the agent's
+        // request is sent.
         let of_agent =
             world.daemon.audit().into_iter().rfind(|r| r["event"] == "decision" && r["mode"] == "explicit");
         let seq = |record: &Value| record["seq"].as_u64().unwrap();
         assert!(seq(&of_agent.unwrap()) < seq(decision), "{decision}");
         std::thread::sleep(Duration::from_millis(1100));
     }
-    // One that nobody answers.
+    // A port without a server.
     let port = world.upstream.https_addr().port();
     let (url, host) = (format!("https://nowhere.test:{port}/token/1"), format!("{API}:{port}"));
     let options = ["--host", &host, "--path", "/other", "--oauth2-client", &url, "--client-id", "me"];
@@ -193,7 +196,7 @@ fn requests_for_tokens_are_on_record() {
     assert_eq!(own("outcome").len(), 2);
 }
 
-/// A refresh token is good once: an agent that goes away while it is used must not take the next one with it.
+/// A refresh token is valid once: an agent that disconnects during its use must not lose the next one.
 #[test]
 fn a_purchase_outlives_who_wanted_it() {
     let world =
@@ -207,7 +210,7 @@ fn a_purchase_outlives_who_wanted_it() {
     assert_eq!(world.daemon.onecli_json(&["secret", "show", "s"])["version"], 2);
 }
 
-/// What is bought while an answer runs is looked for in that answer too.
+/// A token obtained during a response is also masked in that response.
 #[test]
 fn a_token_that_is_new_does_not_come_through_an_old_stream() {
     let world = World::new(SECRET, &["--oauth2-client", "{login}/token/1", "--client-id", "me"]);
@@ -243,7 +246,7 @@ fn a_token_server_that_says_no_is_left_alone() {
         !world.upstream.requests().iter().any(|seen| seen.path == "/echo"),
         "nothing left without its token"
     );
-    // The daemon's own requests go where agents may go, and nowhere else.
+    // The daemon's own requests may go where agents may go, and nowhere else.
     for url in ["https://169.254.169.254/token", "https://nowhere.invalid/token"] {
         let port = world.upstream.https_addr().port();
         let host = format!("{API}:{port}");
@@ -262,9 +265,9 @@ fn openssl(args: &[&str]) -> Outcome {
     Run::new("openssl").args(args).outcome()
 }
 
-/// The claims of a JWT whose signature `openssl` confirms.
+/// The claims of a JWT whose signature `openssl` verifies.
 fn confirmed(jwt: &str, pem: &str) -> Value {
-    // Not the daemon's directory, where no key in the clear may be found.
+    // Not in the daemon's directory, which must not contain a key in plain text.
     let dir = tempfile::tempdir().unwrap();
     let [head, claims, signature] = jwt.split('.').collect::<Vec<_>>().try_into().unwrap();
     let decode = |text: &str| data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();

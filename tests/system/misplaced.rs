@@ -1,4 +1,4 @@
-//! Placeholders in what an agent sends: bodies, trailers and WebSocket messages are searched, pass, and raise alerts.
+//! Placeholders in an agent's data: bodies, trailers and WebSocket messages are searched, forwarded, and raise alerts.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -16,14 +16,15 @@ fn alert(scene: &Scene, path: &str) -> Value {
     scene.daemon.audit_until(path, |record| record["event"] == "alert" && record["path"] == path)
 }
 
-/// Lets the agent send requests with this path to the upstream's plain port, where no secret is for it. They are read.
+/// Lets the agent send requests with this path to the upstream's plain port, which has no secret. The daemon inspects
+/// them.
 fn allow(scene: &Scene, path: &str) {
     let port = scene.upstream.http_addr().port().to_string();
     let rule = ["rule", "add", "allow", "--agent", "outside", "--host", API, "--port", &port, "--path", path];
     let _ = scene.daemon.onecli(&rule).ok("rule add");
 }
 
-/// Alerts so far, with those that were folded.
+/// The number of alerts so far, including folded ones.
 fn alerts(scene: &Scene) -> u64 {
     let records = scene.daemon.audit();
     let alerts = records.iter().filter(|record| record["event"] == "alert");
@@ -34,7 +35,7 @@ fn alerts(scene: &Scene) -> u64 {
 fn a_placeholder_in_a_body_raises_an_alert_and_passes() {
     let scene = Scene::new();
     let port = scene.upstream.https_addr().port();
-    // Inspected, for the agent has a secret there, which the placeholder is not for.
+    // Inspected, because the agent has a secret for this host, which the placeholder is not for.
     let host = format!("{API_V6}:{port}");
     scene.daemon.add_secret(
         "other",
@@ -103,7 +104,8 @@ fn what_belongs_there_or_is_no_placeholder_raises_none() {
     assert_eq!(alerts(&scene), 0, "{:#?}", scene.daemon.audit());
 }
 
-/// In base64, in hex, below three layers of percent-encoding, as the name of a header field: all pass, with an alert.
+/// In base64, in hex, below three layers of percent-encoding, as the name of a header field: all are forwarded, with an
+/// alert.
 #[test]
 fn a_disguised_placeholder_raises_an_alert_and_passes() {
     let scene = Scene::new();
@@ -133,7 +135,7 @@ fn a_disguised_placeholder_raises_an_alert_and_passes() {
         let record = alert(&scene, &path);
         assert_eq!(record["code"], "placeholder_misplaced", "{record}");
     }
-    // At its own host none of them is a sign of anything.
+    // At its own host none of them is suspicious.
     let before = alerts(&scene);
     for args in [["-H", &format!("X-Any: {base64}")], ["--data", &base64]] {
         let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &args)).reply();
@@ -143,7 +145,7 @@ fn a_disguised_placeholder_raises_an_alert_and_passes() {
     assert_eq!(alerts(&scene), before, "{:#?}", scene.daemon.audit());
 }
 
-/// However many an agent sends, and however many are in one body.
+/// Any number of placeholders, also within one body.
 #[test]
 fn alerts_about_bodies_are_folded() {
     let daemon = Daemon::builder().config("[audit]\nfold_refusals = true");
@@ -162,7 +164,7 @@ fn alerts_about_bodies_are_folded() {
     assert!(records <= 2, "{records} alerts are on record, one in ten seconds is");
 }
 
-/// A WebSocket in the clear behind a CONNECT, after its 101.
+/// A WebSocket in plain text through a CONNECT, after its 101.
 fn websocket(scene: &Scene) -> Socket {
     let authority = format!("{API}:{}", scene.upstream.http_addr().port());
     let mut stream = Socket::connect(scene.daemon.explicit_addr()).unwrap();
@@ -203,7 +205,7 @@ fn a_placeholder_in_a_websocket_message_raises_an_alert_and_passes() {
     let whole = masked(0x81, own);
     // In two frames of one message, with a ping between.
     let parts = [masked(0x01, start), masked(0x89, b"ping"), masked(0x80, rest)].concat();
-    // In two messages: no placeholder.
+    // In two messages: this is not a placeholder.
     let apart = [masked(0x81, start), masked(0x81, rest)].concat();
     for (what, frames, expected) in [("apart", apart, 0), ("whole", whole, 1), ("parts", parts, 2)] {
         let mut stream = websocket(&scene);

@@ -1,5 +1,5 @@
-//! Resources that a request names besides its URL, and documents in which a denial looks for words: what no server may
-//! read as another is refused before the credential leaves.
+//! Resources that a request names besides its URL, and documents that a denial searches for words. Text that a server
+//! may read differently is refused before the credential is sent.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -31,7 +31,7 @@ impl World {
         self.daemon.grant(&self.agent, name).placeholder
     }
 
-    /// The code of the refusal, or `None` for a request that left with the credential, once.
+    /// The error code of the refusal, or `None` if one request was forwarded with the credential.
     fn ask(&self, method: &str, host: &str, path: &str, args: &[&str]) -> Option<String> {
         let before = self.upstream.request_count();
         let url = self.upstream.https_url(host, path);

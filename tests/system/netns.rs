@@ -1,7 +1,7 @@
-//! Managed processes in network namespaces of their own: redirected, identified and refused as those of the host are.
+//! Managed processes in separate network namespaces are redirected, identified and refused like those of the host.
 //!
-//! The daemon and the upstream are on the host. A namespace has a way to a second one, the "target", whose counters tell
-//! whether anything went there directly.
+//! The daemon and the upstream are on the host. A namespace has a route to a second one, the "target", whose counters
+//! show any direct traffic.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,9 +18,9 @@ use onecli_tests::{need, unique, wait_for};
 
 use crate::scene::{API, Scene, VALUE, in_shell};
 
-/// The namespace's way out, to the target.
+/// The namespace's gateway to the target.
 const GATEWAY: &str = "192.0.2.2";
-/// A namespace, and the target it would reach if it were let.
+/// A namespace, and the target that it would reach if permitted.
 struct Island {
     inside: Netns,
     target: Netns,
@@ -34,7 +34,7 @@ impl Island {
         Self { inside, target }
     }
 
-    /// Segments and datagrams that reached the target.
+    /// The number of segments and datagrams that reached the target.
     fn reached(&self) -> u64 {
         self.target.counter("Tcp", "InSegs")
             + self.target.counter("Udp", "InDatagrams")
@@ -48,15 +48,15 @@ fn possible() -> bool {
         && need::program("everything", "nsenter", "util-linux")
 }
 
-/// curl for `path` of the upstream, which it believes to be at `address`; with the placeholder of `API_KEY`.
+/// curl for `path` of the upstream at `address`, with the placeholder of `API_KEY`.
 fn request(upstream: &Upstream, path: &str, address: &str) -> Run {
     let port = upstream.https_addr().port();
     let run = curl(&upstream.https_url(API, path)).args(["--resolve", &format!("{API}:{port}:{address}")]);
     in_shell(&run, r#"exec "$@" -H "Authorization: Bearer $API_KEY""#)
 }
 
-/// `run` as a container runtime starts it: put into a cgroup below the agent's, then into a network namespace, whose
-/// loopback comes up some time later; a program that starts after that.
+/// `run` as a container runtime starts it: placed in a cgroup below the agent's, then in a network namespace whose
+/// loopback comes up some time later. The program starts after that.
 fn contained(scene: &Scene, agent: &Agent, run: &Run) -> Run {
     const RUNTIME: &str = r#"
         set -e
@@ -73,7 +73,7 @@ fn contained(scene: &Scene, agent: &Agent, run: &Run) -> Run {
     wrapped.trusting(&scene.daemon.ca_file()).env("API_KEY", &scene.inside_grant.placeholder)
 }
 
-/// Sockets that a process holds.
+/// The number of sockets of a process.
 fn sockets(pid: u32) -> usize {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
@@ -119,7 +119,7 @@ fn a_process_elsewhere_is_redirected_with_its_identity() {
     let home =
         scene.daemon.audit_until("another", |r| r["verdict"] == "inject" && netns(r) != netns(&decision));
     assert!(netns(&home).is_some() && netns(&decision).is_some(), "{home} {decision}");
-    // What else a process may try there.
+    // Other attempts of a process to reach the target.
     let udp = format!("echo out > /dev/udp/{GATEWAY}/443");
     let tries = [
         Run::new("bash").args(["-c", &udp]),
@@ -131,7 +131,8 @@ fn a_process_elsewhere_is_redirected_with_its_identity() {
     assert_eq!(island.reached(), 0, "something went to the target directly");
 }
 
-/// A container's cgroup and namespace are there before its program: the listener is too, even before its loopback is up.
+/// A container's cgroup and namespace exist before its program. The listener exists by then too, even before loopback
+/// is up.
 #[test]
 fn the_first_connection_of_a_container_is_served() {
     if !possible() {
@@ -153,7 +154,7 @@ fn names_resolve_elsewhere_as_at_home() {
     }
     let scene = Scene::new();
     let port = scene.upstream.https_addr().port();
-    // No --resolve, and a hosts file without the name: from DNS alone.
+    // No --resolve, and a hosts file without the name: only DNS can resolve it.
     let resolv = scene.daemon.home().dir().join("resolv.conf");
     fs::write(&resolv, "nameserver 192.0.2.53\noptions timeout:2 attempts:1\n").unwrap();
     let hosts = scene.daemon.home().dir().join("empty-hosts");
@@ -174,7 +175,7 @@ fn names_resolve_elsewhere_as_at_home() {
     let reply = ask(API);
     assert_eq!(reply.verdict(), 200, "{reply:?}");
     scene.injected_once(&format!("Bearer {VALUE}"));
-    // The port is one where a client may wait for the server's first word.
+    // On this port, the server may send first.
     assert_eq!(ask("elsewhere.test").exit, Some(35), "a name that the agent may not reach");
     let refused = scene.daemon.audit_until("the refused name", |r| r["host"] == "elsewhere.test");
     assert_eq!(refused["verdict"], "deny", "{refused}");
@@ -205,7 +206,7 @@ fn the_same_tuple_in_another_namespace_is_nobody() {
     stranger.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     write!(stranger, "GET / HTTP/1.1\r\nHost: {API}\r\n\r\n").unwrap();
     let mut answer = Vec::new();
-    // A reset after the answer is as good as an end.
+    // A reset after the response is equivalent to an end.
     let _ = stranger.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
@@ -228,7 +229,7 @@ fn connect_from(local: SocketAddr, to: SocketAddr) -> Socket {
     TcpStream::from(socket).into()
 }
 
-/// A bridge: the proxy at the host's address of it, a namespace behind it.
+/// A bridge with the proxy at the host's address, and a namespace behind it.
 struct Bridge {
     daemon: Daemon,
     upstream: Upstream,
@@ -239,7 +240,7 @@ struct Bridge {
 impl Bridge {
     fn new() -> Self {
         let inside = Netns::new();
-        // One of 64 pairs of TEST-NET-3, so that tests of other processes are not in the way.
+        // One of 64 pairs of TEST-NET-3, so that tests of other processes do not collide.
         let net = std::process::id() % 64 * 4;
         let (own, host) =
             (format!("203.0.113.{}/30", net + 2), Ipv4Addr::new(203, 0, 113, u8::try_from(net + 1).unwrap()));
@@ -273,7 +274,8 @@ impl Bridge {
     }
 }
 
-/// Redirected to the listener of its own namespace, a managed process keeps both factors though it names the proxy.
+/// A managed process that configures the proxy is redirected to the listener of its own namespace and retains both
+/// factors.
 #[test]
 fn the_proxy_named_over_a_bridge_by_a_managed_process_has_both_factors() {
     if !possible() {
@@ -291,14 +293,14 @@ fn the_proxy_named_over_a_bridge_by_a_managed_process_has_both_factors() {
     assert_eq!((&record["agent"], &record["mode"]), (&"both".into(), &"explicit".into()), "{record}");
     let factors = record["factors"].to_string();
     assert!(factors.contains("token") && factors.contains("cgroup"), "{record}");
-    // Another agent's token, from this one's cgroup. 56 is curl's word for a CONNECT that was refused.
+    // Another agent's token, from this agent's cgroup. 56 is curl's exit code for a refused CONNECT.
     let foreign = run(&both, &other.token).outcome().reply();
     assert_eq!(foreign.exit, Some(56), "{foreign:?}");
     assert_eq!(bridge.injected(), 0, "{foreign:?}");
     let _ = bridge.daemon.audit_until("the alert", |r| r["event"] == "alert");
 }
 
-/// From outside the managed cgroups there is no second factor: a token is enough where it is all that is asked for.
+/// A client outside the managed cgroups has no second factor. A token suffices if it is the only required one.
 #[test]
 fn the_proxy_over_a_bridge_from_elsewhere_has_the_token_alone() {
     if !possible() {
@@ -320,7 +322,7 @@ fn the_proxy_over_a_bridge_from_elsewhere_has_the_token_alone() {
     assert_eq!(bridge.injected(), 0, "{reply:?}");
 }
 
-/// A listener keeps its namespace alive, so those that nobody is in any more are closed.
+/// A listener keeps its namespace alive, so listeners of namespaces without processes are closed.
 #[test]
 fn listeners_go_with_the_last_process() {
     if !possible() {
@@ -339,10 +341,10 @@ fn listeners_go_with_the_last_process() {
     assert!(closed.is_some(), "{before} sockets, now {}", sockets(scene.daemon.pid()));
 }
 
-/// A process that changes its namespace long after its cgroup was looked at: its connection waits for the listener there.
+/// A process changes its namespace long after its cgroup was scanned: its connection waits for the listener there.
 #[test]
 fn a_process_that_changes_its_namespace_is_served_at_its_first_connect() {
-    // After the surveys that its coming began.
+    // After the scans that followed the start of the process.
     const LATER: &str = r#"
         echo $$ > "$1/cgroup.procs"
         shift
@@ -363,10 +365,10 @@ fn a_process_that_changes_its_namespace_is_served_at_its_first_connect() {
     }
 }
 
-/// Namespaces that one agent may have.
+/// The maximum number of namespaces of one agent.
 const ALLOWED: usize = 64;
 
-/// What an agent can make grow is bounded: it has 64 namespaces, and its processes in others are refused.
+/// An agent's use of resources is bounded: it has 64 namespaces, and its processes in others are refused.
 #[test]
 fn an_agent_has_64_namespaces_and_no_more() {
     if !possible() {
@@ -387,7 +389,7 @@ fn an_agent_has_64_namespaces_and_no_more() {
         scene.daemon.home().log().contains("more processes or network namespaces"),
         "it is said in the log"
     );
-    // The other agents are served still.
+    // The other agents are still served.
     let reply =
         scene.run(crate::scene::Way::Explicit, request(&scene.upstream, "/echo", "127.0.0.1")).reply();
     assert_eq!(reply.verdict(), 200);

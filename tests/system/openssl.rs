@@ -1,10 +1,10 @@
-//! Upstreams that `openssl` serves, with certificates that it makes.
+//! Upstreams served by `openssl`, with certificates that it creates.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// `openssl s_server`, until it is dropped.
+/// `openssl s_server`, which runs until this is dropped.
 pub(crate) struct Server(Child);
 
 impl Drop for Server {
@@ -14,7 +14,7 @@ impl Drop for Server {
     }
 }
 
-/// A directory of the certificates that this shell script makes.
+/// A directory with the certificates that this shell script creates.
 pub(crate) fn certificates(script: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let made = Command::new("sh").args(["-c", script]).current_dir(dir.path()).stderr(Stdio::null()).status();
@@ -22,7 +22,7 @@ pub(crate) fn certificates(script: &str) -> tempfile::TempDir {
     dir
 }
 
-/// Serves with the certificate `name` of `dir`; gives the port, too.
+/// Serves with the certificate `name` of `dir`, and returns the port, too.
 pub(crate) fn serve(dir: &Path, name: &str, options: &[&str]) -> (Server, u16) {
     let mut server = Command::new("openssl")
         .args(["s_server", "-accept", "127.0.0.1:0", "-www"])

@@ -1,4 +1,4 @@
-//! What the command prints, for people and for programs: errors, colours, times, numbers, completions.
+//! The command's output for people and for programs: errors, colours, times, numbers, completions.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn daemon() -> Daemon {
     Daemon::builder().no_ebpf().start()
 }
 
-/// Runs the command on a terminal of so many columns.
+/// Runs the command on a terminal with this many columns.
 fn on_terminal(daemon: &Daemon, columns: u16, command: &str, variables: &[(&str, &str)]) -> String {
     let onecli = bins::path("onecli");
     let line = format!(
@@ -146,7 +146,7 @@ fn times_are_relative_for_people_and_exact_for_programs() {
     assert!(created.as_str().is_some_and(|time| time.ends_with('Z') && time.contains('T')), "{created}");
 }
 
-/// Completes the last word with what the shell would show.
+/// Completes the last word as the shell would.
 fn completed(daemon: &Daemon, shell: &str, words: &[&str]) -> Outcome {
     let index = (words.len() - 1).to_string();
     let mut run = Run::new(bins::path("onecli")).args(["--"]).args(words);
@@ -182,8 +182,8 @@ fn work_over_a_second_shows_progress_on_a_terminal() {
     assert!(slow.contains("importing") && slow.contains("OPENAI_API_KEY"), "{slow:?}");
 }
 
-/// The candidate on a line. zsh gets the help behind a colon, and colons of names behind a backslash; fish gets it behind a
-/// tab.
+/// The candidate on a line. zsh separates the help by a colon and escapes colons of names by a backslash; fish
+/// separates it by a tab.
 fn name(shell: &str, line: &str) -> String {
     let end = match shell {
         "zsh" => line.replace("\\:", "\\\\").find(':'),
@@ -203,7 +203,7 @@ fn names_are_completed_in_every_shell() {
     let check = |words: &[&str], expected: &[&str]| {
         for shell in ["bash", "zsh", "fish"] {
             let shown = completed(&daemon, shell, words).ok(shell);
-            // Options are candidates, too, where nothing was typed.
+            // Options are candidates, too, if nothing was typed.
             let names = shown.lines().map(|line| name(shell, line));
             let names: Vec<_> = names.filter(|name| !name.starts_with("--")).collect();
             assert_eq!(names, expected, "{shell} {words:?}");
@@ -215,9 +215,9 @@ fn names_are_completed_in_every_shell() {
     check(&["onecli", "secret", "add", "x", "--template", "openai:c"], &["openai:chat"]);
     check(&["onecli", "template", "show", "opena"], &["openai"]);
     check(&["onecli", "rule", "remove", ""], &["1"]);
-    // What is added has a new name.
+    // A new object needs a new name.
     check(&["onecli", "agent", "add", "cod"], &[]);
-    // A daemon that is down completes nothing, and is no error.
+    // If the daemon is down, completion returns nothing and no error.
     let socket = daemon.home().socket().with_file_name("absent.sock");
     let down = Run::new(bins::path("onecli")).args(["--", "onecli", "agent", "show", ""]);
     let down = down.env("_ONECLI_COMPLETE", "fish").env("ONECLI_SOCKET", socket).outcome();

@@ -1,4 +1,4 @@
-//! Placeholders that are replaced where they stand: headers, Basic, query, JSON bodies.
+//! Placeholders that are replaced at their location: headers, Basic, query, JSON bodies.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ fn scene(site: &str) -> Scene {
     Scene::with(Upstream::start(&[API]), &["--replace", site, "--prefix", "sk-"])
 }
 
-/// curl whose last arguments are a shell's: `$API_KEY` is what the agent holds.
+/// curl whose last arguments come from a shell script, in which `$API_KEY` is the agent's placeholder.
 fn curl(scene: &Scene, path: &str, script: &str) -> client::Run {
     in_shell(&client::curl(&scene.url(path)), script)
 }
@@ -29,7 +29,7 @@ fn in_a_header_wherever_it_stands() {
         scene.upstream.clear();
         assert_eq!(seen.header("x-auth"), Some(format!("id=7, key={VALUE}").as_str()), "{seen:#?}");
         assert_eq!(seen.header("x_auth"), None, "{seen:#?}");
-        // At another place it is not replaced, and the request does not leave.
+        // At another location it is not replaced, and the request is not sent.
         let script = format!(r#"exec "$@" -H "Authorization: Bearer ${KEY}""#);
         let reply = scene.run(way, curl(&scene, "/echo", &script)).reply();
         assert_eq!(
@@ -37,7 +37,7 @@ fn in_a_header_wherever_it_stands() {
             (401, Some("placeholder_missing")),
             "{reply:?}"
         );
-        // Without it there is nothing to replace, whatever else proves who asks.
+        // Without a placeholder nothing is replaced, even if the identity is proven otherwise.
         let reply = scene.run(way, curl(&scene, "/echo", r#"exec "$@""#)).reply();
         assert_eq!(
             (reply.status, reply.header("x-onecli-error")),
@@ -109,7 +109,7 @@ fn in_a_json_body() {
     }
 }
 
-/// What the body is must be beyond doubt, and bounded; and a body proves nothing for any other secret.
+/// The type of the body must be unambiguous and its size bounded. A body proves nothing for another secret.
 #[test]
 fn json_bodies_that_are_not_filled() {
     let scene = scene("json:/key");
@@ -147,7 +147,7 @@ fn json_bodies_that_are_not_filled() {
     }
 }
 
-/// Each slot has its own credential.
+/// Each location has its own credential.
 #[test]
 fn two_headers_of_one_host_are_both_filled() {
     let scene = Scene::with(Upstream::start(&[API]), &["--header", "DD-API-KEY: {secret}"]);
@@ -161,7 +161,7 @@ fn two_headers_of_one_host_are_both_filled() {
     for agent in [&scene.inside, &scene.outside] {
         let _ = scene.daemon.grant(agent, "app");
     }
-    // The explicit agent's token stands for both placeholders.
+    // The explicit agent's token suffices for both placeholders.
     let run = curl(&scene, "/echo", r#"exec "$@" -H "DD-API-KEY: x""#);
     scene.run(Way::Explicit, run).ok("curl");
     let seen = scene.upstream.only_request();

@@ -44,12 +44,12 @@ impl World {
         let run = client::curl(&self.upstream.https_url(HOST, path)).args(fields);
         self.daemon.explicit(&self.agent.token, run).outcome().ok(path);
         let seen = self.upstream.requests().pop().unwrap();
-        // The daemon returns the connection to its pool once it has sent the response's end.
+        // The daemon returns the connection to its pool after it has sent the end of the response.
         std::thread::sleep(Duration::from_millis(100));
         (seen.connection, seen.count(VALUE) > 0)
     }
 
-    /// Connections to the upstream that are established, counted at the daemon's end.
+    /// The number of established connections to the upstream, counted at the daemon's end.
     fn open(&self) -> usize {
         // The remote address, then the state: 01 is TCP_ESTABLISHED.
         let port = format!(":{:04X} 01 ", self.upstream.https_addr().port());
@@ -88,7 +88,7 @@ fn connections_of_a_revoked_grant_are_closed() {
     ];
     let world = World::new(&["http/1.1"]);
     let file = tempfile::NamedTempFile::new().unwrap();
-    // Root is told that the same value is no change.
+    // For root, the same value is reported as unchanged.
     std::fs::write(&file, format!("{VALUE}-next")).unwrap();
     let one = world.grant("one");
     for (take, give) in takes {

@@ -1,4 +1,5 @@
-//! What the daemon's processes may still do while they serve, and what somebody who took one over could not.
+//! Rights that the daemon's processes retain while they serve, and actions that remain impossible for an attacker who
+//! controls one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +16,7 @@ use onecli_tests::{need, wait_for};
 
 use crate::scene::{API, Scene, VALUE, Way, curl_with_key};
 
-/// capabilities(7), by number.
+/// The number in capabilities(7).
 const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
 const CAP_SYS_PTRACE: u64 = 1 << 19;
@@ -38,18 +39,18 @@ fn threads(pid: u32) -> Vec<PathBuf> {
     tasks.map(|t| t.unwrap().path()).collect()
 }
 
-/// What the descriptors of a process are, without the numbers in it.
+/// The kinds of a process's descriptors, without their numbers.
 fn descriptors(pid: u32) -> BTreeSet<String> {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
     links.map(|link| link.display().to_string()).collect()
 }
 
-/// The daemon's helper.
+/// The process id of the daemon's helper.
 fn helper(daemon: &Daemon) -> u32 {
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
     let children: Vec<u32> = children.split_whitespace().map(|c| c.parse().unwrap()).collect();
-    // Where there is a user for it, the executor is another child.
+    // If the executor has a user, it is another child.
     let is_helper =
         |pid: &&u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "onecli-helper\n";
     *children.iter().find(is_helper).unwrap_or_else(|| panic!("the helper is none of {children:?}"))
@@ -60,7 +61,8 @@ fn is_running(pid: u32) -> bool {
     !stat.is_empty() && !stat.contains(") Z ")
 }
 
-/// The serving process has no capability in any set of any thread, and cannot get one: it never becomes another program.
+/// The serving process has no capability in any set of any thread, and cannot gain one: it never executes another
+/// program.
 #[test]
 fn the_serving_process_has_no_capability() {
     if !need::bpf("everything") {
@@ -82,14 +84,14 @@ fn the_serving_process_has_no_capability() {
     }
 }
 
-/// Who holds a link or a program can detach or replace it: neither process does.
+/// A process with a link or program descriptor could detach or replace the program: neither process has one.
 #[test]
 fn no_process_of_the_daemon_holds_a_link_or_a_program() {
     if !need::bpf("everything") {
         return;
     }
     let scene = Scene::new();
-    // Asks the helper to look at the links.
+    // Makes the helper check the links.
     scene.run(Way::Transparent, Run::new("true")).ok("onecli run");
     let (serving, helper) = (descriptors(scene.daemon.pid()), descriptors(helper(&scene.daemon)));
     for held in [&serving, &helper] {
@@ -99,13 +101,13 @@ fn no_process_of_the_daemon_holds_a_link_or_a_program() {
     }
     assert!(serving.iter().any(|d| d.contains("bpf-map")), "{serving:?}");
     assert!(!helper.iter().any(|d| d.contains("bpf")), "{helper:?}");
-    // The standard descriptors, the channel, its own network namespace, nothing of the daemon's.
+    // The standard descriptors, the channel, its own network namespace, and none of the daemon's descriptors.
     let foreign =
         |d: &&String| !["/dev/null", "daemon.log", "socket:", "net:["].iter().any(|k| d.contains(k));
     assert_eq!(helper.iter().find(foreign), None, "{helper:?}");
 }
 
-/// The helper keeps what entering network namespaces needs, under a filter, and dies with the daemon.
+/// The helper retains the rights to enter network namespaces, under a filter, and exits with the daemon.
 #[test]
 fn the_helper_keeps_four_capabilities_and_dies_with_the_daemon() {
     if !need::bpf("everything") {
@@ -126,8 +128,8 @@ fn the_helper_keeps_four_capabilities_and_dies_with_the_daemon() {
     assert!(gone.is_some(), "the helper outlives the daemon");
 }
 
-/// What it does cannot be done without it, and it cannot be started again: the daemon ends, to be started anew, and the
-/// agents are refused until then.
+/// The daemon cannot work without the helper, and the helper cannot be restarted. So the daemon exits in order to be
+/// restarted, and until then the agents are refused.
 #[test]
 fn the_daemon_ends_with_its_helper() {
     if !need::bpf("everything") {
@@ -145,15 +147,19 @@ fn the_daemon_ends_with_its_helper() {
     scene.injected_once(&format!("Bearer {VALUE}"));
 }
 
-/// uid 0 with no capability, which is what the serving process is, owns root's files and could remove or open pins that
-/// root owns: `bpf(BPF_OBJ_GET)` asks for the file's permissions alone since Linux 5.19. So the pins are below a directory
-/// that belongs to no user (opening needs `CAP_DAC_READ_SEARCH`, changing `CAP_DAC_OVERRIDE`), and the serving process's
-/// filter has no command of bpf(2) left but for elements of maps.
+/// The serving process is uid 0 without capabilities. It owns root's files and could remove or open pins that root
+/// owns: `bpf(BPF_OBJ_GET)` checks only the file's permissions since Linux 5.19. So the pins are below a directory that
+/// belongs to no user (opening needs `CAP_DAC_READ_SEARCH`, changing `CAP_DAC_OVERRIDE`). The filter of the serving
+/// process leaves only the bpf(2) commands for map elements.
 ///
-/// What such a process still can: write files that root owns, `/proc/sys` among them, and by some of them become all of
-/// root (the unit makes the system and `/proc/sys` read-only to it; without systemd nothing does); rename the pin directory
-/// as a whole where it owns the directory above; and remove agents' entries from maps. The last two leave the programs
-/// attached: agents are refused more, not less.
+/// Such a process can still do the following:
+///
+/// - It can write files that root owns, including `/proc/sys`, and through some of them gain all rights of root. The
+///   unit makes the system and `/proc/sys` read-only for it; without systemd nothing does.
+/// - It can rename the pin directory as a whole if it owns the directory above.
+/// - It can remove agents' entries from maps.
+///
+/// The last two leave the programs attached: agents are refused more, not less.
 #[test]
 fn uid_0_without_capabilities_cannot_detach() {
     if !need::bpf("everything") || !need::program("everything", "setpriv", "util-linux") {
@@ -189,7 +195,7 @@ fn uid_0_without_capabilities_cannot_detach() {
     scene.injected_once(&format!("Bearer {VALUE}"));
 }
 
-/// Bound while it may, listened on when it serves: without `CAP_NET_BIND_SERVICE` in between.
+/// The port is bound with the privilege and used after it is dropped: the daemon serves without `CAP_NET_BIND_SERVICE`.
 #[test]
 fn a_port_below_1024_is_served_without_any_capability() {
     if !need::root("everything") {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 and HTTP/2 on both sides in every combination, and what rides on them.
+//! HTTP/1.1 and HTTP/2 on both sides in every combination, and the protocols on top of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ impl Both {
         Self { daemon, upstreams: [(one, "one.test"), (two, "two.test")], agent }
     }
 
-    /// Calls `check` with a function that fetches, for each of the four combinations.
+    /// Calls `check` with a function that sends a request, for each of the four combinations.
     fn each(&self, check: impl Fn(&str, &Upstream, &dyn Fn(&str, &[&str]) -> Reply)) {
         for (upstream, name) in &self.upstreams {
             for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
@@ -81,7 +81,8 @@ fn answers_of_every_shape() {
         assert_eq!(empty.json()["bytes"], 0, "{what}: {empty:?}");
         let trailers = fetch("/trailers", &["-H", "TE: trailers"]);
         assert_eq!(trailers.text(), "body\n", "{what}: {trailers:?}");
-        // A range would cut a value in two: the whole is asked for, as a server may answer (RFC 9110 section 14.2).
+        // A range would cut a value in two, so the daemon requests the whole, as a server may answer (RFC 9110 section
+        // 14.2).
         let range = fetch("/bytes/1000", &["--range", "0-9"]);
         assert_eq!((range.status, range.body.len()), (200, 1000), "{what}: {range:?}");
         assert!(upstream.requests().iter().all(|seen| seen.header("range").is_none()), "{what}");
@@ -108,12 +109,12 @@ fn events_are_not_held_back() {
     }
 }
 
-/// Streams of one connection are judged one by one, whatever becomes of those beside them.
+/// Streams of one connection are judged one by one, independent of the streams beside them.
 #[test]
 fn each_stream_of_a_connection_is_judged_on_its_own() {
     let upstream = Upstream::builder(&[API]).alpn(&["h2"]).start();
     let scene = Scene::with(upstream, &["--bearer", "--path", "/slow/*", "--path", "/echo"]);
-    // The first one holds the connection open while the others come.
+    // The first one holds the connection open while the others arrive.
     let paths = ["/slow/1500", "/echo", "/status/200", "/slow/800", "/echo/x", "/bytes/5", "/slow/700"];
     let mut run = curl(&scene.url(paths[0])).args(["--http2", "--parallel", "--output", "/dev/null"]);
     for path in &paths[1..] {
@@ -136,8 +137,8 @@ fn each_stream_of_a_connection_is_judged_on_its_own() {
     assert!(seen.iter().all(|request| request.header("authorization") == Some(bearer.as_str())), "{seen:#?}");
 }
 
-/// How long an event is on its way, at best: nothing waits for more bytes, or for a timer. What the machine does beside
-/// it is in the other events.
+/// The best latency of an event: the daemon waits neither for more bytes nor for a timer. Other load on the machine
+/// affects the other events.
 #[test]
 fn an_event_is_there_within_50_ms() {
     let both = Both::new();
@@ -160,7 +161,7 @@ for line in sys.stdin:
     }
 }
 
-/// gRPC as its own library speaks it: HTTP/2, trailers, streams both ways.
+/// gRPC with its own library: HTTP/2, trailers, streams in both directions.
 #[test]
 fn grpc() {
     if !need::python("everything") {
@@ -223,7 +224,7 @@ print(list(answers))
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name);
     let pem = |label: &str, der: &[u8]| {
-        // OpenSSL's heirs read no longer lines.
+        // Forks of OpenSSL read no longer lines.
         let body = STANDARD.encode(der);
         let lines: Vec<_> = body.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
@@ -257,7 +258,7 @@ print(list(answers))
     drop(serving);
 }
 
-/// What is large goes through in memory that does not grow with it.
+/// Large bodies pass in constant memory.
 #[test]
 fn slow_a_gibibyte_each_way() {
     const SIZE: u64 = 1 << 30;

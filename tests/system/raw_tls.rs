@@ -1,4 +1,4 @@
-//! TLS connections through the explicit proxy of which a test writes every byte.
+//! TLS connections through the explicit proxy for which a test writes every byte.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) fn connect(daemon: &Daemon) -> Socket {
     socket
 }
 
-/// The same behind a CONNECT to `authority`, by an agent with `token`.
+/// A CONNECT to `authority`, from an agent with `token`.
 pub(crate) fn tunnel(daemon: &Daemon, token: &str, authority: &str) -> Socket {
     let mut socket = connect(daemon);
     write!(
@@ -34,13 +34,13 @@ pub(crate) fn tunnel(daemon: &Daemon, token: &str, authority: &str) -> Socket {
     socket
 }
 
-/// TLS through that, with this protocol, of an agent that trusts the daemon's CA.
+/// TLS through such a CONNECT with this protocol, from an agent that trusts the daemon's CA.
 pub(crate) fn tls(daemon: &Daemon, token: &str, authority: &str, alpn: &str) -> Tls {
     let (name, _port) = authority.split_once(':').unwrap();
     tls_to(daemon, name, alpn, tunnel(daemon, token, authority))
 }
 
-/// The same on a connection that is open, with this TLS server name.
+/// TLS on an open connection, with this TLS server name.
 pub(crate) fn tls_to(daemon: &Daemon, name: &str, alpn: &str, socket: Socket) -> Tls {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(daemon.ca_file()).unwrap() {

@@ -1,4 +1,4 @@
-//! A name that an agent may not resolve leads to the daemon, which says why, and nowhere else.
+//! A name that an agent may not resolve gets an address of the daemon, which explains the refusal.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::scene::API;
 
 /// Longer than a query waits for its connection.
 const ALONE: Duration = Duration::from_secs(4);
-/// Prints the address of a name, and what a plain request to it is answered with, through getaddrinfo(3) alone.
+/// Prints the address of a name, and the response to a plain request, with getaddrinfo(3) alone.
 const RESOLVE_AND_ASK: &str = r#"
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -40,7 +40,7 @@ int main(int argc, char **argv) {
 }
 "#;
 
-/// Records about a name, in the order in which they were written.
+/// The records about a name, in the order in which they were written.
 fn about(stage: &Stage, name: &str) -> Vec<Value> {
     stage.daemon.audit().into_iter().filter(|record| record["host"] == name).collect()
 }
@@ -55,7 +55,7 @@ fn python(script: &str, args: &[&str]) -> Run {
     Run::new("python3").args(["-c", script]).args(args)
 }
 
-/// A command that waits for `go` in the agent's directory before it goes on.
+/// A command that waits for `go` in the agent's directory before it continues.
 struct Paused {
     dir: PathBuf,
     running: onecli_tests::client::Running,
@@ -101,7 +101,7 @@ fn denied_host_answers_with_the_reason_and_one_record() {
         records.iter().all(|record| record["address"].as_str().unwrap().starts_with("198.1")),
         "{records:#?}"
     );
-    // A query alone has a record too.
+    // A query without a connection is recorded too.
     let _ = stage.run(&stage.one, &Run::new("getent").args(["ahosts", "alone.test"])).ok("getent");
     let record = stage.daemon.audit_until("the query", |record| record["host"] == "alone.test");
     assert_eq!((&record["port"], &record["code"]), (&53.into(), &"egress_denied".into()), "{record}");
@@ -136,7 +136,7 @@ fn disabled_agent_and_revoked_grant_are_told_so() {
     assert!(records.iter().all(|record| record["port"] == 443), "{records:#?}");
 }
 
-/// The daemon decides by server name or `Host`, so an address that a program keeps works once a rule allows the name.
+/// The daemon decides by server name or `Host`, so an address that a program cached works after a rule allows the name.
 #[test]
 fn cached_address_works_once_a_rule_allows_the_name() {
     if !need::bpf("everything") {
@@ -211,7 +211,7 @@ public class Ask {
     assert!(address.starts_with("198.1"), "{outcome:?}");
 }
 
-/// A client that names no host gets the decision for the name that its address stands for.
+/// A client that names no host gets the decision for the name that its address represents.
 #[test]
 fn address_stands_for_its_name_without_server_name_and_host() {
     if !need::bpf("everything") {
@@ -244,7 +244,7 @@ print(answer(s))
     assert!(out.contains("['worse.test']"), "{out}");
 }
 
-/// Where a server speaks first, a client would wait for its first word.
+/// If a server speaks first, a client would wait for the first bytes.
 #[test]
 fn other_ports_are_refused_at_once() {
     if !need::bpf("everything") {
@@ -262,7 +262,7 @@ for port in (22, 25, 5432):
         print(port, "refused", time.time() - began < 2)
 "#;
     let stage = Stage::new();
-    // What nobody can read is refused by the name that its address stands for.
+    // Unreadable data is refused by the name that its address represents.
     let unreadable =
         "import socket; s = socket.create_connection(('worse.test', 8443)); s.sendall(bytes(9)); s.recv(1)";
     let _ = stage.run(&stage.one, &python(unreadable, &[]));
@@ -278,7 +278,7 @@ for port in (22, 25, 5432):
     );
 }
 
-/// The two libraries differ in what ends the search of resolv.conf's domains.
+/// The two libraries differ in the condition that ends the search of resolv.conf's domains.
 #[test]
 fn musl_and_glibc_reach_the_reason_with_search_domains() {
     if !need::bpf("everything") || !need::program("everything", "musl-gcc", "musl-tools") {
@@ -337,7 +337,7 @@ print(s.recv(65536).decode())
     assert!(out.starts_with("none\n::ffff:198.1") && out.contains("may not reach evil.test:80"), "{out}");
 }
 
-/// In a network namespace with nothing but a default route, and in one without any route.
+/// In a network namespace with only a default route, and in one without any route.
 #[test]
 fn no_packet_leaves_for_a_denied_name() {
     if !need::bpf("everything") || !need::program("everything", "ip", "iproute2") {
@@ -370,7 +370,7 @@ fn no_packet_leaves_for_a_denied_name() {
     assert_eq!(sent(), before, "packets left by {link}");
 }
 
-/// Invariant 9: names cost neither records nor memory without bound, and other agents resolve theirs meanwhile.
+/// Invariant 9: the records and memory that names use are bounded, and other agents can resolve names during a flood.
 #[test]
 fn flood_of_names_is_bounded() {
     if !need::bpf("everything") {

@@ -1,4 +1,4 @@
-//! Values that were replaced: kept for a while, searched for, restored, and erased.
+//! Replaced values: they are stored for a while, masked, restored, and erased.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::scene::{API, API_V6, Scene, VALUE, Way, curl_with_key};
 
 const SECOND: &str = "sk-live/second+value=8871";
 const THIRD: &str = "sk-live/third+value=0042";
-/// The wrap ends here; the encrypted value follows.
+/// The end of the wrap; the encrypted value follows.
 const WRAP: usize = 121;
 
 fn scene(keep: &str) -> Scene {
@@ -30,7 +30,7 @@ fn rotate(scene: &Scene, value: &str) {
     change(scene, &["rotate", "api", "--value-stdin"], value).ok("secret rotate");
 }
 
-/// A request that is injected with this value.
+/// Checks that a request is injected with this value.
 fn serves(scene: &Scene, value: &str) {
     let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).reply();
     assert_eq!(reply.verdict(), 200, "{reply:?}");
@@ -46,7 +46,7 @@ fn refused(scene: &Scene, told: &str) {
     assert!(!outcome.status.success() && outcome.err().contains(told), "{told}: {outcome:?}");
 }
 
-/// All versions that the database holds: number and sealed value.
+/// All versions in the database: number and sealed value.
 fn versions(database: &Path) -> Vec<(u64, Vec<u8>)> {
     const SCRIPT: &str = "import json, sqlite3, sys\n\
         db = sqlite3.connect('file:' + sys.argv[1] + '?mode=ro', uri=True)\n\
@@ -59,7 +59,7 @@ fn versions(database: &Path) -> Vec<(u64, Vec<u8>)> {
     found.iter().map(|(version, sealed)| (*version, decode(sealed))).collect()
 }
 
-/// Changes the database of a stopped daemon by hand.
+/// Changes the database of a stopped daemon directly.
 fn sql(scene: &mut Scene, statements: &[&str]) {
     const SCRIPT: &str = "import sqlite3, sys\n\
         db = sqlite3.connect(sys.argv[1])\n\
@@ -71,7 +71,7 @@ fn sql(scene: &mut Scene, statements: &[&str]) {
     scene.daemon.restart();
 }
 
-/// Is this encrypted value in the database or its log?
+/// Returns whether the database or its log contains this encrypted value.
 fn is_on_disk(scene: &Scene, sealed: &[u8]) -> bool {
     let database = scene.daemon.home().data_dir().join("onecli.db");
     let body = &sealed[WRAP..];
@@ -86,7 +86,7 @@ fn a_replaced_value_is_scrubbed_while_it_is_kept_and_then_erased() {
         return;
     }
     let scene = scene("20s");
-    // The service stores the value, and shows it to everybody.
+    // The service stores the value, and returns it to every client.
     scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).ok("an injected request");
     let open = scene.daemon.add_agent("open", &["--factors", "token", "--egress", "allow"]);
     let read = |agent: &Agent| {
@@ -122,10 +122,10 @@ fn rollback_restores_the_previous_value_as_the_next_version() {
     assert!(restored.ok("rollback").contains("version 3"), "{restored:?}");
     serves(&scene, VALUE);
     assert_eq!((&shown(&scene)["version"], scene.placeholder(Way::Explicit)), (&3.into(), &*placeholder));
-    // A second one undoes the first.
+    // A second rollback undoes the first.
     change(&scene, &["rollback", "api"], "").ok("rollback");
     serves(&scene, SECOND);
-    // The value before the previous one is gone.
+    // The value before the previous one is deleted.
     rotate(&scene, THIRD);
     change(&scene, &["rollback", "api"], "").ok("rollback");
     serves(&scene, SECOND);
@@ -133,7 +133,7 @@ fn rollback_restores_the_previous_value_as_the_next_version() {
     refused(&scene, "there is no secret 'api'");
 }
 
-/// A script that is tried again must not lose the value before.
+/// A script that runs again must not lose the previous value.
 #[test]
 fn root_that_rotates_to_the_stored_value_changes_nothing() {
     let scene = scene("1h");
@@ -145,7 +145,7 @@ fn root_that_rotates_to_the_stored_value_changes_nothing() {
     assert!(told["previous_until"].is_string(), "{told}");
     change(&scene, &["rollback", "api"], "").ok("rollback");
     serves(&scene, VALUE);
-    // What others may know is not kept, whatever the new value is.
+    // A value that may be compromised is not stored, even if the new value equals it.
     let erased =
         change(&scene, &["rotate", "api", "--compromised", "--value-stdin"], VALUE).ok("compromised");
     assert!(erased.contains("version 4") && erased.contains("is erased"), "{erased}");
@@ -179,7 +179,7 @@ fn with_keep_replaced_0_nothing_is_kept() {
     serves(&scene, SECOND);
 }
 
-/// Somebody who can write the database, and took a copy of the row while it was there, puts it back.
+/// An attacker who can write to the database restores a copy of a row that was made earlier.
 #[test]
 fn a_kept_row_that_is_put_back_restores_nothing() {
     if !need::program("everything", "python3", "python3") {
@@ -213,7 +213,7 @@ fn a_kept_row_that_is_put_back_restores_nothing() {
     assert_eq!((reply.verdict(), scene.upstream.requests().len()), (502, 0), "{reply:?}");
 }
 
-/// Who writes the database cannot have a kept value restored for another place.
+/// An attacker who writes to the database cannot make the daemon restore a stored value for another host.
 #[test]
 fn a_kept_row_that_was_changed_by_hand_restores_nothing() {
     if !need::program("everything", "python3", "python3") {

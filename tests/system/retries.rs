@@ -1,4 +1,4 @@
-//! Requests that got no response: which are sent again, how often, and what stands on record.
+//! Requests without a response: which are sent again, how often, and how they are recorded.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -17,7 +17,7 @@ use crate::stage::Stage;
 
 /// RFC 9113 section 7.
 const REFUSED_STREAM: u32 = 7;
-/// No request's body is longer.
+/// An upper bound for the size of a request body.
 const ALL: usize = 1 << 20;
 
 /// Bodies that the upstream read, each with the number of its connection.
@@ -27,8 +27,8 @@ fn note(seen: &Seen, number: usize, body: Vec<u8>) {
     seen.lock().unwrap().push((number, body));
 }
 
-/// An HTTP/2 upstream that answers the first request of a connection, and does `then` with every further one of
-/// the first connection.
+/// An HTTP/2 upstream that answers the first request of a connection, and runs `then` for every further one of the
+/// first connection.
 fn after_the_first(
     then: impl Fn(&mut Server<&mut Conn>, u32) -> io::Result<()> + Send + Sync + 'static,
 ) -> (Stage, Seen) {
@@ -130,7 +130,7 @@ fn reused_connection_that_ends_silently_is_retried_once_if_idempotent() {
     let check = |method: &str, upstreams: usize, status: u16, attempts: usize| {
         let seen = Seen::default();
         let noted = Arc::clone(&seen);
-        // The first connections answer one request, and close when they get the second.
+        // The first connections answer one request, and close when they receive the second.
         let stage = Stage::new("http/1.1", move |number, conn| {
             for request in 1.. {
                 let (_, body) = read_http1(conn)?;
@@ -201,7 +201,8 @@ fn revoked_grant_ends_the_attempts() {
     assert_eq!(stage.upstream.connection_count(), 2);
 }
 
-/// The packets of a pooled connection vanish. The daemon notices within 20 seconds, and reaches the host at its other address.
+/// The packets of a pooled connection are lost. The daemon notices within 20 seconds, and reaches the host at its other
+/// address.
 #[test]
 fn slow_reused_connection_whose_packets_vanish_is_retried() {
     if !need::root("packets that vanish") || !need::program("packets that vanish", "ip", "iproute2") {
@@ -231,7 +232,7 @@ fn slow_reused_connection_whose_packets_vanish_is_retried() {
         let send = || netns.wrap(&stage.curl(&["--max-time", "60"])).outcome().reply();
         assert_eq!(send().verdict(), 200);
         assert_eq!(stage.last_request()[0]["address"].as_str().unwrap().split(':').next(), Some("192.0.2.2"));
-        // Frames to an address that no interface has.
+        // Frames to a link-layer address that no interface has.
         netns.ip(&format!("neighbour replace 192.0.2.2 lladdr 02:00:00:00:00:01 dev {first} nud permanent"));
         let reply = send();
         netns.ip(&format!("neighbour delete 192.0.2.2 dev {first}"));

@@ -1,4 +1,5 @@
-//! What one agent had a service store, another agent reads; and values that come back unasked raise alerts.
+//! One agent makes a service store its credential and another agent reads it. Values that are returned unexpectedly
+//! raise alerts.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ fn host(scene: &Scene) -> String {
     format!("{API}:{}", scene.upstream.https_addr().port())
 }
 
-/// An agent that may reach every host, and was granted nothing.
+/// An agent without a grant that may reach every host.
 fn open(scene: &Scene) -> Agent {
     scene.daemon.add_agent("open", &["--factors", "token", "--egress", "allow"])
 }
@@ -56,13 +57,13 @@ fn a_credential_that_another_agent_sent_is_scrubbed() {
     read("in use");
     scene.daemon.onecli(&["secret", "disable", "api"]).ok("disable");
     read("disabled");
-    // It is in the alert which secret came back, and to whom.
+    // The alert names the returned secret and the agent that received it.
     let alert = scene.daemon.audit_until("the alert", |r| r["event"] == "alert" && r["agent"] == "open");
     assert_eq!((&alert["code"], &alert["secret"]), (&"secret_returned".into(), &"api".into()), "{alert}");
     assert_eq!((&alert["verdict"], &alert["path"]), (&"forward".into(), &"/stored".into()), "{alert}");
 }
 
-/// The search takes a little longer where a text holds the end of a value. So that is an alert as well.
+/// The search takes slightly longer if a text contains the end of a value, so that raises an alert as well.
 #[test]
 fn the_end_of_anothers_credential_is_an_alert() {
     let scene = Scene::new();
@@ -78,14 +79,14 @@ fn the_end_of_anothers_credential_is_an_alert() {
     assert_eq!(read(&format!("{enough} {enough}")), format!("{enough} {enough}"));
     let alert = scene.daemon.audit_until("the alert", |r| r["code"] == "secret_returned");
     assert_eq!((&alert["rule"], &alert["agent"]), (&"the end of a value".into(), &"open".into()), "{alert}");
-    // One's own is what an upstream may show.
+    // An upstream may return the agent's own credential.
     let path = format!("/issue?body={}", HEXLOWER.encode(enough.as_bytes()));
     let before = record_count(&scene, "secret_returned");
     scene.run(Way::Explicit, curl_with_key(&scene.url(&path), &[])).ok("the own");
     assert_eq!(record_count(&scene, "secret_returned"), before);
 }
 
-/// An echo of what the request itself sent is what an upstream may do.
+/// An upstream may echo the content of the request itself.
 #[test]
 fn an_echo_of_the_own_credential_is_no_alert() {
     let scene = Scene::new();
@@ -113,7 +114,7 @@ fn responses_are_cut_off_after_twenty_unexpected_matches() {
     let _ = scene.daemon.audit_until("the outcome", |r| {
         r["event"] == "outcome" && r["agent"] == "open" && r["code"] == "response_withheld"
     });
-    // Responses without matches pass, and those of other agents.
+    // Responses without matches pass, and so do those of other agents.
     get(&scene, &open, "/bytes/1000", &[]).ok("without a match");
     let other = scene.daemon.add_agent("other", &["--factors", "token", "--egress", "allow"]);
     assert!(get(&scene, &other, "/stored", &[]).ok("another agent").contains("Bearer ****"));
@@ -127,7 +128,7 @@ fn a_tunnel_rule_passes_unread_and_warns() {
     let open = open(&scene);
     let port = scene.upstream.https_addr().port().to_string();
     let trusted = scene.upstream.ca_file().display().to_string();
-    // The upstream's own certificate: nobody in between.
+    // The upstream's own certificate: TLS is not intercepted.
     let pinned = |agent: &Agent| -> Reply {
         let args = ["--proxy", &scene.daemon.proxy_url(&agent.token), "--cacert", &trusted];
         curl(&scene.url("/echo")).args(args).outcome().reply()
@@ -145,7 +146,7 @@ fn a_tunnel_rule_passes_unread_and_warns() {
     assert!(!plain.err().contains("warning"), "{plain:?}");
 }
 
-/// A stream that runs is not cut because somebody stores another secret for its host.
+/// A running stream does not end because an administrator stores another secret for its host.
 #[test]
 fn a_new_secret_of_another_agent_cuts_no_stream() {
     let scene = Scene::new();
@@ -157,7 +158,7 @@ fn a_new_secret_of_another_agent_cuts_no_stream() {
     assert_eq!(outcome.ok("the stream").matches("data:").count(), 20, "{outcome:?}");
 }
 
-/// Values that are kept elsewhere: nothing is fetched for agents without a grant, and nothing fails for them.
+/// Values in external stores: nothing is fetched for agents without a grant, and their requests do not fail.
 #[test]
 fn another_agents_external_value_is_searched_for_while_in_memory() {
     let scene = Scene::new();

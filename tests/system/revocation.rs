@@ -1,4 +1,4 @@
-//! What an operator takes back is gone: also from what runs, and from what is under way (invariant 11).
+//! A revocation takes effect at once, also for running streams and requests in progress (invariant 11).
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::scene::{API, Scene, VALUE, in_shell, plain_websocket};
 
-/// A stream ends within a second of the answer to the command that takes back what it rests on.
+/// A stream ends within a second of the response to the command that revokes its permission.
 const SOON: Duration = Duration::from_secs(1);
 
 #[test]
@@ -38,7 +38,7 @@ fn a_stream_ends_with_its_agent_its_grant_or_its_secret() {
             let taken = Instant::now();
             let outcome = stream.finish();
             assert!(taken.elapsed() < SOON, "{what}: it went on for {:?}", taken.elapsed());
-            // The agent is told that the body is cut off, not that it is complete.
+            // The agent sees that the body is truncated, not complete.
             assert!(outcome.code() != Some(0) && !outcome.timed_out, "{what}: {outcome:?}");
             assert!(outcome.out().contains("data: event 0"), "{what}: {outcome:?}");
             let ended = daemon.audit_until(&what, |record| {
@@ -54,8 +54,7 @@ fn a_stream_ends_with_its_agent_its_grant_or_its_secret() {
     }
 }
 
-/// Guards what a client can do about it: one that takes nothing of what it is sent keeps the upstream's connection open no
-/// longer than others.
+/// A client cannot prevent it: the upstream connection of a client that reads nothing ends as soon as that of others.
 #[test]
 fn a_stream_that_nobody_reads_ends_too() {
     let scene = Scene::new();
@@ -87,7 +86,7 @@ fn a_stream_that_nobody_reads_ends_too() {
     }
 }
 
-/// Without the credential the agent may still go there: what was opened with it ends all the same.
+/// The agent may still reach the host without the credential. A connection opened with it ends nevertheless.
 #[test]
 fn a_websocket_ends_with_the_grant_it_was_opened_with() {
     let scene = Scene::new();
@@ -100,7 +99,7 @@ fn a_websocket_ends_with_the_grant_it_was_opened_with() {
 
     let mut socket = plain_websocket(daemon, &open.token, &host);
     scene.injected_once(&format!("Bearer {VALUE}"));
-    // A masked text frame; the answer comes unmasked (RFC 6455 section 5.2).
+    // A masked text frame; the reply is unmasked (RFC 6455 section 5.2).
     socket.write_all(b"\x81\x82\0\0\0\0hi").unwrap();
     let mut echo = [0; 4];
     socket.read_exact(&mut echo).unwrap();
@@ -115,7 +114,7 @@ fn a_websocket_ends_with_the_grant_it_was_opened_with() {
     assert_eq!(ended["code"], "revoked", "{ended}");
 }
 
-/// Where a process runs is who it is: one that outlives its agent must not be the next one.
+/// The cgroup of a process is its identity: a process that outlives its agent must not become the next agent.
 #[test]
 fn processes_of_a_removed_agent_are_nobody() {
     if !need::bpf("everything") {
@@ -136,7 +135,7 @@ fn processes_of_a_removed_agent_are_nobody() {
     let added = daemon.onecli(&["agent", "add", "other", "--user", "games", "--cgroup", &cgroup]);
     added.ok("the cgroup is free again");
 
-    // A stranger in the cgroup of an agent to be.
+    // An unrelated process in the cgroup of a future agent.
     let directory = daemon.home().agent_cgroup("lurk.slice");
     std::fs::create_dir(&directory).unwrap();
     let enter = format!("echo $$ > {}/cgroup.procs; exec sleep 60", directory.display());

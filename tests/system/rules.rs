@@ -14,10 +14,10 @@ use serde_json::Value;
 use crate::approvals::nobody_waits;
 use crate::scene::{API, Scene, read_head};
 
-/// A stream ends within a second of the answer to the command.
+/// A stream ends within a second of the response to the command.
 const SOON: Duration = Duration::from_secs(1);
 
-/// An upstream, and a daemon with one agent that has nothing yet, known by its token.
+/// An upstream, and a daemon with one agent without permissions, identified by its token.
 struct Bare {
     daemon: Daemon,
     upstream: Upstream,
@@ -107,7 +107,7 @@ fn what_rules_allow_and_deny() {
     let bare = Bare::new();
     let port = bare.port();
     let on = ["--agent", "coder", "--host", API, "--port", &port];
-    // Refused at CONNECT, whose answer curl keeps to itself.
+    // Refused at CONNECT, whose response curl does not print.
     bare.check("nothing yet", "/echo", &[], (403, None));
 
     let whole = bare.rule(&[&["allow"], &on[..]].concat());
@@ -115,7 +115,7 @@ fn what_rules_allow_and_deny() {
     let tunnel = bare.daemon.audit_until("the tunnel", |r| r["verdict"] == "tunnel");
     assert_eq!(tunnel["rule"], format!("allow {whole}"), "{tunnel}");
 
-    // A finer rule wants requests to be read.
+    // A rule with a path requires inspection of requests.
     let deny = bare.rule(&["deny", "--host", API, "--path", "/admin/**"]);
     bare.check("another path", "/echo", &[], (200, None));
     bare.check("the denied path", "/admin/x", &[], (403, Some("rule_denied")));
@@ -146,7 +146,7 @@ fn what_rules_allow_and_deny() {
     bare.check("and taken back", "/echo", &[], (200, None));
 }
 
-/// The same connection, another policy: the next request on it is judged anew.
+/// The same connection, another policy: the next request on it is judged by the new policy.
 #[test]
 fn rules_count_on_open_connections_too() {
     let bare = Bare::new();
@@ -171,7 +171,7 @@ fn rules_count_on_open_connections_too() {
     assert!(ask().starts_with("HTTP/1.1 200"));
 }
 
-/// Streams, and tunnels that nobody reads, end within a second of a rule that denies them, or of the end of the one that
+/// Streams, and uninspected tunnels, end within a second of a rule that denies them, or of the removal of the one that
 /// allowed them.
 #[test]
 fn a_new_rule_ends_what_is_under_way() {
@@ -223,7 +223,7 @@ fn a_limit_holds_over_connections_and_policies() {
     for _ in 0..2 {
         assert_eq!(get(&scene.outside).verdict(), 200);
     }
-    // A new policy is not a new count.
+    // A new policy does not reset the count.
     let other = daemon.onecli_json(&["rule", "add", "deny", "--host", "other.test"])["id"].to_string();
     assert_eq!(get(&scene.outside).verdict(), 200);
     let limited = get(&scene.outside);
@@ -242,7 +242,7 @@ fn a_limit_holds_over_connections_and_policies() {
     );
     let _ = daemon.onecli(&["rule", "remove", &other]).ok("remove");
     assert_eq!(get(&scene.outside).verdict(), 429);
-    // Each agent has its own.
+    // Each agent has its own count.
     let second = daemon.add_agent("second", &["--factors", "token"]);
     let _ = daemon.grant(&second, "api");
     assert_eq!(get(&second).verdict(), 200);
@@ -309,7 +309,7 @@ fn why_and_test_tell_what_would_happen() {
     assert!(shown.contains("refused") && shown.contains("deny 1"), "{shown}");
 }
 
-/// What an agent was refused comes back as commands; run as they are, they allow it.
+/// The refusals of an agent are shown as commands which, run unchanged, allow the requests.
 #[test]
 fn what_was_refused_can_be_learnt() {
     let bare = Bare::new();
@@ -378,7 +378,7 @@ fn what_cannot_be_read_passes_where_a_rule_allows_it() {
     assert_eq!(tunnel["rule"], format!("allow {name}"), "{tunnel}");
 }
 
-/// The same from a managed cgroup, where the kernel knows the address alone: the name of a rule counts if it has it.
+/// From a managed cgroup, where the kernel knows only the address: the name in a rule counts if it has that address.
 #[test]
 fn what_cannot_be_read_is_found_by_its_address() {
     if !need::bpf("everything") {
@@ -411,7 +411,7 @@ fn what_cannot_be_read_is_found_by_its_address() {
     assert_eq!((&tunnel["host"], &tunnel["mode"]), (&API.into(), &"transparent".into()), "{tunnel}");
 }
 
-/// A private address is reached where a rule names it, for that host and agent alone.
+/// A private address is reachable only if a rule names it, for that host and agent alone.
 #[test]
 fn a_blocked_address_wants_a_rule_of_its_own() {
     let bare = Bare::with("[egress]\nallow_addresses = []\n");
@@ -432,7 +432,7 @@ fn a_blocked_address_wants_a_rule_of_its_own() {
         "127.0.0.0/8",
     ]);
     bare.check("named", "/echo", &[], (200, None));
-    // The pool keeps no connection that the next policy would not open.
+    // The pool retains no connection that the next policy would not open.
     let deny = bare.rule(&["deny", "--address", "127.0.0.1"]);
     bare.check("closed", "/echo", &[], (403, Some("address_blocked")));
     bare.daemon.onecli(&["rule", "remove", &deny.to_string()]).ok("remove");

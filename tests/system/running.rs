@@ -1,4 +1,5 @@
-//! A view into the running daemon: agents that run, waiting approvals, rates, uses of secrets; and why it does not run.
+//! Views of the running daemon: running agents, waiting approvals, rates, uses of secrets, and the reason why it does
+//! not run.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::scene::{API, Scene, Way};
 
-/// The only agent that `ps` shows, once it fits.
+/// The only agent that `ps` shows, as soon as it fits.
 fn shown(daemon: &Daemon, fits: impl Fn(&Value) -> bool) -> Value {
     let found = wait_for(Duration::from_secs(20), || {
         let running = daemon.onecli_json(&["ps"]);
@@ -21,7 +22,7 @@ fn shown(daemon: &Daemon, fits: impl Fn(&Value) -> bool) -> Value {
     found.unwrap_or_else(|| panic!("{}", daemon.onecli_json(&["ps"])))
 }
 
-/// Ends with a time within the last two minutes.
+/// Returns whether the line ends with a time within the last two minutes.
 fn is_recent(line: &str) -> bool {
     line.ends_with(" seconds ago") || line.ends_with(" second ago") || line.ends_with("just now")
 }
@@ -70,7 +71,7 @@ fn secrets_show_their_last_use_across_restarts() {
     let text = scene.daemon.onecli(&["secret", "show", "api"]).ok("secret show");
     assert!(text.lines().any(|line| line.starts_with("last use") && is_recent(line)), "{text}");
 
-    // A refused request is no use.
+    // A refused request is not a use.
     scene.daemon.onecli(&["secret", "disable", "api"]).ok("secret disable");
     let _ = scene.run(Way::Explicit, curl(&scene.url("/echo")));
     scene.daemon.restart();

@@ -1,4 +1,4 @@
-//! The scene most tests play in: an upstream, a daemon that trusts it, a secret, and an agent for each path.
+//! The scene of most tests: an upstream, a daemon that trusts it, a secret, and an agent for each way.
 
 use std::io::{Read, Write as _};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use onecli_tests::upstream::{Recorded, Upstream};
 
 /// The upstream's name.
 pub(crate) const API: &str = "api.test";
-/// The same upstream, which agents and daemon resolve to `::1`.
+/// The same upstream, under a name that agents and daemon resolve to `::1`.
 pub(crate) const API_V6: &str = "six.test";
 /// The credential. Its characters look different in every encoding.
 pub(crate) const VALUE: &str = "sk-live/canary+0f3A~=9%Zq&7\"x";
-/// The variable agents find the placeholder in.
+/// The variable with the agents' placeholder.
 pub(crate) const KEY: &str = "API_KEY";
 
 /// How a client's connection reaches the daemon.
@@ -27,7 +27,7 @@ pub(crate) enum Way {
     Explicit,
 }
 
-/// The ways this machine can go; the other is told as not run.
+/// The ways that this machine supports; the other is noted as skipped.
 pub(crate) fn ways() -> Vec<Way> {
     let mut ways = vec![Way::Explicit];
     if need::bpf("the transparent half") {
@@ -36,31 +36,31 @@ pub(crate) fn ways() -> Vec<Way> {
     ways
 }
 
-/// Upstream, daemon, one secret, and two agents that are granted it.
+/// An upstream, a daemon, one secret, and two agents with a grant for it.
 pub(crate) struct Scene {
-    // Dropped in this order: the daemon first, so that its log tells of no upstream that went away.
+    // Fields are dropped in this order: the daemon first, so that its log reports no missing upstream.
     pub(crate) daemon: Daemon,
     pub(crate) upstream: Upstream,
-    /// `token+cgroup`, uses the transparent path.
+    /// The agent with `token+cgroup`, which uses the transparent way.
     pub(crate) inside: Agent,
-    /// `token`, uses the explicit path.
+    /// The agent with `token`, which uses the explicit way.
     pub(crate) outside: Agent,
     pub(crate) inside_grant: Granted,
     pub(crate) outside_grant: Granted,
 }
 
 impl Scene {
-    /// A bearer secret for every path of [`API`] and [`API_V6`].
+    /// A scene with a bearer secret for every path of [`API`] and [`API_V6`].
     pub(crate) fn new() -> Self {
         Self::with(Upstream::start(&[API, API_V6]), &["--bearer"])
     }
 
-    /// A secret placed as `placement` says, for `upstream`.
+    /// A scene for `upstream`, with a secret of this placement.
     pub(crate) fn with(upstream: Upstream, placement: &[&str]) -> Self {
         Self::of(Daemon::builder(), upstream, placement)
     }
 
-    /// The same with a daemon of the caller's.
+    /// A scene with a daemon from the caller.
     pub(crate) fn of(daemon: Builder, upstream: Upstream, placement: &[&str]) -> Self {
         let daemon = daemon.upstream(&upstream).host(API_V6, &["::1"]).start();
         let inside = daemon.add_agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
@@ -72,7 +72,7 @@ impl Scene {
         Self { daemon, upstream, inside, outside, inside_grant, outside_grant }
     }
 
-    /// A second secret with the same value for [`API_V6`]; gives the inside agent's placeholder.
+    /// Adds a second secret with the same value for [`API_V6`], and returns the inside agent's placeholder.
     pub(crate) fn add_v6_secret(&self) -> Granted {
         let host = format!("{API_V6}:{}", self.upstream.https_addr().port());
         self.daemon.add_secret("api6", VALUE, &["--host", &host, "--bearer", "--env", "API6_KEY"]);
@@ -84,7 +84,7 @@ impl Scene {
         self.upstream.https_url(API, path)
     }
 
-    /// The agent that goes this way.
+    /// The agent that uses this way.
     pub(crate) fn agent(&self, way: Way) -> &Agent {
         match way {
             Way::Transparent => &self.inside,
@@ -92,7 +92,7 @@ impl Scene {
         }
     }
 
-    /// What that agent holds.
+    /// The placeholder of that agent.
     pub(crate) fn placeholder(&self, way: Way) -> &str {
         match way {
             Way::Transparent => &self.inside_grant.placeholder,
@@ -100,8 +100,8 @@ impl Scene {
         }
     }
 
-    /// Runs a client this way. It finds the placeholder in [`KEY`]: inside from `onecli run`, outside as the
-    /// person who starts a container would set it.
+    /// Runs a client this way, with the placeholder in [`KEY`]. Inside, `onecli run` sets it. Outside, the operator who
+    /// starts a container would set it.
     pub(crate) fn run(&self, way: Way, run: Run) -> Outcome {
         match way {
             Way::Transparent => self.daemon.managed(&self.inside, &run).outcome(),
@@ -112,7 +112,7 @@ impl Scene {
         }
     }
 
-    /// The one request the upstream saw since the last call, with the credential in it exactly once.
+    /// The only request that the upstream received since the last call, with the credential exactly once.
     pub(crate) fn injected_once(&self, value: &str) -> Recorded {
         let seen = self.upstream.only_request();
         self.upstream.clear();
@@ -152,7 +152,7 @@ pub(crate) fn plain_websocket(daemon: &Daemon, token: &str, host: &str) -> Socke
     socket
 }
 
-/// Reads the head of an answer of HTTP/1, and nothing behind it.
+/// Reads the head of an HTTP/1 response, and no byte after it.
 pub(crate) fn read_head(socket: &mut impl Read) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! A daemon that is started beside another takes nothing from it.
+//! A second daemon does not affect the running one.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn serves(scene: &Scene, way: Way) {
     scene.injected_once(&format!("Bearer {VALUE}"));
 }
 
-/// Starts a second daemon with `args` over the first one's configuration; it has to end and to name the first.
+/// Starts a second daemon with `args` and the configuration of the first. It must exit and name the first.
 fn is_refused(scene: &Scene, args: &[&str]) {
     let outcome = scene.daemon.home().daemon(args).timeout(Duration::from_secs(15)).outcome();
     assert_eq!(outcome.code(), Some(1), "{outcome:?}");
@@ -45,7 +45,7 @@ fn the_kernel_part_is_one_daemons() {
     let (data, socket) = (data.to_str().unwrap(), socket.to_str().unwrap());
     is_refused(&scene, &["--data-dir", data, "--admin-socket", socket, "--listen", "127.0.0.1:0"]);
     serves(&scene, Way::Transparent);
-    // Killed, it leaves nothing locked.
+    // A killed daemon leaves nothing locked.
     scene.daemon.restart();
     serves(&scene, Way::Transparent);
 }
@@ -63,7 +63,8 @@ fn status_tells_of_a_redirect_that_was_removed() {
     assert!(fault.contains("no longer attached"), "{status:#}");
 }
 
-/// Without its cgroup there is no enforcement, and the serving process may not attach: the service manager's restart does.
+/// Without its cgroup there is no enforcement, and the serving process may not attach programs. A restart by the
+/// service manager does.
 #[test]
 fn an_agents_root_that_is_removed_is_made_and_enforced_again() {
     if !need::bpf("everything") {
@@ -77,7 +78,7 @@ fn an_agents_root_that_is_removed_is_made_and_enforced_again() {
         if made_again {
             std::fs::create_dir(&root).unwrap();
         }
-        // Noticed or not yet: nobody is started there.
+        // Whether or not the daemon has noticed: no command starts there.
         let started = scene.run(Way::Transparent, Run::new("true"));
         assert!(matches!(started.code(), Some(125..=127)), "{started:?}");
         assert_eq!(scene.daemon.wait(Duration::from_secs(20)).code(), Some(1));

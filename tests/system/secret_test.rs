@@ -1,4 +1,4 @@
-//! `secret test`: one request of root's, on the way that agents' requests take.
+//! `secret test`: one request by root, in the same way as agents' requests.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ struct World {
 }
 
 impl World {
-    /// The upstream is the template's service, too. One name leads to a service with a certificate of an unknown authority.
+    /// The upstream is also the template's service. One name points to a service with a certificate of an unknown
+    /// authority.
     fn new(stranger: &Upstream) -> World {
         let models = r#"{"data":[{"id":"a-model"}]}"#;
         let upstream =
@@ -98,7 +99,7 @@ fn the_service_decides(world: &World) {
     check(&["own", "--path", "/redirect?status=302&to=https://login.test/x?y=1"], 1, "unknown", "login.test");
     check(&["own", "--path", "/say", "--method", "HEAD"], 0, "accepted", "");
     a_request_of_ones_own_shows_less(world);
-    // The service sends the value back.
+    // The service returns the value.
     let echoed = world.test(&["own", "--path", "/echo"]).json("echo");
     assert!(echoed["excerpt"].as_str().unwrap().contains("****"), "{echoed}");
     world.upstream.clear();
@@ -123,7 +124,7 @@ fn a_request_of_ones_own_shows_less(world: &World) {
     }
 }
 
-/// It has no client that could be gone.
+/// The test has no client that could disconnect.
 #[test]
 fn slow_a_service_that_does_not_answer_is_recorded_as_late() {
     let upstream = Upstream::start(&[API]);
@@ -134,7 +135,7 @@ fn slow_a_service_that_does_not_answer_is_recorded_as_late() {
         let run = daemon.home().cli(&["--json", "secret", "test", "own", "--path", path]);
         run.timeout(Duration::from_mins(1)).outcome()
     };
-    // No end of the body.
+    // A body without an end.
     let body = test("/sse?n=2&ms=20000").json("a body");
     let id = body["request_id"].clone();
     let of_body = daemon
@@ -144,7 +145,7 @@ fn slow_a_service_that_does_not_answer_is_recorded_as_late() {
         (&"upstream_timeout".into(), &200.into()),
         "{of_body}"
     );
-    // No head.
+    // No head arrives.
     let head = test("/slow/50000");
     assert!(head.code() == Some(1) && head.err().contains("30 seconds"), "{head:?}");
     let of_head = daemon

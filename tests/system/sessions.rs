@@ -1,4 +1,5 @@
-//! Sessions that a service issues for an injected request: the agent holds stand-ins, and what becomes of them.
+//! Sessions that a service issues for an injected request: the agent holds stand-ins, which only the daemon can
+//! replace.
 
 use data_encoding::HEXLOWER;
 use onecli_tests::client::{Outcome, Reply, Run, curl, python};
@@ -9,11 +10,11 @@ use tempfile::TempDir;
 
 use crate::scene::{API, API_V6, Scene, Way, ways};
 
-/// A session as services make them.
+/// A session value in the form that services generate.
 const SESSION: &str = "9f86d081884c7d659a2feaa0c55ad015";
 const STAND_IN: &str = "onecli_ss_";
 
-/// A path of the upstream that issues these fields, with this body.
+/// A path whose response issues these fields, with this body.
 fn issue(cookies: &[&str], headers: &[&str], body: &str) -> String {
     let field = |name: &str, text: &str| format!("&{name}={}", HEXLOWER.encode(text.as_bytes()));
     let cookies = cookies.iter().map(|cookie| field("cookie", cookie));
@@ -40,7 +41,7 @@ impl Jar {
         std::fs::read_to_string(self.path()).unwrap_or_default()
     }
 
-    /// The value that curl keeps of a cookie.
+    /// The value that curl stores for a cookie.
     fn value(&self, name: &str) -> String {
         let text = self.text();
         let row = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
@@ -49,7 +50,7 @@ impl Jar {
     }
 }
 
-/// curl with a cookie jar, by the explicit way.
+/// curl with a cookie jar, the explicit way.
 fn ask(scene: &Scene, agent: &Agent, jar: &Jar, path: &str, args: &[&str]) -> Outcome {
     let path_of_jar = jar.path();
     let args = [&["-b", &path_of_jar, "-c", &path_of_jar], args].concat();
@@ -61,21 +62,21 @@ fn reply(scene: &Scene, jar: &Jar, path: &str, args: &[&str]) -> Reply {
     ask(scene, &scene.outside, jar, path, args).reply()
 }
 
-/// The one request that the upstream saw since it was asked last.
+/// The only request that the upstream received since the last call.
 fn seen(scene: &Scene) -> Recorded {
     let seen = scene.upstream.only_request();
     scene.upstream.clear();
     seen
 }
 
-/// A rule by which the outside agent may send requests below a path without any credential.
+/// A rule that lets the outside agent send requests below a path without a credential.
 fn allow(scene: &Scene, path: &str) {
     let port = scene.upstream.https_addr().port().to_string();
     let rule = ["rule", "add", "allow", "--agent", "outside", "--host", API, "--port", &port, "--path", path];
     scene.daemon.onecli(&rule).ok("rule add");
 }
 
-/// Logs in: the jar holds the stand-in of [`SESSION`].
+/// Logs in: the jar then contains the stand-in for [`SESSION`].
 fn log_in(scene: &Scene, jar: &Jar) {
     let path = issue(&[&format!("sid={SESSION}; Path=/; HttpOnly")], &[], "hello");
     assert_eq!(reply(scene, jar, &path, &[]).verdict(), 200);
@@ -83,7 +84,7 @@ fn log_in(scene: &Scene, jar: &Jar) {
     assert!(jar.value("sid").starts_with(STAND_IN), "{}", jar.text());
 }
 
-/// Logs in and comes back, with one jar. The launcher gives each command a /tmp of its own.
+/// Logs in and sends a second request, with one jar. The launcher gives each command a private /tmp.
 const BOTH: &str = r#"
 jar=$(mktemp) && for url; do
   curl -sS -i -b "$jar" -c "$jar" -H "Authorization: Bearer $API_KEY" "$url" || exit
@@ -104,7 +105,7 @@ fn cookies_reach_the_agent_sealed_and_the_upstream_opened() {
     for way in ways() {
         let run = Run::new("sh").args(["-c", BOTH, "sh", &scene.url(&login), &scene.url("/echo")]);
         let out = scene.run(way, run).ok("curl, twice");
-        // The service repeats the session in a body, and then all that it received.
+        // The service repeats the session in a body, and then all data that it received.
         assert!(!out.contains(SESSION), "{out}");
         let fields: Vec<_> = out.lines().filter_map(|line| line.strip_prefix("set-cookie: ")).collect();
         assert!(fields.iter().all(|field| field.contains(&format!("={STAND_IN}"))), "{out}");
@@ -127,7 +128,7 @@ fn cookies_reach_the_agent_sealed_and_the_upstream_opened() {
     let _ = scene.daemon.audit_until("the login", |r| r["sessions"] == "sealed 3");
 }
 
-/// Python's requests keeps the cookies, and copies one into a header as scripts do.
+/// Python's requests stores the cookies, and copies one into a header as scripts do.
 #[test]
 fn csrf_tokens_work_from_a_cookie_and_from_a_page() {
     const SCRIPT: &str = r#"
@@ -156,7 +157,7 @@ s.post(base + "/echo", headers={"X-Other": s.cookies["XSRF-TOKEN"]}).raise_for_s
     assert_eq!(posted.header("x-csrf-token"), Some("form-token-12345678"), "{posted:#?}");
     let cookie = posted.header("cookie").unwrap_or_default();
     assert!(cookie.contains("XSRF-TOKEN=tok%3D%2Fen1234567") && cookie.contains(SESSION), "{posted:#?}");
-    // In any other header it stays closed.
+    // In any other header it is not replaced.
     assert_eq!((other.header("x-other"), other.count(STAND_IN)), (None, 0), "{other:#?}");
 }
 
@@ -195,7 +196,7 @@ fn a_session_ends_with_the_grant_and_the_token() {
     scene.daemon.onecli(&["secret", "disable", "api"]).ok("disable");
     assert_eq!(sent("disabled"), None);
     scene.daemon.onecli(&["secret", "enable", "api"]).ok("enable");
-    // A new value and a new root key change nothing about it.
+    // A new value and a new root key do not affect it.
     let rotated = scene.daemon.home().cli(&["secret", "rotate", "api", "--value-stdin"]);
     rotated.stdin("another-value-0815").outcome().ok("rotate");
     assert_eq!(sent("rotated"), session);
@@ -206,7 +207,7 @@ fn a_session_ends_with_the_grant_and_the_token() {
     assert_eq!(seen(&scene).header("cookie"), None, "of the token before");
 }
 
-/// Around OneCLI the stand-in is a text like any other.
+/// Outside of OneCLI the stand-in is an ordinary text.
 #[test]
 fn a_stand_in_is_worth_nothing_elsewhere() {
     let scene = scene(&[]);
@@ -219,7 +220,7 @@ fn a_stand_in_is_worth_nothing_elsewhere() {
         .map(str::to_owned);
     curl(&scene.url("/echo")).args(direct).outcome().ok("curl, around OneCLI");
     assert_eq!(seen(&scene).count(SESSION), 0);
-    // Under another name, for another host, changed, or where no credential goes: it is removed.
+    // Under another name, for another host, changed, or in a request without the credential: it is removed.
     let own = format!("Cookie: other={stand_in}");
     let changed = format!("Cookie: sid={}x", &stand_in[..stand_in.len() - 1]);
     for header in [own, changed] {
@@ -228,7 +229,7 @@ fn a_stand_in_is_worth_nothing_elsewhere() {
     }
 }
 
-/// The attack of the issue: a session from one path used on another.
+/// The attack: a session from one path used on another.
 #[test]
 fn a_session_is_not_opened_where_the_credential_does_not_go() {
     let scene = scene(&["--path", "/issue", "--path", "/echo", "--method", "GET"]);
@@ -311,7 +312,7 @@ fn a_cookie_that_is_too_large_is_dropped() {
     let _ = scene.daemon.audit_until("it", |r| r["sessions"] == "sealed 1, dropped 1");
 }
 
-/// A login by a JSON body: later requests have the session alone, in another header than it came in.
+/// A login by a JSON body: later requests have only the session, in another header than in the response.
 #[test]
 fn a_template_names_session_headers() {
     let upstream = Upstream::start(&[API, API_V6]);
@@ -332,7 +333,7 @@ fn a_template_names_session_headers() {
     assert_eq!(seen(&scene).header("x-auth-token"), Some(SESSION));
     let record = scene.daemon.audit_until("it", |r| r["sessions"] == "opened 1");
     assert_eq!((&record["verdict"], &record["secret"]), (&"inject".into(), &"api".into()), "{record}");
-    // In a header that is none of the template's it stays closed.
+    // In a header that the template does not list it is not replaced.
     let header = format!("X-Other: {stand_in}");
     let _ = reply(&scene, &Jar::new(), "/echo", &["-H", &header]);
     assert_eq!(scene.upstream.requests().iter().map(|seen| seen.count(SESSION)).sum::<usize>(), 0);

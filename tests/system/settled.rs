@@ -1,5 +1,4 @@
-//! The settled cases of identity (DESIGN section 6), one test for each row that the tables in [`crate::identity`] leave
-//! over.
+//! Identity rules that the tables in [`crate::identity`] do not cover, one test for each.
 
 use std::time::Duration;
 
@@ -16,8 +15,8 @@ fn inside(scene: &Scene, agent: &Agent, run: &Run, header: &str) -> Reply {
     scene.daemon.managed(agent, &run).outcome().reply()
 }
 
-/// `token+cgroup`, transparent, no placeholder in the request: never injected, 401 with a grant alone, forwarded only if
-/// a rule allows it.
+/// `token+cgroup`, transparent, no placeholder in the request: never injected. With a grant alone it is refused with
+/// 401; it is forwarded only if a rule allows it.
 #[test]
 fn without_a_placeholder_only_a_rule_lets_a_request_through() {
     if !need::bpf("everything") {
@@ -40,7 +39,7 @@ fn without_a_placeholder_only_a_rule_lets_a_request_through() {
     assert_eq!((seen.header("authorization"), seen.count(VALUE)), (None, 0), "{seen:#?}");
     let record = scene.daemon.audit_until("the request", |r| r["verdict"] == "forward");
     assert!(record["rule"].as_str().is_some_and(|rule| rule.starts_with("allow ")), "{record}");
-    // With it, the credential goes in all the same.
+    // With it, the credential is injected anyway.
     scene.upstream.clear();
     let reply = inside(
         &scene,
@@ -52,7 +51,7 @@ fn without_a_placeholder_only_a_rule_lets_a_request_through() {
     scene.injected_once(&format!("Bearer {VALUE}"));
 }
 
-/// git sends a password only after it was asked for one.
+/// git sends a password only after the server requested one.
 #[test]
 fn a_basic_secret_is_asked_for_as_basic() {
     if !need::bpf("everything") {
@@ -69,8 +68,8 @@ fn a_basic_secret_is_asked_for_as_basic() {
     );
 }
 
-/// Tunnels and DNS of managed agents: the cgroup suffices, whatever factors the agent requires. A secret is stored for the
-/// host, so only `--tunnel` passes its TLS on unread.
+/// Tunnels and DNS of managed agents: the cgroup suffices, whatever factors the agent requires. A secret is stored for
+/// the host, so its TLS is passed unread only with `--tunnel`.
 #[test]
 fn a_tunnel_needs_no_placeholder() {
     if !need::bpf("everything") {
@@ -79,12 +78,12 @@ fn a_tunnel_needs_no_placeholder() {
     let scene = Scene::new();
     let bare = scene.daemon.add_agent("bare", &["--factors", "token,cgroup", "--user", "games"]);
     let url = scene.url("/echo");
-    // Where the agent sees it: it has a /tmp of its own.
+    // A path that the agent sees: its /tmp is private.
     let trusted = scene.daemon.home().dir().join("upstream-ca.pem").display().to_string();
     std::fs::copy(scene.upstream.ca_file(), &trusted).unwrap();
     std::fs::set_permissions(&trusted, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let ask = || {
-        // The upstream's own certificate: nobody in between.
+        // The upstream's own certificate: TLS is not intercepted.
         let run = curl(&url).args(["--cacert", &trusted]);
         scene.daemon.managed(&bare, &run).outcome().reply()
     };
@@ -104,7 +103,8 @@ fn a_tunnel_needs_no_placeholder() {
     assert_eq!((&record["agent"], &record["factors"]), (&"bare".into(), &"cgroup".into()), "{record}");
 }
 
-/// An ungranted secret, egress allowed: forwarded uninjected, and inspected, for another agent may have stored it there.
+/// A secret without a grant, egress allowed: forwarded without injection, and inspected, because another agent may have
+/// stored the value there.
 #[test]
 fn what_is_not_granted_is_not_injected() {
     let scene = Scene::new();
@@ -139,14 +139,14 @@ fn what_an_agent_is_when_nothing_is_said() {
     assert!(shown["cgroup"].as_str().is_some_and(|name| name.ends_with("-coder.slice")), "{shown}");
 }
 
-/// A host whose kernel cannot run the programs: whoever asks is told why, what to do, and what works meanwhile.
+/// A host whose kernel cannot run the programs: the messages give the reason, the fix, and what still works.
 #[test]
 fn a_host_without_ebpf_says_why_and_what_works() {
     if !need::bpf("everything") {
         return;
     }
     let upstream = Upstream::start(&[API]);
-    // Nothing can be pinned there.
+    // The programs cannot be pinned at this path.
     let config = "[kernel]\nbpffs_dir = \"/proc/onecli\"\n";
     let daemon = Daemon::builder().upstream(&upstream).config(config).start();
     let told = |what: &str, text: &str| {
@@ -165,7 +165,7 @@ fn a_host_without_ebpf_says_why_and_what_works() {
     let doctor = daemon.onecli(&["doctor"]).out();
     assert!(doctor.contains("/proc/onecli"), "{doctor}");
 
-    // What is advised does work.
+    // The suggested alternative works.
     let outside = daemon.add_agent("outside", &[]);
     let host = format!("{API}:{}", upstream.https_addr().port());
     daemon.add_secret("api", VALUE, &["--host", &host, "--bearer"]);
@@ -175,7 +175,7 @@ fn a_host_without_ebpf_says_why_and_what_works() {
     assert_eq!(upstream.only_request().header("authorization"), Some(&*format!("Bearer {VALUE}")));
 }
 
-/// Two agents, one user; two agents, one cgroup; a cgroup below another agent's: refused.
+/// Two agents with one user, two agents with one cgroup, a cgroup below another agent's: refused.
 #[test]
 fn agents_share_neither_user_nor_cgroup() {
     let daemon = Daemon::builder().start();
@@ -189,7 +189,7 @@ fn agents_share_neither_user_nor_cgroup() {
         let added = daemon.onecli(&[&["agent", "add", "two"], options].concat());
         assert!(matches!(added.code(), Some(1 | 2)), "{what}: {added:?}");
     }
-    // A dash nests slices: the names of two agents never meet.
+    // A dash nests slices: the slices of two agents never nest.
     let _ = daemon.add_agent("a-b", &["--factors", "token"]);
     let _ = daemon.add_agent("a", &["--factors", "token"]);
     let cgroup = |name| daemon.onecli_json(&["agent", "show", name])["cgroup"].as_str().unwrap().to_owned();
@@ -200,7 +200,7 @@ fn agents_share_neither_user_nor_cgroup() {
     );
 }
 
-/// A cgroup that is removed and made again is the agent's by its path, not by its id.
+/// A cgroup that is removed and created again belongs to the agent by its path, not by its id.
 #[test]
 fn a_cgroup_made_again_is_the_agents() {
     if !need::bpf("everything") {
@@ -217,7 +217,7 @@ fn a_cgroup_made_again_is_the_agents() {
     };
     assert_eq!(ask().verdict(), 200);
     let directory = scene.daemon.agent_cgroup(&scene.inside);
-    // The last process may still be on its way out.
+    // The last process may still be exiting.
     let removed = wait_for(Duration::from_secs(5), || std::fs::remove_dir(&directory).ok());
     assert!(removed.is_some(), "{} is empty", directory.display());
     std::fs::create_dir(&directory).unwrap();
@@ -225,7 +225,7 @@ fn a_cgroup_made_again_is_the_agents() {
 }
 
 /// A placeholder of the agent's own, in the head or URL of an inspected request to a host that its secret is not for:
-/// 403 and an alert, however it is spelt. A body passes: see `misplaced`.
+/// 403 and an alert, in every spelling. A body passes: see `misplaced`.
 #[test]
 fn a_placeholder_on_its_way_out_is_an_alert() {
     let scene = Scene::new();

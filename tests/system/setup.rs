@@ -1,4 +1,4 @@
-//! `onecli setup`, as people run it: with a home of their own, programs on their PATH, and the rights that they have.
+//! `onecli setup` as users run it: with a home, programs on their PATH, and their own rights.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -10,7 +10,7 @@ use onecli_tests::group::AdminGroup;
 use onecli_tests::{bins, canary, need};
 use serde_json::Value;
 
-/// The person: a user that every Debian has.
+/// The user who runs setup, which exists on every Debian.
 const PERSON: &str = "bin";
 const PERSON_ID: u32 = 2;
 /// The user of the agent.
@@ -24,10 +24,10 @@ const GROQ: &str = "gsk_0f3A9Zq7x4f3A9Zq7x0f3A9Zq7x0f3A9Zq7x0f3A9Zq7";
 const AWS_ID: &str = "AKIA0F3A9ZQ7X5F3A9ZQ";
 const AWS_SECRET: &str = "0f3A9Zq7x6f3A9Zq7x0f3A9Zq7x0f3A9Zq7x+/Zq";
 
-/// A daemon with an agent, and a person with credentials.
+/// A daemon with an agent, and a user with credentials.
 struct World {
     daemon: Daemon,
-    // Beside the daemon's directory, in which no value may be.
+    // Separate from the daemon's directory, which must not contain a value.
     person: tempfile::TempDir,
 }
 
@@ -75,7 +75,7 @@ impl World {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// `onecli setup` as the person, in a group of theirs.
+    /// `onecli setup` as the user, with this group.
     fn setup(&self, group: &str, args: &[&str]) -> Outcome {
         let run = Run::new("setpriv").args(["--reuid", PERSON, "--regid", group, "--clear-groups"]);
         let run = self.surroundings(run.arg(self.path("programs/onecli")));
@@ -119,7 +119,7 @@ impl World {
         self.daemon.onecli_json(&["agent", "show", "coder"])
     }
 
-    /// What an import of the same value says: the store has it.
+    /// Returns whether the store has the value, by the report of an import.
     fn has(&self, variable: &str, value: &str) -> bool {
         self.file("again.env", &format!("{variable}={value}\n"));
         let path = self.path("again.env");
@@ -128,7 +128,7 @@ impl World {
     }
 }
 
-/// A stand-in for sudo(8): a copy of env(1) that is set-user-ID root, and that only the person's group can start.
+/// A replacement for sudo(8): a copy of env(1) that is set-user-ID root, and that only the user's group can start.
 fn sudo(world: &World) {
     let (dir, sudo) = (world.path("sudo"), world.path("sudo/sudo"));
     fs::create_dir(&dir).unwrap();
@@ -150,7 +150,7 @@ fn setup_imports_what_a_person_has() {
     if !need::root("setup") {
         return;
     }
-    // One test for all rights, because the group is the whole machine's.
+    // One test for all rights, because the group exists once per machine.
     let _group = AdminGroup::new();
     let Some(world) = World::new() else { return };
     without_rights(&world);
@@ -173,7 +173,7 @@ fn as_a_member_of_the_group(world: &World) {
     let rotate = world.daemon.home().cli(&["secret", "rotate", "aws"]).stdin(ended.as_str()).outcome();
     let told = rotate.ok("the value of AWS has the right form");
     assert!(told.contains("unchanged"), "what was imported is the value of the file: {told}");
-    // As the person, and only this.
+    // Run as the user, and only with these arguments.
     let log = fs::read_to_string(world.path("home/gh-log")).unwrap();
     assert_eq!(log, format!("{PERSON_ID} auth token\n"));
     for word in [
@@ -195,7 +195,7 @@ fn as_a_member_of_the_group(world: &World) {
     removals_work(world, &out);
 }
 
-/// The printed commands, on copies.
+/// Runs the printed commands on copies.
 fn removals_work(world: &World, out: &str) {
     for (file, gone, stays) in [
         ("project/.env", "GROQ", Some("OTHER=1")),
@@ -263,7 +263,7 @@ fn root_reads_nothing_of_another_user() {
     assert_eq!(borrowed.code(), Some(2), "{borrowed:?}");
     assert!(borrowed.err().contains("without sudo"), "{borrowed:?}");
     let outcome = as_root(&world, &EVERYTHING).outcome();
-    // Its own environment was read; the sources that it named and may not read are a failure.
+    // Its own environment was read; the named sources that it may not read are a failure.
     assert_eq!(outcome.code(), Some(1), "{outcome:?}");
     assert_eq!(world.names("secret"), ["openai"]);
     assert!(outcome.err().contains("belongs to another user"), "{outcome:?}");
@@ -288,7 +288,7 @@ fn a_failure_half_way_says_how_to_go_on() {
         assert!(outcome.out().contains(word), "{word}: {outcome:?}");
     }
     world.file("project/.env", &format!("GROQ_API_KEY={GROQ}\n"));
-    // Without the file that cannot be read.
+    // Without the unreadable file.
     let import = ["--agent", "coder", "--yes", "--import", "env", "--import", "dotenv"];
     as_root(&world, &import).outcome().ok("again");
     assert_eq!(world.names("secret"), ["groq", "openai"]);
@@ -300,7 +300,7 @@ fn a_failure_half_way_says_how_to_go_on() {
 fn a_person_is_asked() {
     let Some(world) = World::new() else { return };
     let answered = |answers: &str| world.answered("--import env", answers);
-    // The agent; not to read; no template.
+    // The agent; do not read; no template.
     let declined = answered("\nn\n\n").ok("nothing to store");
     for word in ["Name of the agent [coder]:", "Read the variables OPENAI_API_KEY of your environment? [Y/n]"]
     {
@@ -333,11 +333,11 @@ fn a_name_in_a_file_grants_no_stored_secret() {
         assert!(piped.err().contains(word), "{word}: {piped:?}");
     }
     let question = "may differ from GROQ_API_KEY in";
-    // To read; the stored one is not granted by an empty answer.
+    // Read; an empty answer does not grant the stored secret.
     let declined = world.answered("--agent coder --import dotenv", "y\n\n").ok("declined");
     assert!(declined.contains(question) && declined.contains("agent 'coder'? [y/N]"), "{declined}");
     assert!(world.granted().is_empty() && world.has("GROQ_API_KEY", GROQ));
-    // To read; to grant the stored one; to run the command.
+    // Read; grant the stored secret; run the command.
     world.answered("--agent coder --import dotenv", "y\ny\ny\n").ok("agreed");
     assert_eq!(world.granted(), ["groq"]);
 }
@@ -400,14 +400,14 @@ fn a_named_source_without_a_credential_is_a_failure() {
     }
 }
 
-/// Ctrl-C at a question for a value.
+/// Ctrl-C at the prompt for a value.
 #[test]
 fn an_interrupted_prompt_leaves_the_echo_on() {
     let Some(world) = World::new() else { return };
     let program = bins::path("onecli").display().to_string();
     let socket = world.daemon.home().socket().display().to_string();
     let log = world.path("typescript").display().to_string();
-    // The key is pressed once the question is there, and the terminal has had time to be set.
+    // The key is pressed after the prompt appears and the terminal has had time to be configured.
     let script = format!(
         "(timeout 20 sh -c 'until grep -q \"not shown\" {log}; do sleep 0.05; done'; sleep 0.5; printf '\\003'; sleep 0.5) | \
          script --quiet --flush --command \
@@ -419,7 +419,7 @@ fn an_interrupted_prompt_leaves_the_echo_on() {
     assert!(words.contains(&"echo") && words.contains(&"isig") && words.contains(&"icanon"), "{out}");
 }
 
-/// What `run` asks for a person who administers nothing.
+/// The query of `run` for an unprivileged user.
 fn a_runner_is_told_of_its_own_agents(world: &World) {
     let list = || {
         let run = Run::new("setpriv").args(["--reuid", PERSON, "--regid", PERSON, "--clear-groups"]);

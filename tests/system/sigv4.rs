@@ -1,4 +1,5 @@
-//! AWS Signature Version 4: real SDKs sign with a placeholder, and botocore confirms what the upstream gets.
+//! AWS Signature Version 4: real SDKs sign with a placeholder, and botocore verifies the request that the upstream
+//! receives.
 
 use onecli_tests::client::{self, Outcome, Run};
 use onecli_tests::daemon::{Agent, Daemon, Granted};
@@ -14,7 +15,7 @@ const ID: &str = "AKIAREALREALREALREAL";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYREALKEY";
 const TOKEN: &str = "FwoGZXIvYXdzEBYaDK/session+token==";
 
-/// Computes the signature of a recorded request with botocore and the real keys; prints `ok`.
+/// Computes the signature of a recorded request with botocore and the real keys, and prints `ok`.
 const VERIFY: &str = r#"
 import json, sys
 from botocore.auth import S3SigV4Auth, SigV4Auth
@@ -107,7 +108,7 @@ impl Cloud {
         self.daemon.explicit(&self.agent.token, run).outcome()
     }
 
-    /// The one request that arrived, confirmed by botocore.
+    /// The only request that arrived, verified by botocore.
     fn verified(&self) -> Recorded {
         let seen = self.upstream.only_request();
         self.upstream.clear();
@@ -127,13 +128,13 @@ impl Cloud {
 #[test]
 fn bodies_of_every_kind() {
     let Some(cloud) = Cloud::new(None) else { return };
-    // A hash in a header, sent as it is.
+    // A hash in a header, which is forwarded unchanged.
     cloud
         .boto(&format!("client('s3', '{HOST}').put_object(Bucket='upload', Key='a b:c+d/é', Body=b'hello')"))
         .ok("put");
     let seen = cloud.verified();
     assert!(seen.path.starts_with("/upload/a%20b"), "{}", seen.path);
-    // The same with signatures over the payload, which boto3 does where it is told to.
+    // With signatures over the payload, which boto3 makes if configured.
     cloud
         .boto(&format!(
             "client('s3', '{HOST}', config=Config(retries={{'max_attempts': 0}}, request_checksum_calculation='when_required', \
@@ -143,7 +144,7 @@ fn bodies_of_every_kind() {
     let seen = cloud.verified();
     assert_eq!(seen.body, b"hello");
     assert_eq!(seen.header("x-amz-content-sha256").map(str::len), Some(64));
-    // Not seekable: chunks with a checksum behind.
+    // Not seekable: chunks with a trailing checksum.
     cloud
         .boto(&format!(
             "import io\nclient('s3', '{HOST}').upload_fileobj(io.BytesIO(b'x' * 100000), 'upload', 'k')"
@@ -194,7 +195,7 @@ fn session_tokens_are_sent_and_scrubbed() {
     );
 }
 
-/// A signature is as good as the keys for some minutes, to whoever has it.
+/// A signature is as powerful as the keys for some minutes, for anyone who has it.
 #[test]
 fn a_signature_that_is_echoed_is_scrubbed() {
     let Some(cloud) = Cloud::new(None) else { return };
@@ -258,7 +259,7 @@ fn presigned_urls_and_chunk_signatures_are_made_anew() {
     assert_eq!(seen.header("x-amz-content-sha256"), Some("STREAMING-UNSIGNED-PAYLOAD-TRAILER"));
 }
 
-/// What the agent's signature says must fit the host and the template.
+/// The scope of the agent's signature must match the host and the template.
 #[test]
 fn scopes_that_are_not_signed_for() {
     let Some(cloud) = Cloud::new(None) else { return };
@@ -283,7 +284,7 @@ fn scopes_that_are_not_signed_for() {
     let reply = cloud.daemon.explicit(&cloud.agent.token, plain).outcome().reply();
     assert_eq!((reply.status, reply.header("x-onecli-error")), (401, Some("placeholder_missing")));
     assert_eq!(cloud.upstream.request_count(), 0);
-    // The secret for it names its service, whatever the agent signed for.
+    // The secret for it names its service, whatever service the agent signed for.
     assert_eq!(ask("us-west-2:iam", MINIO), (200, String::new()));
     assert!(cloud.verified().header("authorization").unwrap().contains("/us-west-2/s3/aws4_request"));
     let port = cloud.upstream.https_addr().port();

@@ -1,4 +1,4 @@
-//! A client that takes its time before it sends its ClientHello is judged by its TLS server name all the same.
+//! A client that sends its ClientHello late is still judged by its TLS server name.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
@@ -9,11 +9,11 @@ use onecli_tests::daemon::Daemon;
 use crate::raw_tls;
 use crate::scene::read_head;
 
-/// An address of this test's own, because its port is fixed.
+/// An address used only by this test, because its port is fixed.
 const ADDRESS: &str = "127.83.71.5";
 /// A port at which the client speaks first.
 const PORT: u16 = 8443;
-/// Longer than a client is waited for where the server may speak first.
+/// Longer than the daemon waits for a client if the server may speak first.
 const SLOW: Duration = Duration::from_secs(1);
 
 #[test]

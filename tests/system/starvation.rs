@@ -1,5 +1,5 @@
-//! One client cannot use up what the others need (invariant 9). The daemon has few file descriptors here, so that few
-//! connections are many.
+//! One client cannot exhaust resources that others need (invariant 9). The daemon has few file descriptors here, so
+//! that a few connections suffice.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -15,12 +15,13 @@ use onecli_tests::wait_for;
 
 use crate::scene::{API, VALUE};
 
-/// What the daemon may have.
+/// The limit of the daemon's descriptors.
 const DESCRIPTORS: u32 = 1024;
 
-/// What one address may have waiting with that many: half of an eighth of what is not reserved.
+/// The number of waiting connections that one address may have with this limit: half of an eighth of the unreserved
+/// descriptors.
 const WAITING: usize = 32;
-/// As many as give one address the most that it may have waiting, and that most, nearly.
+/// The number of descriptors at which one address has the maximum of waiting connections, and nearly that maximum.
 const MANY_DESCRIPTORS: u32 = 17_000;
 const MOST_WAITING: usize = 1000;
 
@@ -51,7 +52,7 @@ impl Crowded {
         agent
     }
 
-    /// Somebody with a token is served, and so is the operator.
+    /// Checks that a client with a token is served, and so is the operator.
     fn serves(&self, agent: &Agent) {
         let run = curl(&self.upstream.https_url(API, "/echo")).timeout(Duration::from_secs(20));
         let reply = self.daemon.explicit(&agent.token, run).outcome().reply();
@@ -73,7 +74,7 @@ fn silent_connections_to_the_proxy_keep_nobody_out() {
     drop(held);
 }
 
-/// The beginning of what a proxy says; empty where it closed without a word.
+/// The beginning of a proxy's response; empty if it closed without one.
 fn said(socket: &mut Socket) -> String {
     socket.set_nonblocking(false).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -103,7 +104,7 @@ fn whoever_makes_room_is_told_so() {
     let crowded = Crowded::new(false);
     let beyond = WAITING / 4;
     let mut clients = hold(crowded.daemon.explicit_addr(), u32::try_from(WAITING + beyond).unwrap());
-    // Those that were accepted at about the same time may have changed places.
+    // Connections that were accepted at about the same time may be in another order.
     let is_told = |client: &Socket| client.peek(&mut [0]).is_ok_and(|length| length > 0);
     for client in &clients {
         client.set_nonblocking(true).unwrap();
@@ -121,7 +122,7 @@ fn whoever_makes_room_is_told_so() {
         client.write_all(b"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
         assert!(said(&mut client).starts_with("HTTP/1.1 407"), "it kept its place");
     }
-    // The first has a record of its own, the others share one that is written after ten seconds.
+    // The first has its own record. The others share one that is written after ten seconds.
     let counted = wait_for(Duration::from_secs(30), || {
         let log = crowded.daemon.audit_log();
         let of_them = log.iter().filter(|record| record["code"] == "too_many_connections");

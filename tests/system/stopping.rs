@@ -1,4 +1,4 @@
-//! Every request has an outcome on record (invariant 10), also one that the daemon does not live to finish.
+//! Every request has a recorded outcome (invariant 10), even if the daemon ends before the request does.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::scene::{Scene, Way, curl_with_key, ways};
 
-/// An answer that takes a minute, of which the client has the beginning.
+/// A response that takes a minute, of which the client has received the beginning.
 fn answer_that_goes_on(scene: &Scene, way: Way) -> onecli_tests::client::Running {
     let run = curl_with_key(&scene.url("/sse?n=600&ms=100"), &["--max-time", "60"]);
     let running = match way {
@@ -24,7 +24,7 @@ fn answer_that_goes_on(scene: &Scene, way: Way) -> onecli_tests::client::Running
     running
 }
 
-/// The records of the one request that was let through, as (event, code).
+/// The records of the single allowed request, as (event, code).
 fn let_through(scene: &Scene) -> Vec<(String, Option<String>)> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let _ = scene.daemon.audit_until("the outcome", |record| record["code"] == "interrupted");

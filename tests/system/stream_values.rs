@@ -1,4 +1,5 @@
-//! Values that are stored, rotated or fetched while a stream runs: it goes on, and is searched for them.
+//! Values that are stored, rotated or fetched while a stream runs: the stream continues, and the values are masked in
+//! it.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ const FURTHER: &str = "further-2b7E90c4f1d8a63e";
 const ROTATED: &str = "rotated-d40a7C5e9b12f86c";
 const OF_FILE: &str = "file-one-91e3F6a8c0d5b274";
 const LATER_OF_FILE: &str = "file-two-5fA2b8c6d9e07134";
-/// A stream ends within a second of the answer to the command that takes back what it rests on.
+/// A stream ends within a second of the response to the command that revokes its permission.
 const SOON: Duration = Duration::from_secs(1);
 
 /// A stream of events that an agent reads.
@@ -28,7 +29,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// Begins to read `path`. Returns when the first event is there.
+    /// Starts to read `path`, and returns when the first event has arrived.
     fn open(daemon: &Daemon, upstream: &Upstream, agent: &Agent, (path, args): (&str, &[&str])) -> Stream {
         let output = NamedTempFile::new().unwrap();
         let fetch = patient_curl(&upstream.https_url(API, path)).arg("--no-buffer").args(args);
@@ -49,7 +50,7 @@ impl Stream {
         assert!(came.is_some(), "no event '{text}' came: {}", self.read());
     }
 
-    /// Ends within a second of `since`, in the middle of the body. Gives what was read.
+    /// Checks that it ends within a second of `since`, in the middle of the body. Returns the bytes read.
     fn ends(self, since: Instant) -> String {
         let Stream { running, output } = self;
         let outcome: Outcome = running.finish();
@@ -59,7 +60,7 @@ impl Stream {
     }
 }
 
-/// Has the upstream send this text on every stream. The daemon has no part in it.
+/// Makes the upstream send this text on every stream, without the daemon.
 fn say(upstream: &Upstream, text: &str) {
     let resolve = format!("{API}:{}:127.0.0.1", upstream.https_addr().port());
     let run = curl(&upstream.https_url(API, "/say")).trusting(upstream.ca_file());
@@ -77,7 +78,7 @@ fn rotate(daemon: &Daemon, secret: &str, value: &str) {
     daemon.onecli(&["secret", "rotate", secret, "--value-file", path]).ok("rotate");
 }
 
-/// An agent that may read this path of the host, and holds no grant.
+/// An agent without a grant that may read this path of the host.
 fn reader(daemon: &Daemon, name: &str, port: u16, path: &str) -> Agent {
     let agent = daemon.add_agent(name, &["--factors", "token"]);
     let port = port.to_string();
@@ -150,7 +151,7 @@ fn values_that_are_stored_while_a_stream_runs_are_masked() {
     }
 }
 
-/// A rotation, and a grant of a secret that would win now, take nothing back. The ungrant does.
+/// A rotation, and a grant of a secret that would now take precedence, revoke nothing. The ungrant does.
 #[test]
 fn an_injected_stream_goes_on_until_its_grant_is_gone() {
     for version in ["--http1.1", "--http2"] {
@@ -175,7 +176,7 @@ fn an_injected_stream_goes_on_until_its_grant_is_gone() {
         daemon.add_secret("narrow", FURTHER, &["--host", &host, "--bearer", "--path", "/hear"]);
         let _ = daemon.grant(&scene.outside, "narrow");
         masked(FURTHER);
-        // Its own values are the agent's to send; the other one is not what the request sent.
+        // An agent may send its own values. The other value was not part of the request.
         let alert = daemon.audit_until("the alert", |r| r["code"] == "secret_returned");
         assert_eq!((&alert["secret"], returned("api")), (&"narrow".into(), 0), "{alert}");
         daemon.onecli(&["ungrant", "outside", "api"]).ok("ungrant");
@@ -198,7 +199,7 @@ fn values_that_are_stored_while_a_websocket_is_open_are_masked() {
     let mut socket = plain_websocket(&daemon, &agent.token, &host);
     let mut echo = |text: &str| {
         let length = u8::try_from(text.len()).unwrap();
-        // A masked text frame; the answer comes unmasked (RFC 6455 section 5.2).
+        // A masked text frame; the reply is unmasked (RFC 6455 section 5.2).
         socket.write_all(&[&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()).unwrap();
         let mut frame = vec![0; 2 + text.len()];
         socket.read_exact(&mut frame).unwrap();
@@ -218,7 +219,7 @@ fn values_that_are_stored_while_a_websocket_is_open_are_masked() {
     assert_eq!((&ended["code"], &ended["scrub_hits"]), (&"revoked".into(), &4.into()), "{ended}");
 }
 
-/// What passes in an encoding is not decoded from its middle on.
+/// An encoded stream that passes is not decoded from its middle on.
 #[test]
 fn a_stream_that_cannot_be_searched_ends_when_a_secret_is_stored() {
     for (coding, version) in [("x-pack", "--http1.1"), ("gzip", "--http2")] {
@@ -232,7 +233,7 @@ fn a_stream_that_cannot_be_searched_ends_when_a_secret_is_stored() {
         say(&upstream, "another host's secret");
         stream.wait_for("another host's secret");
         daemon.add_secret("first", FIRST, &["--host", &format!("{API}:{port}"), "--bearer"]);
-        // It is silent, and ends all the same.
+        // It is silent, and ends nevertheless.
         stream.ends(Instant::now());
         let ended = outcome_of(&daemon, "reader");
         assert_eq!((&ended["code"], &ended["status"]), (&"revoked".into(), &200.into()), "{ended}");

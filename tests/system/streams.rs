@@ -1,4 +1,4 @@
-//! Many requests at a time, and clients that flood: each is bounded, and the others do not wait for it.
+//! Many concurrent requests, and clients that flood: each is bounded and does not delay the others.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use onecli_tests::wait_for;
 
 use crate::scene::{API, Scene, Way, curl_with_key, in_shell};
 
-/// Requests of one agent to one host do not wait for each other where the upstream allows few streams on a connection.
+/// Requests of one agent to one host do not wait for each other if the upstream allows few streams on a connection.
 #[test]
 fn an_upstream_with_few_streams_gets_more_connections() {
     let upstream = Upstream::builder(&[API]).streams(2).start();
@@ -30,7 +30,7 @@ fn an_upstream_with_few_streams_gets_more_connections() {
     assert!(scene.upstream.connection_count() >= 6, "{}", scene.upstream.connection_count());
 }
 
-/// Answers that nobody reads hold back nobody else's.
+/// Unread responses do not delay those of other clients.
 #[test]
 fn answers_that_nobody_reads_stop_no_others() {
     let scene = Scene::new();
@@ -51,7 +51,7 @@ fn answers_that_nobody_reads_stop_no_others() {
     drop(stalled);
 }
 
-/// What is small only because it is compressed is decoded as it is read, not before.
+/// Compressed data is decompressed as the client reads it, not in advance.
 #[test]
 fn a_decompression_bomb_is_no_bomb() {
     const MIB: usize = 64;
@@ -76,7 +76,7 @@ fn a_decompression_bomb_is_no_bomb() {
     }
 }
 
-/// A connection of HTTP/2 in the clear behind a CONNECT.
+/// An HTTP/2 connection in plain text through a CONNECT.
 fn http2(scene: &Scene) -> Socket {
     let port = scene.upstream.http_addr().port();
     let mut stream = Socket::connect(scene.daemon.explicit_addr()).unwrap();
@@ -98,7 +98,7 @@ fn http2(scene: &Scene) -> Socket {
     stream
 }
 
-/// Floods that are known to have taken servers down end their own connection, and the daemon goes on.
+/// Floods that are known to have stopped servers end only their own connection.
 #[test]
 fn floods_of_http2() {
     let mut scene = Scene::new();
@@ -140,7 +140,7 @@ fn floods_of_http2() {
     let before = resident(scene.daemon.pid());
     for (what, flood) in &cases {
         let mut stream = http2(&scene);
-        // It may be cut off at any time, or not be read at all while nobody reads the answers.
+        // The connection may be closed at any time, or may not be read while the responses are unread.
         let _ = stream.write_all(&[&preface(), flood.as_slice()].concat());
         let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).reply();
         assert_eq!(reply.verdict(), 200, "{what}: {reply:?}");
@@ -152,7 +152,7 @@ fn floods_of_http2() {
     assert!(started < 2000, "{started} of 20000 reset requests reached the upstream");
 }
 
-/// Resident memory of a process, in bytes.
+/// The resident memory of a process, in bytes.
 pub(crate) fn resident(pid: u32) -> usize {
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
     let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();

@@ -1,5 +1,5 @@
-//! Every template through a real daemon: the agent sends its placeholder as that service's clients do, and the service
-//! sees the credential where it wants it.
+//! Every template with a real daemon: the agent sends its placeholder as that service's clients do, and the service
+//! receives the credential at the expected location.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +8,7 @@ use onecli_tests::daemon::Daemon;
 use onecli_tests::upstream::Upstream;
 use serde_json::Value;
 
-/// What each service's credential looks like here.
+/// The credential of each service.
 const VALUE: &str = "real-credential/0123456789+abcdef";
 
 /// How a service's clients send the key.
@@ -21,7 +21,7 @@ enum Sent {
     Query(&'static str),
     /// A string of a JSON body.
     Json(&'static str),
-    /// Signature Version 4 for this service: `placements::sigv4` looks closer.
+    /// Signature Version 4 for this service: `placements::sigv4` tests the details.
     Signed(&'static str),
 }
 
@@ -29,7 +29,7 @@ use Sent::{Basic, Header, Json, Query, Signed};
 
 const BEARER: Sent = Header("authorization", "Bearer {}");
 
-/// As the services' own documentation has it: template, a host of it, how its clients send the key.
+/// From the services' own documentation: the template, one of its hosts, and how its clients send the key.
 const SERVICES: &[(&str, &str, Sent)] = &[
     ("anthropic", "api.anthropic.com", Header("x-api-key", "{}")),
     ("aws", "dynamodb.eu-central-1.amazonaws.com", Signed("eu-central-1:dynamodb")),
@@ -87,7 +87,7 @@ fn nested(names: &str, value: &str) -> Value {
     names.rsplit('/').fold(Value::from(value), |inner, name| serde_json::json!({ name: inner }))
 }
 
-/// Is `host` one of the template's?
+/// Returns whether `host` belongs to the template.
 fn has_host(template: &Value, host: &str) -> bool {
     let patterns = template["hosts"].as_array().unwrap();
     patterns.is_empty()
@@ -108,7 +108,7 @@ fn every_service_gets_its_credential() {
     let port = upstream.https_addr().port();
     for template in templates {
         let name = template["name"].as_str().unwrap();
-        // Minted: tests of their own.
+        // Minted tokens have separate tests.
         if !template["mint"].is_null() {
             continue;
         }
@@ -176,12 +176,12 @@ fn every_service_gets_its_credential() {
         }
         assert!(!format!("{seen:?}").contains("onecli_ph_"), "{name}: {seen:#?}");
         assert!(!outcome.out().contains("real-credential"), "{name}: scrubbed");
-        // Two templates may be of one host and one place.
+        // Two templates may have the same host and location.
         let _ = daemon.onecli(&["secret", "remove", name]).ok("secret remove");
     }
 }
 
-/// What would answer with a credential of the agent's own is refused, however it is spelled.
+/// Requests that would issue a credential to the agent are refused, in every spelling.
 #[test]
 fn requests_for_fresh_credentials_are_refused() {
     let hosts = ["api.github.com", "gitlab.com", "npm.test", "sts.amazonaws.com"];
@@ -218,7 +218,7 @@ fn requests_for_fresh_credentials_are_refused() {
         assert_eq!(ask(method, host, path), refused, "{method} {host}{path}");
     }
     assert_eq!(upstream.request_count(), 0);
-    // What is beside them is not.
+    // Similar requests are not.
     for (method, host, path) in [
         ("GET", hosts[0], "/app/installations/42"),
         ("POST", hosts[0], "/repos/a/b/issues"),
@@ -274,7 +274,7 @@ fn actions_that_issue_credentials_are_refused() {
     ] {
         assert_eq!(ask(host, path, args), refused, "{host}{path} {args:?}");
     }
-    // A body that is not read as the server would read it.
+    // A body that the daemon would not read as the server does.
     let coded = ["-d", "Action=x", "-H", "Content-Encoding: gzip"];
     assert_eq!(ask(ec2, "/", &coded), (400, Some("bad_request".to_owned())));
     assert_eq!(upstream.request_count(), 0);

@@ -1,4 +1,4 @@
-//! What HTTP says besides head and content: trailers, promised ranges, and upgrades.
+//! Parts of HTTP beside head and content: trailers, announced ranges, and upgrades.
 
 use std::io::{Read, Write};
 
@@ -13,9 +13,9 @@ use crate::raw_tls;
 use crate::scene::{API, Scene, VALUE, Way, curl_with_key};
 use crate::stage::Stage;
 
-/// What the request announces. Credentials, overrides and framing do not go on, announced or not.
+/// The announced trailers of the request. Credentials, overrides and framing are not forwarded, announced or not.
 const ANNOUNCED: &str = "X-Checksum, X-Api-Key, X-Http-Method-Override, X-Forwarded-Host, Content-Digest";
-/// The trailers that it has.
+/// The trailers of the request.
 const TRAILERS: [(&str, &str); 6] = [
     ("x-checksum", "42"),
     ("x-api-key", "the-agents-own"),
@@ -114,10 +114,10 @@ fn request_trailers_pass_if_announced_and_harmless() {
                 Some(&*format!("Bearer {VALUE}")),
                 "{alpn} to {upstream}"
             );
-            // Nothing of it is in the head, where policy would have judged it.
+            // None of it is in the head, where policy would have judged it.
             assert!(seen.header("x-checksum").is_none() && seen.header("x-api-key").is_none(), "{seen:#?}");
         }
-        // The placeholder of another agent raises an alert, and does not go on.
+        // The placeholder of another agent raises an alert, and is not forwarded.
         one.upstream.clear();
         one.post("h2", "x-checksum, x-note", &[("x-checksum", "1"), ("x-note", &one.foreign)]);
         let alert = one.daemon.audit_until("the alert", |r| r["event"] == "alert");
@@ -201,7 +201,7 @@ fn unknown_upgrade_is_refused_with_a_reason() {
     }
     let record = scene.daemon.audit_until("the refusal", |r| r["code"] == "upgrade_unsupported");
     assert_eq!((&record["agent"], &record["path"]), (&"outside".into(), &"/exec".into()), "{record}");
-    // RFC 9110 section 7.8: h2c may be ignored, and its clients go on in HTTP/1.1.
+    // RFC 9110 section 7.8: h2c may be ignored, and its clients continue in HTTP/1.1.
     scene.upstream.clear();
     let h2c = ["--http1.1", "--header", "Connection: Upgrade, HTTP2-Settings", "--header", "Upgrade: h2c"];
     let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &h2c)).reply();
@@ -210,7 +210,7 @@ fn unknown_upgrade_is_refused_with_a_reason() {
     assert!(seen.header("upgrade").is_none() && seen.header("http2-settings").is_none(), "{seen:#?}");
 }
 
-/// A client that is promised ranges asks for parts, and would get the whole each time.
+/// A client that sees announced ranges requests parts, and would receive the whole each time.
 #[test]
 fn ranges_are_promised_where_they_are_served() {
     let upstream = ScriptedUpstream::start(API, &["http/1.1"], |_, conn| {
@@ -241,7 +241,7 @@ fn ranges_are_promised_where_they_are_served() {
     let reply = fetch(&[]);
     assert_eq!((reply.verdict(), reply.header("accept-ranges")), (200, Some("bytes")), "{reply:?}");
     assert_eq!(fetch(&["--range", "0-3"]).verdict(), 206);
-    // With a secret for the host responses are searched, and come whole.
+    // With a secret for the host, responses are searched and sent whole.
     daemon.add_secret("api", VALUE, &["--host", &upstream.authority(), "--bearer"]);
     let _ = daemon.grant(&agent, "api");
     for args in [&[][..], &["--head"], &["--range", "0-3"]] {

@@ -1,4 +1,4 @@
-//! The units as the package installs them: without a mistake, and hardened as far as is said.
+//! The units as the package installs them: valid, and hardened to the documented level.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use onecli_tests::{bins, need};
 
 use crate::scene::Scene;
 
-/// Most that `systemd-analyze security` may find (0 is best, 10 worst).
+/// The highest allowed scores of `systemd-analyze security` (0 is best, 10 worst).
 const EXPOSURE: [(&str, f64); 3] =
     [("onecli-daemon.service", 1.5), ("onecli-helper.service", 3.0), ("onecli-executor.service", 1.6)];
 
@@ -33,7 +33,7 @@ fn units(with: impl Fn(&str) -> String) -> (tempfile::TempDir, Vec<PathBuf>) {
 
 fn analyze(words: &[&str], units: &[&Path]) -> (bool, String) {
     let output = Command::new("systemd-analyze").args(words).args(units).output().unwrap();
-    // It exits with 0 on values that it does not understand, and says so.
+    // It exits with 0 on unknown values, and only prints a warning.
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.success(), format!("{}{told}", String::from_utf8_lossy(&output.stdout)))
 }
@@ -67,8 +67,7 @@ fn services_are_hardened() {
     }
 }
 
-/// A package script with every path in a root of the test's own, and with programs of the system that only note what they
-/// were called with.
+/// A package script with every path in a private root, and with system programs that only record their calls.
 struct Package(tempfile::TempDir);
 
 impl Package {
@@ -112,7 +111,7 @@ impl Package {
         package
     }
 
-    /// Has a program of the system do something else.
+    /// Replaces a program of the system by `script`.
     fn stub(&self, name: &str, script: &str) {
         fs::write(self.at("bin").join(name), format!("#!/bin/sh\n{script}")).unwrap();
     }
@@ -121,7 +120,7 @@ impl Package {
         self.0.path().join(path)
     }
 
-    /// Runs a script; gives what it had other programs do.
+    /// Runs a script, and returns its calls of other programs.
     fn run(&self, script: &str, args: &[&str]) -> String {
         let text = fs::read_to_string(bins::workspace().join("systemd/debian").join(script)).unwrap();
         let inside = Package::PATHS
@@ -143,7 +142,7 @@ impl Package {
     }
 }
 
-/// The launcher is root and runs for long: an upgrade must not leave the old one there.
+/// The launcher runs as root for a long time: an upgrade must restart it.
 #[test]
 fn an_upgrade_ends_the_old_launcher() {
     let package = Package::new();
@@ -161,8 +160,8 @@ fn an_upgrade_ends_the_old_launcher() {
     assert!(service.contains("\nKillMode=process\n"), "agents that run go on");
 }
 
-/// What README says of it: credentials that administrators put into the configuration's directory go too, and programs that
-/// were pinned elsewhere.
+/// As the README says: credentials in the configuration's directory are removed too, and so are programs pinned
+/// elsewhere.
 #[test]
 fn purge_removes_credentials_and_pins_and_ends_agents() {
     let package = Package::new();
@@ -171,7 +170,7 @@ fn purge_removes_credentials_and_pins_and_ends_agents() {
     for dir in [&pins.join("maps"), &package.at("sys/fs/bpf/onecli"), &data.join("audit")] {
         fs::create_dir_all(dir).unwrap();
     }
-    // Neither where the programs are pinned nor where agents run is where a script could guess it.
+    // Both the pin directory and the agents root are at paths that a script could not guess.
     let cgroup = package.at("elsewhere/cgroup/mine.slice");
     fs::create_dir_all(&cgroup).unwrap();
     fs::write(cgroup.join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
@@ -191,7 +190,7 @@ fn purge_removes_credentials_and_pins_and_ends_agents() {
     }
 }
 
-/// The programs hold agents that run below a root that the configuration does not name any more.
+/// The programs contain agents that run below a root which the configuration no longer names.
 #[test]
 fn removal_sets_no_agent_free() {
     if !need::bpf("removal of the package while agents run") {

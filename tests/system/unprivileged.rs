@@ -1,4 +1,4 @@
-//! The daemon as its unit starts it: a user of its own with no capability, and a helper that has what it needs.
+//! The daemon as its unit starts it: an unprivileged user without capabilities, and a helper with the needed rights.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
@@ -38,17 +38,17 @@ fn the_main_job_needs_no_privilege() {
     }
     assert_eq!(field("NoNewPrivs:"), ["1"]);
     injected(&scene);
-    // Another daemon is handed the same maps.
+    // Another daemon receives the same maps.
     scene.daemon.restart();
     injected(&scene);
-    // Agents' cgroups are the helper's to make and to remove.
+    // The helper creates and removes agents' cgroups.
     let cgroup = scene.daemon.agent_cgroup(&scene.inside);
     assert!(cgroup.is_dir());
     scene.daemon.onecli(&["agent", "remove", &scene.inside.name]).ok("agent remove");
     assert!(!cgroup.exists());
 }
 
-/// What root restores is the daemon's: the next start serves it.
+/// Files that root restores belong to the daemon: the next start serves them.
 #[test]
 fn root_restores_a_backup_for_the_daemons_user() {
     let Some(mut scene) = scene() else { return };

@@ -19,14 +19,14 @@ use crate::scene::{API, VALUE, curl_with_key};
 /// `user:p@ss` as Basic credentials.
 const AUTHORIZATION: &str = "proxy-authorization: Basic dXNlcjpwQHNz";
 
-/// A proxy that notes the heads that it is sent, and leads everything to one of two ports of loopback.
+/// A proxy that records the received heads, and forwards all connections to one of two ports of loopback.
 struct Proxy {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
-    /// Answers CONNECT with `status`; over TLS where `tls` says.
+    /// Answers CONNECT with `status`; over TLS if `tls` is set.
     fn start(status: &'static str, upstream: &Upstream, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -47,7 +47,7 @@ impl Proxy {
 }
 
 impl Drop for Proxy {
-    /// What is for the upstream is not for who leads there.
+    /// The proxy must receive no header fields for the upstream.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             for head in self.heads().iter().filter(|head| head.starts_with("CONNECT ")) {
@@ -67,7 +67,7 @@ fn serve(
 ) {
     stream.set_nodelay(true).unwrap();
     let Some(tls) = tls else { return relay(stream, status, heads, https, http) };
-    // Bytes are passed on by polling: rustls' stream cannot be split between two threads.
+    // Bytes are forwarded by polling: rustls' stream cannot be split between two threads.
     let mut secure = StreamOwned::new(ServerConnection::new(tls).unwrap(), stream);
     let Some(head) = read_head(&mut secure) else { return };
     heads.lock().unwrap().push(head);
@@ -143,7 +143,7 @@ fn relay(
     let _ = std::io::copy(&mut upstream, &mut stream);
 }
 
-/// A daemon that knows no address of the upstream, only the proxy's.
+/// A daemon that knows only the proxy's address, not the upstream's.
 struct Behind {
     daemon: Daemon,
     upstream: Upstream,
@@ -173,7 +173,7 @@ impl Behind {
         self.daemon.explicit(&self.agent.token, curl_with_key(url, args)).outcome().reply()
     }
 
-    /// Both versions over TLS, and plain HTTP, arrive with the credential.
+    /// Checks that both versions over TLS, and plain HTTP, arrive with the credential.
     fn works(&self, name: &str) {
         for (url, version) in [
             (self.upstream.https_url(name, "/echo"), "--http1.1"),
@@ -216,22 +216,22 @@ fn by_connect_and_in_absolute_form() {
         let connect = head.starts_with(&format!("CONNECT {API}:{https} HTTP/1.1\r\n"));
         let absolute = head.starts_with(&format!("GET http://{API}:{http}/echo HTTP/1.1\r\n"));
         assert!(connect || absolute, "{head}");
-        // What is in TLS is nobody's on the way; what is plain was allowed to be.
+        // No process on the network can read TLS; plain HTTP was explicitly allowed.
         assert!(absolute || !head.contains("Bearer"), "{head}");
     }
-    // The password is nowhere an agent or a log reader looks.
+    // The password is nowhere that an agent or a log reader looks.
     assert!(!behind.daemon.home().log().contains("p@ss"));
     let record = behind.daemon.audit_until("the proxy's address", |r| r["verdict"] == "inject");
     assert_eq!(record["address"], proxy.address.to_string(), "{record}");
 
-    // What is reached without it is resolved here, and cannot be.
+    // Hosts that bypass the proxy are resolved here, and cannot be resolved.
     let before = proxy.heads().len();
     let host = format!("direct.test:{https}");
     behind.daemon.add_secret("direct", VALUE, &["--host", &host, "--bearer"]);
     let _ = behind.daemon.grant(&behind.agent, "direct");
     let reply = behind.fetch(&format!("https://{host}/echo"), &[]);
     assert_eq!(reply.header("x-onecli-error"), Some("upstream_resolve"), "{reply:?}");
-    // An address that we would not dial is not asked for either.
+    // The daemon does not request an address that it would not dial itself.
     let blocked = format!("10.0.0.1:{https}");
     behind.daemon.add_secret("blocked", VALUE, &["--host", &blocked, "--bearer"]);
     let _ = behind.daemon.grant(&behind.agent, "blocked");
@@ -265,7 +265,7 @@ fn over_tls() {
     assert_eq!(behind.upstream.request_count(), 1);
     assert!(proxy.heads()[0].contains("CONNECT api.test:"), "{:?}", proxy.heads());
 
-    // A proxy that proves nothing is told nothing.
+    // A proxy without a valid certificate receives nothing.
     let strange = Behind::new(Upstream::start(&[API]), API, &address);
     let seen = proxy.heads().len();
     let reply = strange.fetch(&strange.upstream.https_url(API, "/echo"), &[]);
@@ -273,7 +273,7 @@ fn over_tls() {
     assert_eq!(proxy.heads().len(), seen);
 }
 
-/// A proxy that refuses, or leads elsewhere, gets no credential.
+/// A proxy that refuses, or connects elsewhere, receives no credential.
 #[test]
 fn that_refuses_or_lies() {
     for (status, words) in
@@ -293,7 +293,7 @@ fn that_refuses_or_lies() {
         assert!(error["hint"].as_str().unwrap().contains("[upstream] proxy"), "{error}");
         assert_eq!(behind.upstream.request_count(), 0);
     }
-    // It connects to somebody whose certificate is for another name.
+    // It connects to a server whose certificate is for another name.
     let (other, elsewhere) = (Upstream::start(&["other.test"]), Upstream::start(&[API]));
     let proxy = Proxy::start("200 OK", &other, None);
     let config = format!("proxy = \"http://{}\"\nextra_ca_files = [{:?}]", proxy.address, other.ca_file());
@@ -303,7 +303,7 @@ fn that_refuses_or_lies() {
     assert_eq!(other.request_count() + behind.upstream.request_count(), 0);
 }
 
-/// A proxy as it is found in networks.
+/// A typical network proxy.
 #[test]
 fn tinyproxy() {
     if !need::program("everything", "tinyproxy", "tinyproxy") {
@@ -328,8 +328,8 @@ fn tinyproxy() {
     drop(running);
 }
 
-/// A name that only the proxy can resolve works without proxy variables too: inspected, as a tunnel, and for bytes that are
-/// passed on unread. What is reached without the proxy does not.
+/// A name that only the proxy can resolve works without proxy variables too: inspected, as a tunnel, and for bytes that
+/// are passed unread. A host that bypasses the proxy does not.
 #[test]
 fn transparent_agent_reaches_names_that_only_the_proxy_knows() {
     if !need::bpf("everything") {

@@ -1,4 +1,5 @@
-//! Upstreams that keep an agent waiting: each wait has its bound, its words and its record; what goes on may take long.
+//! Upstreams that keep an agent waiting: each wait has a time limit, a message and a record. Active streams may take
+//! long.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -11,9 +12,9 @@ use serde_json::Value;
 
 use crate::scene::{API, API_V6, Scene, VALUE, Way, curl_with_key};
 
-/// Every bound, in seconds. What is waited for is either there at once or never.
+/// Every time limit. Events here happen either at once or never.
 const LIMIT: Duration = Duration::from_secs(1);
-/// By when it has to be noticed on a busy machine.
+/// The time limit for the daemon to notice on a busy machine.
 const SOON: Duration = Duration::from_secs(8);
 const CONFIG: &str = "[upstream]\nconnect_timeout = \"1s\"\nhead_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
 
@@ -21,7 +22,7 @@ fn scene() -> Scene {
     Scene::of(Daemon::builder().config(CONFIG), Upstream::start(&[API, API_V6]), &["--bearer"])
 }
 
-/// The 504 of an upstream that is given up, as agent and audit tell it; gives the message.
+/// Checks the 504 of an upstream that timed out, in the response and the audit log. Returns the message.
 fn given_up(daemon: &Daemon, what: &str, event: &str, reply: &Reply, took: Duration) -> String {
     assert_eq!(reply.verdict(), 504, "{what}: {reply:?}");
     assert!(took >= LIMIT && took < SOON, "{what}: {took:?}");
@@ -44,7 +45,7 @@ fn an_answer_that_never_begins() {
         assert!(message.contains("within 1s"), "{message}");
         let hint = reply.json()["error"]["hint"].to_string();
         assert!(hint.contains("head_timeout"), "{hint}");
-        // The credential was on its way: that is on record too.
+        // The credential had been sent: that is recorded too.
         let id = reply.json()["error"]["request_id"].clone();
         let of_request = |r: &Value| r["request_id"] == id && r["event"] == "decision";
         let decision = scene.daemon.audit_until("the decision", of_request);
@@ -60,7 +61,7 @@ fn an_answer_that_stops_in_the_middle() {
         let url = scene.url("/sse?n=2&ms=60000");
         let outcome = scene.run(Way::Explicit, curl_with_key(&url, &["--no-buffer", version]));
         assert!(started.elapsed() >= LIMIT && started.elapsed() < SOON, "{version}: {outcome:?}");
-        // Cut off, and not as if it were complete.
+        // Truncated, and not presented as complete.
         assert!(outcome.code() != Some(0) && !outcome.timed_out, "{version}: {outcome:?}");
         assert!(outcome.out().contains("data: event 0"), "{version}: {outcome:?}");
         let record = scene.daemon.audit_until(version, |r| r["event"] == "outcome");
@@ -73,7 +74,7 @@ fn an_answer_that_stops_in_the_middle() {
     }
 }
 
-/// Streams that go on, either way, outlive every bound.
+/// Streams that make progress, in either direction, outlive every time limit.
 #[test]
 fn what_goes_on_may_take_long() {
     let scene = scene();
@@ -85,7 +86,7 @@ fn what_goes_on_may_take_long() {
         assert!(reply.text().contains("data: event 5"), "{version}: {reply:?}");
         assert!(started.elapsed() > 2 * LIMIT, "{version}: {:?}", started.elapsed());
 
-        // With a length and without.
+        // With and without a Content-Length.
         for upload in [&["--data-binary", "@-"][..], &["--upload-file", "-", "--request", "POST"]] {
             let started = Instant::now();
             let curl = curl(&scene.url("/upload")).args(["--limit-rate", "100k", version]).args(upload);
@@ -99,13 +100,13 @@ fn what_goes_on_may_take_long() {
     }
 }
 
-/// One that takes no connection, and one that takes it and shakes no hands.
+/// One that accepts no connection, and one that accepts it without a TLS handshake.
 #[test]
 fn an_upstream_that_is_not_there() {
     let full = TcpListener::bind("127.0.0.1:0").unwrap();
     listen(&full, Backlog::new(0).unwrap()).unwrap();
     let full_address = full.local_addr().unwrap();
-    // Those that nobody accepts fill its queue: further ones hear nothing.
+    // Unaccepted connections fill its queue, so further ones get no reply.
     let connect = || TcpStream::connect_timeout(&full_address, Duration::from_millis(300));
     let waiting: Vec<_> = std::iter::from_fn(|| connect().ok()).take(64).collect();
     assert!(waiting.len() < 64, "the queue has no end");

@@ -1,4 +1,4 @@
-//! What an agent reads when TLS with an upstream fails: the reason, and the next step that fits it.
+//! The message for an agent when TLS with an upstream fails: the reason, and a matching next step.
 
 use std::net::TcpListener;
 
@@ -11,7 +11,7 @@ use crate::openssl::{certificates, serve};
 
 const HOST: &str = "api.test";
 
-/// A root, a server, one signed with SHA-1, one that has expired, and one of an authority that nobody trusts.
+/// A root, a server, one signed with SHA-1, one that has expired, and one of an untrusted authority.
 const MAKE: &str = r"
 set -e
 key() { openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out $1.key 2>/dev/null; }
@@ -53,7 +53,7 @@ impl Stage {
         Self { dir, daemon, agent }
     }
 
-    /// Message and hint, or neither where the request is answered.
+    /// Message and hint; `None` if the request succeeds.
     fn told(&self, port: u16) -> Option<(String, String)> {
         let authority = format!("{HOST}:{port}");
         let secret = format!("port-{port}");
@@ -96,7 +96,7 @@ fn failures_of_tls_are_told_apart() {
     check("old", &[], "expired", CERTIFICATE);
     check("other", &[], "other.test", CERTIFICATE);
     check("unknown", &[], "unknown authority", CERTIFICATE);
-    // A server that asks and goes on without is none of these.
+    // A server that requests a client certificate and continues without one is not affected.
     let (_server, port) = serve(stage.dir.path(), "good", &["-verify", "1"]);
     assert_eq!(stage.told(port), None);
 }

@@ -47,7 +47,7 @@ fn values_that_do_not_fit_are_stored_with_force_only() {
         doubted(&piped(&daemon, &OPENAI, value), word);
         assert_eq!(version(&daemon), None, "{word}");
     }
-    // No option allows these: they cannot be sent.
+    // No option allows these, because they cannot be sent.
     for value in [format!("{KEY}\n{KEY}"), format!("{KEY}\t"), format!("{KEY}\n\n")] {
         let outcome = piped(&daemon, &[&OPENAI[..], &["--force"]].concat(), &value);
         assert_eq!(outcome.code(), Some(1), "{outcome:?}");
@@ -100,7 +100,7 @@ fn a_piped_value_needs_no_option() {
     assert_eq!(upstream.only_request().header("authorization"), Some(format!("Bearer {KEY}").as_str()));
 }
 
-/// The value comes from a pipe, so the question goes to the terminal.
+/// The value comes from a pipe, so the prompt goes to the terminal.
 #[test]
 fn the_terminal_is_asked() {
     let daemon = Daemon::builder().no_ebpf().start();

@@ -1,4 +1,4 @@
-//! The vault as operators and attackers meet it: a database that somebody edits, keys that change, backups, memory.
+//! The vault as operators and attackers use it: an edited database, changing keys, backups, memory.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{API, API_V6, KEY, Scene, VALUE, Way, curl_with_key};
 
-/// Changes the database of a stopped daemon by hand.
+/// Changes the database of a stopped daemon directly.
 fn sql(daemon: &Daemon, statement: &str) {
     const SCRIPT: &str = "import sqlite3, sys\n\
         db = sqlite3.connect(sys.argv[1])\n\
@@ -31,7 +31,7 @@ fn sql(daemon: &Daemon, statement: &str) {
     Run::new("python3").args(["-c", SCRIPT]).arg(database).arg(statement).outcome().ok(statement);
 }
 
-/// Brings everything into the one file, and gives what is in it.
+/// Merges the database's log into the main file, and returns its content.
 fn set_aside(database: &Path) -> Vec<u8> {
     const SCRIPT: &str = "import sqlite3, sys\n\
         sqlite3.connect(sys.argv[1]).execute('PRAGMA journal_mode=DELETE')\n";
@@ -39,14 +39,14 @@ fn set_aside(database: &Path) -> Vec<u8> {
     fs::read(database).unwrap()
 }
 
-/// A request that is injected.
+/// Checks that a request is injected.
 fn serves(scene: &Scene, value: &str) {
     let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).reply();
     assert_eq!(reply.verdict(), 200, "{reply:?}");
     scene.injected_once(&format!("Bearer {value}"));
 }
 
-/// Invariant 3, and DESIGN section 8: what was changed in the database does not open, is not sent, and is told.
+/// Invariant 3: a value that was changed in the database does not open and is not sent, and the change is reported.
 #[test]
 fn a_row_that_was_changed_by_hand_sends_nothing() {
     if !need::program("everything", "python3", "python3") {
@@ -56,7 +56,7 @@ fn a_row_that_was_changed_by_hand_sends_nothing() {
     serves(&scene, VALUE);
     let host = format!("UPDATE secrets SET host = '{API_V6}'");
     let edits = [
-        // Where an attacker has a name that the agent may reach.
+        // A name that the agent may reach and that an attacker controls.
         (host.as_str(), crate::scene::API_V6, "edited in the database"),
         ("UPDATE secrets SET methods = '[\"GET\"]'", API, "edited in the database"),
         (r#"UPDATE secrets SET placement = '{"kind":"query","name":"q"}'"#, API, "edited in the database"),
@@ -81,7 +81,7 @@ fn a_row_that_was_changed_by_hand_sends_nothing() {
                 && record["agent"] == "outside"
         });
         assert!(scene.daemon.home().log().contains(told), "{edit}: {}", scene.daemon.home().log());
-        // A new value would go where somebody wants it.
+        // A new value would go to a host that the attacker chose.
         let rotate =
             scene.daemon.home().cli(&["secret", "rotate", "api", "--value-stdin"]).stdin("sk-next-value");
         let refused = rotate.outcome();
@@ -117,7 +117,7 @@ fn an_older_version_that_is_put_back_sends_nothing() {
     serves(&scene, NEXT);
 }
 
-/// Takes the sealed value of a version as it stands in the files of a database that is in use: a copy of them is read.
+/// The sealed value of a version in the files of a database that is in use: a copy of them is read.
 fn sealed_version(database: &Path, version: u32) -> Vec<u8> {
     const SCRIPT: &str = "import os, shutil, sqlite3, sys, tempfile\n\
         aside = tempfile.mkdtemp()\n\
@@ -131,7 +131,7 @@ fn sealed_version(database: &Path, version: u32) -> Vec<u8> {
     data_encoding::HEXLOWER.decode(run.outcome().ok("the sealed value").trim().as_bytes()).unwrap()
 }
 
-/// A version that was replaced is in no file of a daemon that was killed either: nobody can put it back from the log.
+/// A replaced version is in no file of a killed daemon either: it cannot be restored from the log.
 #[test]
 fn a_replaced_version_is_not_in_the_log_of_a_killed_daemon() {
     if !need::program("everything", "python3", "python3") {
@@ -147,7 +147,7 @@ fn a_replaced_version_is_not_in_the_log_of_a_killed_daemon() {
     assert_ne!(old, kept);
     for file in [database.clone(), database.with_extension("db-wal")] {
         let bytes = fs::read(&file).unwrap_or_default();
-        // Format and key id begin every wrap, and the body (from 121) is that of the kept one.
+        // Format and key id begin every wrap, and the body (from 121) is that of the current one.
         let found = bytes.windows(112).any(|window| window == &old[9..121]);
         assert!(!found, "the replaced wrap is in {}", file.display());
     }
@@ -160,7 +160,7 @@ fn a_replaced_version_is_not_in_the_log_of_a_killed_daemon() {
     assert_eq!(scene.upstream.requests().len(), 0);
 }
 
-/// Told before anybody is listened to, and no restart helps: exit status 78.
+/// Reported before the daemon accepts connections, and a restart does not help: exit status 78.
 #[test]
 fn a_wrong_key_is_told_with_both_ids() {
     let mut scene = Scene::new();
@@ -247,7 +247,7 @@ fn the_authority_is_rotated_and_nobody_is_cut_off() {
     }
 }
 
-/// Whoever can write to the database but has no key must not have agents trust an authority of his own.
+/// An attacker with write access to the database but without a key must not make agents trust another authority.
 #[test]
 fn an_authority_that_was_changed_by_hand_is_trusted_by_nobody() {
     if !need::program("everything", "python3", "python3") {
@@ -296,7 +296,7 @@ fn an_authority_that_was_changed_by_hand_is_trusted_by_nobody() {
     serves(&scene, VALUE);
 }
 
-/// A store of a version that sealed the key alone: the certificate stays, and is sealed with it from then on.
+/// A store from a version that sealed only the key: the certificate stays, and is sealed with the key from then on.
 #[test]
 fn an_authority_of_an_older_version_is_sealed_anew() {
     const KEY_BLOB: &str = "ca.key";
@@ -307,7 +307,7 @@ fn an_authority_of_an_older_version_is_sealed_anew() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let url = format!("sqlite://{}", home.data_dir().join("onecli.db").display());
     let data_dir = PrivateDir::create(&home.data_dir()).unwrap();
-    // The certificate's length follows the format's number, and the key the certificate.
+    // The certificate's length follows the format's number, and the key follows the certificate.
     let replaced = |with_key_alone: bool| {
         runtime.block_on(async {
             let store = onecli_store::open(&url).await.unwrap();
@@ -335,7 +335,7 @@ fn an_authority_of_an_older_version_is_sealed_anew() {
     scene.daemon.restart();
 }
 
-/// Whoever reads the database keeps what was removed in its log: the person who removed a slot is told, until it is gone.
+/// The database's log still contains a removed slot: the operator who removed it is warned until it is gone.
 #[test]
 fn a_removed_slot_that_cannot_be_erased_yet_is_told() {
     const READER: &str = "import sqlite3, sys, time\n\
@@ -427,7 +427,7 @@ fn a_backup_is_restored_as_it_was() {
     let error: Value = serde_json::from_str(&absent.err()).unwrap();
     assert_eq!(error["error"]["code"], "failed", "{absent:?}");
 
-    // What is not good is refused, and nothing is touched.
+    // An invalid file is refused, and nothing is changed.
     let spoilt = dir.join("spoilt.db");
     for (spoil, hint) in [
         (&bytes[..bytes.len() / 2], ""),
@@ -470,7 +470,7 @@ fn a_backup_is_restored_as_it_was() {
     let _ = scene.daemon.audit_until("backup_taken", |record| record["code"] == "backup_taken");
 }
 
-/// All that a process has in memory, as a core of it would.
+/// The complete memory of a process, as in a core dump.
 fn memory(pid: u32) -> Vec<u8> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut file = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
@@ -480,7 +480,7 @@ fn memory(pid: u32) -> Vec<u8> {
         let (Some(range), Some(mode)) = (words.next(), words.next()) else { continue };
         let Some((from, to)) = range.split_once('-') else { continue };
         let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
-        // What was read into memory stands where it can be written.
+        // Data that was read into memory is in writable mappings.
         if !mode.starts_with("rw") {
             continue;
         }
@@ -492,8 +492,8 @@ fn memory(pid: u32) -> Vec<u8> {
     all
 }
 
-/// Invariant 1: an agent that has had an answer with the value echoed into it, the daemon's helper and its executor, which
-/// has run a command that printed one, have no value.
+/// Invariant 1: no value is in the memory of an agent that received a response with the echoed value, of the daemon's
+/// helper, or of its executor, which ran a command that printed one.
 #[test]
 fn no_value_is_in_the_memory_of_agents_or_of_the_daemons_children() {
     const PRINTED: &str = "sk-exec/canary+91d7C~=3%Kv";
@@ -524,7 +524,7 @@ fn no_value_is_in_the_memory_of_agents_or_of_the_daemons_children() {
         has_placeholder |= memory.windows(placeholder.len()).any(|window| window == placeholder);
     }
     assert!(has_placeholder, "what was looked at is the agent's memory");
-    // The executor has had a value in its hands as well.
+    // The executor has processed a value as well.
     let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir_in("/run").unwrap();
     for (name, mode, text) in
         [("print", 0o755, "#!/bin/sh\nexec cat ${0%/*}/value\n"), ("value", 0o644, PRINTED)]
@@ -575,8 +575,8 @@ const COPY: &str = "import sqlite3, sys\n\
     \x20   db.execute('INSERT INTO secret_versions (secret, version, sealed) VALUES (?, 1, ?)', (id, bytes.fromhex(sealed)))\n\
     db.commit()\n";
 
-/// Stores so many secrets besides the one that the CLI stored, each with a value of its own. In one change: one for each
-/// would take longer than all that comes after.
+/// Stores this many secrets besides the one that the CLI stored, each with its own value. They are stored in one
+/// transaction: one for each would take longer than the rest of the test.
 fn multiply(daemon: &Daemon, secrets: u32) {
     let database = daemon.home().data_dir().join("onecli.db");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -602,7 +602,7 @@ fn multiply(daemon: &Daemon, secrets: u32) {
     copy.timeout(Duration::from_mins(5)).outcome().ok("copy");
 }
 
-/// Everything opens with the key that is there.
+/// Checks that everything opens with the current key, and returns the number.
 fn all_open(daemon: &Daemon) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -617,7 +617,7 @@ fn all_open(daemon: &Daemon) -> u64 {
     })
 }
 
-/// Set when it goes.
+/// Sets the flag when dropped.
 struct OnDrop<'a>(&'a AtomicBool);
 
 impl Drop for OnDrop<'_> {
@@ -626,7 +626,7 @@ impl Drop for OnDrop<'_> {
     }
 }
 
-/// Re-keys `secrets` secrets while requests run, and kills the daemon `kills` times on the way.
+/// Re-keys `secrets` secrets while requests run, and kills the daemon `kills` times during that.
 fn rekey_under_fire(secrets: u32, kills: u32) {
     if !need::program("everything", "python3", "python3") {
         return;
@@ -648,7 +648,7 @@ fn rekey_under_fire(secrets: u32, kills: u32) {
             while !stop.load(Ordering::SeqCst) {
                 let run = curl(&url).args(["-H", &format!("Authorization: Bearer {placeholder}")]);
                 let outcome = run.proxied(&proxy).trusting(&ca).outcome();
-                // Refused is a connection while the daemon is dead; a request that it took must not fail for want of a key.
+                // A dead daemon refuses connections. An accepted request must not fail because a key is missing.
                 if outcome.code() == Some(0) {
                     let reply = outcome.reply();
                     assert_ne!(reply.header("x-onecli-error"), Some("secret_unavailable"), "{reply:?}");
@@ -656,7 +656,7 @@ fn rekey_under_fire(secrets: u32, kills: u32) {
                 }
             }
         });
-        // A test that fails must not leave the requests running.
+        // A failed test must not leave the requests running.
         let _stopped = OnDrop(&stop);
         let (mut killed, mut rounds) = (0, 0);
         while killed < kills || rounds == 0 {
@@ -670,7 +670,7 @@ fn rekey_under_fire(secrets: u32, kills: u32) {
                 }
                 assert!(rekey["fault"].is_null(), "{status}");
                 if killed < kills {
-                    // Now here, now there.
+                    // At varying moments.
                     std::thread::sleep(Duration::from_millis(u64::from(killed * 37 % 150)));
                     scene.daemon.restart();
                     killed += 1;

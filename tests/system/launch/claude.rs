@@ -1,4 +1,4 @@
-//! Claude Code as an agent: it asks the Messages API with its placeholder, runs a command, and prints the answer.
+//! Claude Code as an agent: it calls the Messages API with its placeholder, runs a command, and prints the answer.
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,14 +17,14 @@ use super::people;
 use super::{PERSON, Stage, tool};
 use crate::scene::{API, Scene, VALUE};
 
-/// The host that Claude Code asks unless it is configured otherwise.
+/// The host that Claude Code contacts by default.
 const HOST: &str = "api.anthropic.com";
-/// The other host that it asks before an interactive session.
+/// The other host that it contacts before an interactive session.
 const CHECKED: &str = "platform.claude.com";
-/// What the model has Claude Code run.
+/// The command that the model makes Claude Code run.
 const COMMAND: &str = "echo written by Claude Code > made; cat given";
 
-/// Requests for messages: the key of each, and the body.
+/// Requests to the Messages API: the key of each, and the body.
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
 
 /// Claude Code with its API.
@@ -44,7 +44,7 @@ impl Claude {
             return None;
         }
         let program = need::given("everything", client::claude().ok_or_else(missing))?;
-        // An address of this test alone: the port is the one of every HTTPS client.
+        // An address used only by this test, because the port is that of every HTTPS client.
         let [.., high, low] = std::process::id().to_be_bytes();
         let address = Ipv4Addr::new(127, 77, high, low);
         let listener = TcpListener::bind((address, 443)).map_err(|e| format!("{address}:443: {e}"));
@@ -62,7 +62,7 @@ impl Claude {
     }
 }
 
-/// Its first screen comes only if both hosts answer the check, which has no credential.
+/// Its first screen appears only if both hosts answer the check, which has no credential.
 #[test]
 fn slow_interactive_claude_code_starts_with_its_recipe() {
     let Some(claude) = Claude::new() else { return };
@@ -98,7 +98,7 @@ fn slow_claude_code_works_as_an_agent() {
     });
 }
 
-/// The Messages API: first it asks for a command, then it gives the answer.
+/// The Messages API: the first response requests a command, the second contains the answer.
 fn messages_api(listener: TcpListener, seen: Seen) -> ScriptedUpstream {
     let ca = TestCa::new("Messages API CA");
     let (chain, key) = ca.leaf(&[HOST.to_owned(), CHECKED.to_owned()]);

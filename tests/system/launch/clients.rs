@@ -1,4 +1,4 @@
-//! Clients of many kinds trust the authority with nothing said to them but what `onecli run` says.
+//! Many kinds of clients trust the certificate authority with only the settings of `onecli run`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::{Stage, python};
 use crate::scene::{API, VALUE};
 
 impl Stage {
-    /// Runs a client that makes one request with the key it finds.
+    /// Runs a client that makes one request with the key from its environment.
     fn client(&self, what: &str, run: Run) -> String {
         let out = run.timeout(Duration::from_mins(2)).outcome().ok(what);
         let seen = self.scene.upstream.requests();
@@ -21,10 +21,10 @@ impl Stage {
     }
 }
 
-/// What is only run by users with a home that they can write.
+/// For programs that need a writable home.
 const HOME: &str = "cd $XDG_RUNTIME_DIR && export HOME=$PWD && ";
 
-/// With the usual variables, and without any: then it is the system's bundle that is the agent's own.
+/// With the usual variables, and without any: then they use the system's bundle, which the agent's view replaces.
 #[test]
 fn programs_of_the_system() {
     let Some(stage) = Stage::new() else { return };
@@ -62,7 +62,7 @@ print(urllib.request.urlopen(request, timeout=20).status)"#;
     }
 }
 
-/// Each has a bundle of its own, and a variable for another.
+/// Clients with a built-in bundle, and a variable to replace it.
 #[test]
 fn clients_with_bundles_of_their_own() {
     let Some(stage) = Stage::new() else { return };
@@ -84,7 +84,7 @@ fn clients_with_bundles_of_their_own() {
             let run = stage.run(&[python.to_str().unwrap(), "-c", &script]);
             assert_eq!(stage.client(name, run), "200\n", "{name}");
         }
-        // gRPC has its roots built in, and a variable for others.
+        // gRPC has built-in roots, and a variable to replace them.
         let script = format!(
             r#"
 import grpc, os
@@ -97,7 +97,7 @@ except grpc.RpcError as refused:
             stage.scene.upstream.https_addr().port()
         );
         stage.client("gRPC", stage.run(&[python.to_str().unwrap(), "-c", &script]));
-        // The AWS command line; its placeholder stands in the key of the object.
+        // The AWS command line, with its placeholder in the key of the object.
         let script = format!(
             r#"{HOME}{} {}/aws --endpoint-url {} --region eu-central-1 --no-sign-request s3api head-object --bucket b --key "$API_KEY"; exit 0"#,
             python.display(),
@@ -110,7 +110,7 @@ except grpc.RpcError as refused:
             "const r = await fetch('{url}', {{ headers: {{ authorization: 'Bearer ' + Deno.env.get('API_KEY') }} }}); console.log(r.status)"
         );
         assert_eq!(stage.client("deno", stage.run(&["sh", "-c", &script, &fetch])), "200\n");
-        // pip asks an index; this one has no packages, which it says after the request.
+        // pip queries an index. This one has no packages, which pip reports after the request.
         let index = url.replace("https://", "https://x:$API_KEY@").replace("/echo", "/simple");
         let script = format!(
             r#"{} -m pip --disable-pip-version-check --no-cache-dir download --index-url "{index}" onecli-no-such-package 2>&1 | grep -i "no matching"; exit 0"#,
@@ -128,7 +128,7 @@ except grpc.RpcError as refused:
         assert_eq!(stage.client("node", stage.run(&["node", "-e", &script])), "200\n");
     }
     if need::program("Go", "go", "golang-go") {
-        // Its own client, which asks a proxy of modules.
+        // Go's own client, which queries a module proxy.
         let script = format!(
             r#"{HOME}export GOPROXY="{}/$API_KEY" GOSUMDB=off GOTOOLCHAIN=local GO111MODULE=on; go list -m -versions example.test/m@latest; exit 0"#,
             url.trim_end_matches("/echo")
@@ -173,7 +173,7 @@ public class Ask {
     }
 }
 
-/// The cargo that runs this test, where agents can reach it: that of a home directory they cannot.
+/// The cargo that runs this test, at a path that agents can reach: they cannot reach one in a home directory.
 fn cargo(stage: &Stage) -> Option<PathBuf> {
     let cargo = std::env::var_os("CARGO")?;
     let copy = stage.scene.daemon.home().dir().join("cargo");

@@ -1,4 +1,4 @@
-//! Which directory is handed over: the physical one, once the caller has confirmed it.
+//! The directory that the agent may use is the physical one, after the caller confirmed it.
 
 use std::fs;
 use std::path::Path;
@@ -48,7 +48,7 @@ fn a_new_directory_is_named_once_and_remembered_per_user_and_agent() {
     refused(&second, &["have not confirmed"]);
 }
 
-/// The agent replaces a directory of its project by a link to what it was never given.
+/// The agent replaces a directory of its project by a link to a directory outside of its project.
 #[test]
 fn a_link_of_the_agents_hands_nothing_over() {
     let Some(stage) = Stage::new() else { return };
@@ -70,7 +70,7 @@ fn a_link_of_the_agents_hands_nothing_over() {
         assert_eq!(owner(&mono.join("api")).0, ALICE, "the link is on the disk as the caller's");
         let link = mono.join("api");
         let physical = target.to_str().unwrap();
-        // As a shell has it after `cd api`.
+        // A shell after `cd api`.
         let there = |options: &[&str]| stage.alice(options, "cat key").cwd(&link).env("PWD", &link).outcome();
         refused(&there(&[]), &[physical]);
         refused(&there(&["--dir", "."]), &["symbolic link", physical]);
@@ -79,11 +79,11 @@ fn a_link_of_the_agents_hands_nothing_over() {
             &stage.alice(&["--dir", link.to_str().unwrap()], "cat key").outcome(),
             &["symbolic link", physical],
         );
-        // A program that starts it there, and knows of no link.
+        // A program that starts it there, and does not know of the link.
         refused(&stage.alice(&[], "cat key").cwd(&link).outcome(), &[physical]);
         refused(&stage.alice(&["--dir", "."], "cat key").cwd(&link).outcome(), &[physical]);
     }
-    // Named as what it is, the caller may give it.
+    // If the caller names the physical directory, the agent gets it.
     let out = stage.alice(&["--dir", ssh.to_str().unwrap()], "cat key").outcome();
     assert_eq!(out.ok("named"), "secret\n");
     refused(&stage.alice(&[], "cat key").cwd(&ssh).outcome(), &["hidden directory"]);
@@ -113,7 +113,7 @@ fn links_of_roots_are_followed() {
     }
 }
 
-/// On a terminal the caller is asked, once.
+/// On a terminal the caller is asked once.
 #[test]
 fn a_person_at_a_terminal_confirms() {
     const AT_A_TERMINAL: &str = r#"

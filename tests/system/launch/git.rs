@@ -1,4 +1,4 @@
-//! Git in an agent: it works, and its configuration and hooks stay as they are.
+//! Git works in an agent, and the agent cannot change its configuration and hooks.
 
 use std::fs;
 use std::os::unix::fs::{lchown, symlink};
@@ -12,7 +12,7 @@ use onecli_tests::{need, wait_for};
 use super::Stage;
 use super::people::{ALICE, GROUP, dir, file};
 
-/// A project of Alice's with a remote repository beside it.
+/// A project of Alice with a remote repository beside it.
 pub(super) struct Project {
     pub(super) stage: Stage,
     pub(super) path: PathBuf,
@@ -40,14 +40,14 @@ impl Project {
         Some(project)
     }
 
-    /// As Alice, outside.
+    /// Runs a script as Alice, outside of an agent.
     pub(super) fn git(directory: &Path, script: &str) -> String {
         let (uid, gid) = (ALICE.to_string(), GROUP.to_string());
         let run = Run::new("setpriv").args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "sh", "-ec"]);
         named(run.arg(script)).cwd(directory).outcome().ok(script)
     }
 
-    /// In the agent, with the remote repository.
+    /// Runs a script in the agent, with the remote repository.
     pub(super) fn agent(&self, script: &str) -> Outcome {
         self.run(script).outcome()
     }
@@ -96,9 +96,9 @@ fn everyday_git_works_in_an_agent() {
     assert_eq!(files(), before);
     assert!(!out.err().contains("WARNING"), "{out:?}");
     assert_eq!(Project::git(&project.remote, "git log --oneline topic | wc -l"), "3\n");
-    // All of it is Alice's, and git agrees.
+    // Alice owns all files, and git accepts the repository.
     Project::git(&project.path, "git status --short; git fsck --strict 2>&1; [ -O .git/index ]");
-    // A clone is a repository of the agent's making.
+    // The agent itself creates a clone.
     let out = project.agent(
         "set -e; git clone -q . copy; cd copy; git config user.name x; git commit -q --allow-empty -m x",
     );
@@ -109,7 +109,7 @@ fn everyday_git_works_in_an_agent() {
     assert!(!out.status.success(), "it is protected like any other: {out:?}");
 }
 
-/// Names and contents, for comparison.
+/// Names and contents of all files, for comparison.
 fn listing(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let Ok(entries) = fs::read_dir(path) else {
         return vec![(path.to_owned(), fs::read(path).unwrap_or_default())];
@@ -117,14 +117,14 @@ fn listing(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all: Vec<_> = entries
         .map(|entry| entry.unwrap().path())
         .map(|path| (path.clone(), fs::read(&path).unwrap_or_default()))
-        // Of gc and update-server-info.
+        // These files come from gc and update-server-info.
         .filter(|(path, _)| !path.ends_with("info/refs"))
         .collect();
     all.sort();
     all
 }
 
-/// Each is in README under the commands that need the flag.
+/// The README lists each of these under the commands that need the flag.
 #[test]
 fn commands_that_write_git_configuration_need_the_flag() {
     let Some(project) = Project::new() else { return };
@@ -177,7 +177,7 @@ fn commands_that_write_git_configuration_need_the_flag() {
     assert!(!project.agent(commands[0]).status.success());
 }
 
-/// A process that leaves the view for one of its own, with the project open, is the last of its command.
+/// The last process of its command, which holds the project open and enters a new mount namespace.
 const SURVIVOR: &str = r#"
 import ctypes, os, time
 project = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
@@ -214,7 +214,7 @@ fn view_outlives_its_command_while_a_process_may_use_it() {
     assert!(!project.at(".git/hooks/evil").exists());
 }
 
-/// What the kernel lets an agent do in spite of the mounts is reported.
+/// Changes that the kernel allows in spite of the mounts are reported.
 #[test]
 fn files_that_other_programs_execute_are_reported() {
     let Some(project) = Project::new() else { return };
@@ -243,7 +243,7 @@ fn files_that_other_programs_execute_are_reported() {
     }
     let out = project.agent("echo text > src/main.rs; cat package.json");
     assert!(out.status.success() && !out.err().contains("WARNING"), "{out:?}");
-    // It renames what is a mount point, from a view in which it is none.
+    // It renames a mount point from a mount namespace in which it is none.
     let path = project.path.display();
     let config = r#""$(printf '[core]\n\tfsmonitor = evil\n')""#;
     let out =
@@ -254,7 +254,8 @@ fn files_that_other_programs_execute_are_reported() {
     println!("renamed from another mount namespace: {}", out.status.success());
 }
 
-/// A directory stays open while the first view ends. The launcher holds the view, so the mounts stay below it.
+/// A directory stays open while the first mount namespace ends. The launcher holds the namespace, so the mounts below
+/// it remain.
 #[test]
 fn a_view_that_nobody_is_in_any_more_keeps_its_mounts() {
     const KEEP: &str = r#"
@@ -272,12 +273,12 @@ os.write(file, b"[core]\n\tfsmonitor = evil\n")
     assert_eq!(fs::read(project.at(".git/config")).unwrap(), before);
 }
 
-/// What an agent of an earlier run left: links, missing files, pointers elsewhere.
+/// Remains of an agent's earlier run: links, missing files, pointers to other directories.
 #[test]
 fn odd_git_directories_are_protected_or_named() {
     let Some(project) = Project::new() else { return };
     let evil = "echo evil > .git/hooks/pre-commit; echo x > .git/config; true";
-    // Missing directories and files are not made, and nothing stays behind.
+    // Missing directories and files are not created, and nothing remains.
     for name in ["hooks", "info", "config"] {
         let _ = fs::remove_dir_all(project.at(".git").join(name));
     }
@@ -300,7 +301,7 @@ fn odd_git_directories_are_protected_or_named() {
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "root made something there: {out:?}");
     assert!(out.err().contains("cannot protect") && out.err().contains("symbolic link"), "{out:?}");
     assert!(out.err().contains(&format!("changed: {}", project.at(".git/config").display())), "{out:?}");
-    // A submodule: `.git` is a file, its git directory lies in the one around it.
+    // A submodule: `.git` is a file, and its git directory is inside that of the parent repository.
     let module = project.at(".git/modules/a/b");
     fs::create_dir_all(&module).unwrap();
     for sub in ["../..", "..", "", "objects", "refs", "hooks", "info"] {

@@ -1,4 +1,4 @@
-//! Git in an agent, with a remote repository over HTTPS that asks for a credential.
+//! Git in an agent, with a remote repository over HTTPS that requires a credential.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What else git takes commands from: the state of interrupted operations, remotes, repositories within a git directory, scripts
-//! that a configuration names.
+//! Other sources of git's commands: the state of interrupted operations, remotes, repositories within a git directory,
+//! scripts named by a configuration.
 
 use super::git::Project;
 use super::people::{ALICE, dir, file};
@@ -48,7 +48,7 @@ fn state_of_git_that_names_programs_is_reported_or_protected() {
     assert!(out.err().contains(&format!("new: {}", project.at(".git/remotes/origin").display())), "{out:?}");
 }
 
-/// The control: what is reported or refused runs outside of an agent.
+/// Control: every change that is reported or refused takes effect outside of an agent.
 #[test]
 fn git_executes_programs_that_its_state_names() {
     let Some(project) = Project::new() else { return };
@@ -125,7 +125,7 @@ fn report_names_git_first_and_counts_the_rest() {
     let at = |text: &str| err.find(text).unwrap_or_else(|| panic!("{text}: {err}"));
     assert!(at("z/.git") < at(".git/sequencer") && at(".git/sequencer") < at(".envrc"), "{err}");
     assert!(err.contains("shell environments (100):") && err.contains("  and 90 more"), "{err}");
-    // The command that is named lists all.
+    // The suggested command lists all changes.
     let command = format!("run in {}: find . -newerct @", project.path.display());
     let since = err[at(&command) + command.len()..].split_whitespace().next().unwrap();
     let all = Project::git(&project.path, &format!("find . -newerct @{since} -name .envrc | wc -l"));

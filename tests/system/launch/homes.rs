@@ -1,4 +1,4 @@
-//! Home directories are not in the agent's view; `--share` adds what the caller may give.
+//! The agent's view contains no home directories. `--share` adds directories that the caller may share.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,7 +18,7 @@ fn refused(outcome: &Outcome, words: &str) {
 fn homes_of_people_are_hidden_and_system_directories_are_not() {
     let Some(stage) = Stage::new() else { return };
     let carols = stage.home_of("carol").join("file");
-    // The control: as the same user, outside.
+    // Control: the same user, outside of an agent.
     let outside = Run::new("setpriv").args(["--reuid", ROBOT, "--clear-groups", "cat"]).arg(&carols);
     assert_eq!(outside.outcome().ok("the control"), "of carol\n");
     for wrap in ["", "unshare --user --map-root-user --mount "] {
@@ -63,7 +63,7 @@ fn shares_are_read_only_unless_the_caller_says_otherwise() {
     assert_eq!(owner(&tools.join("y")).0, ALICE);
 }
 
-/// A shared directory that homes lie in shows none of them, unless the share names it.
+/// A shared directory that contains home directories shows none of them, unless the share names it.
 #[test]
 fn homes_below_a_shared_directory_stay_hidden() {
     let Some(stage) = Stage::new() else { return };
@@ -96,7 +96,7 @@ fn a_caller_shares_only_what_is_theirs_to_use() {
     refused(&share("--share-rw", &carols), "you may not write");
     fs::set_permissions(&carols, fs::Permissions::from_mode(0o711)).unwrap();
     refused(&share("--share", &carols), "you may not read");
-    // A link that the agent could have made, and places where services of the host listen.
+    // A link that the agent could have created, and directories where services of the host listen.
     let link = stage.home_of("alice").join("link");
     std::os::unix::fs::symlink("/etc", &link).unwrap();
     std::os::unix::fs::lchown(&link, Some(ALICE), None).unwrap();
@@ -144,7 +144,7 @@ fn a_run_from_a_home_directory_wants_its_project_named() {
     let out =
         stage.alice(&["--dir", home.to_str().unwrap()], "pwd; cat file").cwd(&home).outcome().ok("named");
     assert_eq!(out, format!("{}\nof alice\n", home.display()));
-    // What was named as a whole opens nothing below it by itself.
+    // Naming a directory for one run does not confirm the directories below it.
     let sub = home.join("sub");
     dir(&sub, ALICE);
     refused(&stage.alice(&[], "pwd").cwd(&sub).outcome(), "have not confirmed");

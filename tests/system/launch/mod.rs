@@ -1,4 +1,4 @@
-//! Agents started for users who are not root: by the launcher, as the agent's user, with a view of the files of its own.
+//! Agents started for users other than root: by the launcher, as the agent's user, with a private view of the files.
 
 mod claude;
 mod clients;
@@ -34,14 +34,14 @@ use onecli_tests::{bins, need, wait_for};
 
 use crate::scene::Scene;
 
-/// A user that every Debian has, in the part of the person: uid 2.
+/// The user who runs the agent, which exists on every Debian: uid 2.
 const PERSON: &str = "bin";
-/// The same for the agent: uid 5, gid 60.
+/// The agent's user, which exists on every Debian: uid 5, gid 60.
 const ROBOT: &str = "games";
 
 /// A scene with a launcher, and an agent that [`PERSON`] may run.
 struct Stage {
-    // Dropped first: it holds the daemon's directory.
+    // Dropped first, because it holds the daemon's directory.
     launcher: Running,
     scene: Scene,
     robot: Agent,
@@ -56,7 +56,7 @@ impl Stage {
         need::bpf("everything") && need::program("everything", "setpriv", "util-linux")
     }
 
-    /// The same in a scene of the test's.
+    /// A stage in a scene of the test.
     fn of(scene: Scene) -> Self {
         let robot = scene.daemon.add_agent("robot", &["--user", ROBOT, "--runner", PERSON]);
         let _ = scene.daemon.grant(&robot, "api");
@@ -65,7 +65,7 @@ impl Stage {
         Self { launcher, scene, robot }
     }
 
-    /// `onecli run` with `options` as somebody.
+    /// `onecli run` with `options` as `user`.
     fn run_as(&self, user: &str, options: &[&str], command: &[&str]) -> Run {
         let group = nix::unistd::User::from_name(user).unwrap().expect("it exists").gid.to_string();
         Run::new("setpriv")
@@ -79,7 +79,7 @@ impl Stage {
             .args(command)
     }
 
-    /// The same as the person who may.
+    /// `onecli run` as the permitted user.
     fn run(&self, command: &[&str]) -> Run {
         self.run_as(PERSON, &[], command)
     }
@@ -89,7 +89,7 @@ impl Stage {
     }
 }
 
-/// The capabilities that the launcher's unit leaves it, as setpriv(1) takes them.
+/// The capabilities that the launcher's unit leaves it, in the syntax of setpriv(1).
 fn bounding_set() -> String {
     let unit = bins::workspace().join("systemd/onecli-launcher.service");
     let text = std::fs::read_to_string(&unit).unwrap_or_else(|e| panic!("{}: {e}", unit.display()));
@@ -99,8 +99,8 @@ fn bounding_set() -> String {
     format!("-all{}", names.collect::<String>())
 }
 
-/// The launcher as its unit confines it, in a view in which agents find the upstream's names. The group of the robot's user
-/// stands for that of users for agents.
+/// The launcher, confined as by its unit, in a view where agents find the upstream's names. The group of the robot's
+/// user replaces the group of agents' users.
 fn launcher(scene: &Scene) -> Running {
     const INSIDE: &str = r#"
         mount --bind "$1" /etc/hosts || exit 120
@@ -137,12 +137,12 @@ fn launcher(scene: &Scene) -> Running {
     running
 }
 
-/// Python of the test's own tools, as agents find it.
+/// The Python of the test tools, at its path inside an agent.
 fn python(scene: &Scene) -> Option<PathBuf> {
     Some(tool(scene, &onecli_tests::client::python()?))
 }
 
-/// A program of the test's own tools, as agents find it.
+/// A program of the test tools, at its path inside an agent.
 fn tool(scene: &Scene, program: &Path) -> PathBuf {
     let inside = program.strip_prefix(onecli_tests::client::tools()).expect("one of the tools");
     scene.daemon.home().dir().join("tools").join(inside)

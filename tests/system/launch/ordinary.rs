@@ -1,4 +1,5 @@
-//! Somebody who is not root starts an agent: who may, and what passes between them and it.
+//! A user other than root starts an agent: who is permitted, and what the launcher passes between the user and the
+//! command.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
@@ -59,7 +60,8 @@ fn who_may_not_is_told_what_would_help() {
     refused(stage.run(&["id"]).outcome(), &["is disabled"]);
     daemon.onecli(&["agent", "enable", "robot"]).ok("enable");
 
-    // Of those who let agents have users not all are root: somebody's own account is not to be had by it.
+    // An administrator who may assign users to agents need not be root, and must not gain access to another user's
+    // account.
     let _ = daemon.add_agent("thief", &["--user", "lp", "--runner", PERSON]);
     let run = |options: &[&str]| {
         let cli = daemon.home().cli(&[&["run", "--agent", "thief"], options, &["--", "id", "-un"]].concat());
@@ -74,9 +76,9 @@ fn who_may_not_is_told_what_would_help() {
         run.outcome()
     };
     refused(run(&[]), &["user 'lp' is not in the group of users for agents", "usermod -a -G"]);
-    // As themselves, cooperatively.
+    // As the user itself, cooperatively.
     assert_eq!(run(&["--scope"]).ok("--scope"), "bin\n");
-    // Nobody starts an agent from inside one.
+    // An agent cannot start another agent.
     let inside = format!(
         "{} --socket {} run --agent thief --scope -- id",
         onecli_tests::bins::path("onecli").display(),
@@ -95,14 +97,15 @@ fn files_codes_and_signals_pass_through() {
     );
     assert_eq!(stage.run(&["no-such-command-here"]).outcome().code(), Some(127));
     assert_eq!(stage.run(&["/etc/passwd"]).outcome().code(), Some(126));
-    // As its command ends, so does it.
+    // `onecli run` ends in the same way as its command.
     let killed = stage.shell("kill -SEGV $$").outcome();
     assert_eq!(killed.status.signal(), Some(Signal::SIGSEGV as i32), "{killed:?}");
 
     let told = |signal: Signal| {
         let running = stage.shell("trap 'echo term; exit 3' TERM; trap 'echo usr1; exit 4' USR1; echo ready; while :; do sleep 0.05; done");
         let running = running.start();
-        // It says so once its traps are set, and not on a terminal: the cgroup tells as well that it runs.
+        // The command prints a line after it has set its traps, but not on a terminal. The cgroup also shows that it
+        // runs.
         let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot);
         let two = || (processes(&cgroup).len() >= 2).then_some(());
         assert!(wait_for(Duration::from_secs(10), two).is_some());
@@ -115,14 +118,14 @@ fn files_codes_and_signals_pass_through() {
     assert_eq!((outcome.code(), outcome.out().as_str()), (Some(4), "ready\nusr1\n"), "{outcome:?}");
     let outcome = told(Signal::SIGINT);
     assert_eq!(outcome.status.signal(), Some(Signal::SIGINT as i32), "{outcome:?}");
-    // Who is killed says nothing: the command is hung up.
+    // A killed client sends no message: the command receives SIGHUP.
     told(Signal::SIGKILL);
     let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot);
     let empty = || processes(&cgroup).is_empty().then_some(());
     assert!(wait_for(Duration::from_secs(10), empty).is_some(), "the command outlives its client");
 }
 
-/// A connection that was made outside passes no hook; a directory leads around the agent's view.
+/// A connection made outside passes no hook, and a directory bypasses the agent's view.
 #[test]
 fn standard_files_that_lead_out_are_refused() {
     let Some(stage) = Stage::new() else { return };
@@ -144,7 +147,7 @@ for name, fd in (("network", network.fileno()), ("directory", os.open("/", os.O_
     assert!(out.contains("directory 125 onecli: standard input is a directory"), "{out}");
 }
 
-/// The whole of it on a host whose user database is a throw-away copy.
+/// The complete procedure on a host whose user database is a temporary copy.
 #[test]
 fn a_user_is_made_for_an_agent() {
     if !need::root("everything") || !need::program("everything", "useradd", "passwd") {
@@ -190,7 +193,7 @@ fn a_user_is_made_for_an_agent() {
     assert!(nix::unistd::User::from_name("onecli-a-a_b").unwrap().is_none(), "the host's own is as it was");
 }
 
-/// For the whole host, on a copy of its trust.
+/// For the whole host, on a copy of its trust store.
 #[test]
 fn the_authority_is_installed_and_taken_back() {
     let Some(stage) = Stage::new() else { return };
@@ -226,8 +229,8 @@ fn the_authority_is_installed_and_taken_back() {
     assert_eq!(lines[5], "it was not installed");
 }
 
-/// As the service manager ends it when the package is upgraded (`KillMode=process`): what it has started goes on, and tells
-/// its person how it ends.
+/// The service manager ends the launcher when the package is upgraded (`KillMode=process`). Its running commands
+/// continue, and report their exit status to the user.
 #[test]
 fn what_runs_outlives_its_launcher() {
     let Some(stage) = Stage::new() else { return };

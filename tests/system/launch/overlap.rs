@@ -1,4 +1,4 @@
-//! Commands that overlap, and what a command leaves whose launcher process is killed.
+//! Commands that overlap, and the remains of a command whose launcher process was killed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,17 +14,17 @@ use onecli_tests::{need, wait_for};
 use super::people::{ALICE, dir, file};
 use super::{PERSON, Stage};
 
-/// Uid of [`PERSON`].
+/// The uid of [`PERSON`].
 const ID: u32 = 2;
 
-/// Moves a directory with a set-user-ID file to and fro, until a file `stop` is there.
+/// Moves a directory with a set-user-ID file back and forth, until a file `stop` exists.
 const MOVES: &str = "import os
 open('ready', 'w').close()
 while not os.path.exists('stop'):
     os.rename('one/a', 'two/a')
     os.rename('two/a', 'one/a')";
 
-/// Tries to open that file for writing until it meets it.
+/// Tries to open that file for writing until it finds it, and prints the result.
 const OPENS: &str = "import errno, os
 while True:
     for path in ('one/a/su', 'two/a/su'):
@@ -38,7 +38,7 @@ while True:
                 os._exit(0)";
 
 impl Stage {
-    /// A project in which a search takes a while, with a set-user-ID file.
+    /// A project with a set-user-ID file, in which a search takes a while.
     fn project_with_set_user_id_file(&self) -> PathBuf {
         let project = self.project();
         for name in ["one", "two", "one/a"] {
@@ -83,14 +83,14 @@ fn set_user_id_file_that_another_command_moves_is_protected() {
     let Some(stage) = Stage::new() else { return };
     let project = stage.project_with_set_user_id_file();
     stage.check_protected(&project, stage.python_in(&project, MOVES));
-    // Another agent with the same project, which root starts.
+    // Another agent with the same project, started by root.
     let _ = stage.scene.daemon.add_agent("other", &["--user", "lp"]);
     let command =
         ["run", "--agent", "other", "--dir", project.to_str().unwrap(), "--", "python3", "-c", MOVES];
     stage.check_protected(&project, stage.scene.daemon.home().cli(&command).timeout(Duration::from_mins(2)));
 }
 
-/// A repository of Alice's without the directories that git makes from its template.
+/// A repository of Alice without the directories that git creates from its template.
 fn repository(stage: &Stage) -> Option<PathBuf> {
     if !need::program("git repositories", "git", "git") {
         return None;
@@ -125,7 +125,7 @@ fn git_directories_stay_protected_when_another_command_ends() {
     file(&project.join("three"), "", ALICE);
     let second = second.finish();
     assert!(second.err().contains("Read-only file system"), "{second:?}");
-    // The next command removes what both needed.
+    // The next command removes the files that both needed.
     stage.alice(&options, "true").outcome().ok("the third");
     assert_eq!(placeholders(&project), [] as [&str; 0]);
 }
@@ -159,7 +159,7 @@ fn what_a_killed_launcher_process_left_is_ended() {
     assert_eq!(left, 0);
 }
 
-/// It holds the view for processes of its command alone.
+/// The launcher process holds the view only for processes of its own command.
 #[test]
 fn launcher_process_ends_with_its_command_while_another_runs() {
     let Some(stage) = Stage::new() else { return };

@@ -1,4 +1,4 @@
-//! What a permitted runner sees of the audit log and of the agent: the requests of the own runs.
+//! The parts of the audit log and of the agent that a permitted runner sees: the requests of the runner's own runs.
 
 use onecli_tests::bins;
 use onecli_tests::client::{Outcome, Run};
@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::{PERSON, Stage};
 use crate::scene::{API, API_V6, Scene};
 
-/// Another person who may run the agent, uid 6, and her uid and that of [`PERSON`].
+/// Another user who may run the agent (uid 6), and the uids of this user and of [`PERSON`].
 const OTHER: &str = "man";
 const UIDS: (u64, u64) = (2, 6);
 
-/// `onecli` as somebody.
+/// Runs `onecli` as `user`.
 fn onecli(stage: &Stage, user: &str, args: &[&str]) -> Outcome {
     let group = nix::unistd::User::from_name(user).unwrap().expect("it exists").gid.to_string();
     Run::new("setpriv")
@@ -31,7 +31,7 @@ fn records(stage: &Stage, user: &str, args: &[&str]) -> Vec<Value> {
     listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Not permitted, in these words.
+/// Checks that the command is not permitted, with these words.
 fn forbidden(stage: &Stage, user: &str, args: &[&str], words: &str) -> String {
     let outcome = onecli(stage, user, args);
     assert_eq!(outcome.code(), Some(4), "{args:?}: {outcome:?}");
@@ -47,7 +47,7 @@ fn hosts(records: &[Value]) -> Vec<&str> {
     hosts
 }
 
-/// A run of each person, which is refused a host of its own, and one of root's.
+/// One run of each user, in which a host is refused, and one run of root.
 fn run_once_each(stage: &Stage) {
     stage.scene.daemon.onecli(&["agent", "allow-run", "robot", OTHER]).ok("allow-run");
     for (user, host) in [(PERSON, "for-bin.test"), (OTHER, "for-man.test")] {
@@ -84,7 +84,7 @@ fn a_runner_sees_her_own_runs_alone() {
         assert!(!tells_of_others, "numbers count the records of others: {record}");
     }
     assert_eq!(own, records(&stage, PERSON, &[]), "without a name: all her agents");
-    // No filter finds another person's record, and each answers as for one that nobody has.
+    // No filter finds another user's record, and each returns the same as for a record that does not exist.
     let foreign = daemon.audit_until("the other's", |record| record["host"] == "for-man.test");
     let id = foreign["request_id"].as_str().unwrap();
     for filter in [
@@ -98,7 +98,7 @@ fn a_runner_sees_her_own_runs_alone() {
     }
     assert_eq!(records(&stage, PERSON, &["--limit", "1"]).len(), 1);
 
-    // Refusals that `learn` proposes rules for are her own, too.
+    // `learn` proposes rules only for the runner's own refusals, too.
     let learned = onecli(&stage, PERSON, &["agent", "learn", "robot"]).ok("learn");
     assert!(learned.contains("for-bin.test") && !learned.contains("for-man.test"), "{learned}");
     let why = onecli(&stage, PERSON, &["why", "--agent", "robot", "GET", "http://for-man.test/"]).ok("why");
@@ -126,7 +126,7 @@ fn a_runner_sees_all_runs_where_an_administrator_allowed_it() {
     daemon.onecli(&["agent", "allow-run", "robot", PERSON, "--see-all", "yes"]).ok("see all");
     let record = daemon.audit_until("the change", |record| record["code"] == "runner_changed");
     assert!(record["rule"].as_str().unwrap().contains("runner bin sees every run, by uid 0"), "{record}");
-    // Off unless it is asked for.
+    // Off by default.
     assert!(!hosts(&records(&stage, PERSON, &["--agent", "robot"])).contains(&"for-man.test"));
     let all = records(&stage, PERSON, &["--agent", "robot", "--all"]);
     let seen = hosts(&all);
@@ -137,7 +137,7 @@ fn a_runner_sees_all_runs_where_an_administrator_allowed_it() {
     assert!(all.iter().all(|record| record["agent"] == "robot"), "{all:#?}");
     let learned = onecli(&stage, PERSON, &["agent", "learn", "robot", "--all"]).ok("learn --all");
     assert!(learned.contains("for-man.test"), "{learned}");
-    // A plain allow-run keeps it; the other person still has none of it.
+    // A plain allow-run preserves the setting. The other user still has none of it.
     daemon.onecli(&["agent", "allow-run", "robot", PERSON]).ok("again");
     assert_eq!(records(&stage, PERSON, &["--all"]), all);
     forbidden(&stage, OTHER, &["audit", "list", "--all"], "own runs");
@@ -159,7 +159,7 @@ fn a_runner_sees_nothing_else() {
         &["audit", "list", "--agent", "NAME", "--all"],
         &["why", "--agent", "NAME", "GET", "https://api.test/"],
     ] {
-        // One that is there, and one that is not.
+        // An agent that exists, and one that does not.
         let told = ["there", "gone"].map(|name| {
             let args: Vec<_> = command.iter().map(|word| if *word == "NAME" { name } else { word }).collect();
             forbidden(&stage, PERSON, &args, "may not see agent").replace(name, "NAME")
@@ -195,9 +195,9 @@ fn a_runner_sees_nothing_else() {
     }
     let many = onecli(&stage, PERSON, &["audit", "list", "--limit", "10000"]);
     assert!(many.code() == Some(1) && many.err().contains("at most 1000"), "{many:?}");
-    // Who may run nothing is told what was told before.
+    // A user without a permission gets the same message as before.
     forbidden(&stage, "lp", &["audit", "list"], "may not use the OneCLI daemon");
-    // The command itself may not ask, whoever launched it.
+    // The command itself may not query, regardless of the user who launched it.
     let inside = format!(
         "exec {} --socket {} audit list",
         bins::path("onecli").display(),
@@ -205,14 +205,14 @@ fn a_runner_sees_nothing_else() {
     );
     let inside = stage.run_as(PERSON, &["--scope", "-q"], &["sh", "-c", &inside]).outcome();
     assert!(inside.code() == Some(4) && inside.err().contains("agents may not"), "{inside:?}");
-    // An entry that is made anew shows nothing from before: the uid may be another person's by now.
+    // A new entry shows no earlier records, because the uid may now belong to another user.
     daemon.onecli(&["agent", "deny-run", "robot", PERSON]).ok("deny-run");
     forbidden(&stage, PERSON, &["audit", "list", "--agent", "robot"], "may not use");
     daemon.onecli(&["agent", "allow-run", "robot", PERSON]).ok("allow-run");
     assert_eq!(records(&stage, PERSON, &["--agent", "robot"]), [] as [Value; 0]);
 }
 
-/// Where connections are not redirected, the session token tells who launched the command; the agent's own token nobody.
+/// Without redirection, the session token identifies the user who launched the command. The agent's own token does not.
 #[test]
 fn a_session_token_tells_who_launched_the_command() {
     if !need::root("agents of several persons") || !need::program("agents", "setpriv", "util-linux") {

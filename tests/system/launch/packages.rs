@@ -1,4 +1,4 @@
-//! Package managers install a dependency from a registry that asks for a credential, and the project uses it.
+//! Package managers install a dependency from a registry that requires a credential, and the project uses it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use super::site::{Site, tar, wheel};
 use super::{PERSON, Stage, python};
 use crate::scene::{Scene, VALUE};
 
-/// What each package computes.
+/// The result that each package computes.
 const ANSWER: &str = "42\n";
-/// The package manager has a home that it can write. The project is the directory of the run.
+/// Sets a writable home for the package manager. The project is the working directory of the run.
 const HOME: &str = "set -e; export HOME=$XDG_RUNTIME_DIR; ";
 
 /// The directory with `bin/cargo` of the toolchain that runs this test.
@@ -28,7 +28,7 @@ pub(super) fn toolchain() -> Option<PathBuf> {
     root.join("bin/rustc").is_file().then_some(root)
 }
 
-/// Where agents find it: it may lie in a home directory.
+/// Its path inside an agent, because it may be in a home directory.
 pub(super) fn toolchain_inside(scene: &Scene) -> PathBuf {
     scene.daemon.home().dir().join("toolchain")
 }
@@ -49,7 +49,7 @@ impl Site {
         run.timeout(Duration::from_mins(3)).outcome()
     }
 
-    /// The program got these paths, and its use of them gives the answer.
+    /// Checks that the registry served these paths to the program, and that the result is right.
     fn served_answer(&self, what: &str, outcome: &Outcome, paths: &[&str]) {
         assert!(outcome.ok(what).ends_with(ANSWER), "{outcome:?}");
         let served = self.served();

@@ -1,4 +1,4 @@
-//! Users with homes: in the user database that the launcher of a test sees, not in the host's.
+//! Users with homes, in the user database that a test's launcher sees. The host's database is not changed.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,13 +12,13 @@ use onecli_tests::client::Run;
 use super::Stage;
 use crate::scene::Scene;
 
-/// Uid of `alice`, who may run the agent once [`Stage::allow_alice`] said so, and of `carol`.
+/// The uid of `alice`, who may run the agent after [`Stage::allow_alice`], and of `carol`.
 pub(super) const ALICE: u32 = 4242;
 pub(super) const CAROL: u32 = 4243;
 /// The group of both: `man`.
 pub(super) const GROUP: u32 = 12;
 
-/// Makes their homes, and a user database that names them.
+/// Creates their homes, and a user database that lists them.
 pub(super) fn make(scene: &Scene) {
     let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
     let people = scene.daemon.home().dir().join("people");
@@ -62,7 +62,7 @@ impl Stage {
         self.scene.daemon.onecli(&["agent", "allow-run", &self.robot.name, "@man"]).ok("allow-run");
     }
 
-    /// `onecli run` as somebody with a home.
+    /// `onecli run` as a user with a home.
     pub(super) fn run_with_home(&self, uid: u32, options: &[&str], command: &[&str]) -> Run {
         const INSIDE: &str = r#"mount --bind "$1" /etc/passwd || exit 120; shift; exec "$@""#;
         Run::new("unshare")

@@ -1,4 +1,4 @@
-//! Programs that make user namespaces of their own work in an agent.
+//! Programs that create user namespaces work in an agent.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use onecli_tests::need;
 use super::{PERSON, Stage, people};
 
 impl Stage {
-    /// A script that the agent runs, with a home that it can write.
+    /// A script that the agent runs, with a writable home.
     fn program(&self, script: &str, args: &[&str]) -> Outcome {
         let script = format!("cd $XDG_RUNTIME_DIR && export HOME=$PWD && {script}");
         let command = [&["sh", "-c", &script, "sh"], args].concat();
@@ -65,7 +65,7 @@ fn podman_runs_a_container_with_the_hosts_network() {
     if !here {
         return;
     }
-    // Without subordinate ids: newuidmap(1) gains nothing in an agent, so that the image's files are all of one user.
+    // Without subordinate ids: newuidmap(1) gains nothing in an agent, so one user owns all files of the image.
     let script = r#"
         set -e
         export CONTAINERS_CONF=$HOME/containers.conf CONTAINERS_STORAGE_CONF=$HOME/storage.conf

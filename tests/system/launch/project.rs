@@ -1,4 +1,4 @@
-//! A directory of the person's that their agent works in.
+//! A directory of the user, in which the agent works.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +10,7 @@ use super::{PERSON, Stage, owner};
 
 const ID: u32 = 2;
 
-/// A closed directory of the person's with a project and something private in it.
+/// A closed directory of the user, with a project and a private file in it.
 struct Home(tempfile::TempDir);
 
 impl Home {
@@ -60,7 +60,7 @@ fn what_the_agent_makes_belongs_to_its_person() {
             assert_eq!(owner(&project.join(path)), (ID, ID), "{kind}: {path}");
         }
         assert_eq!(fs::read_to_string(project.join("src/moved")).unwrap(), "new\n");
-        // By name from elsewhere; and not at all.
+        // By name from another directory, and not at all.
         let named = stage.run_as(PERSON, &["--dir", named], &["cat", "made/file"]);
         assert_eq!(named.outcome().ok("--dir"), "text\n");
         let plain = stage.run_as(PERSON, &["--no-dir"], &["cat", "made/file"]).cwd(&project).outcome();
@@ -77,17 +77,18 @@ fn what_is_more_than_a_project_is_not_given() {
         assert_eq!(outcome.code(), Some(125), "{outcome:?}");
         assert!(outcome.err().contains(words), "{outcome:?}");
     };
-    // Somebody else's: root's, another user's.
+    // Directories of others: of root and of another user.
     refused(Path::new("/etc"), "/etc does not belong to you");
     let others = tempfile::tempdir().unwrap();
     fs::set_permissions(others.path(), fs::Permissions::from_mode(0o777)).unwrap();
     chown(others.path(), Some(Uid::from_raw(6)), None).unwrap();
     refused(others.path(), "does not belong to you");
     refused(&home.path().join("nowhere"), "No such file");
-    // Their home itself, for standing in it: bin's is /bin, which is root's. So the agent's files stay root's.
+    // The user's home itself, if it is only the working directory. bin's home is /bin, which root owns, so the agent's
+    // files stay root's.
     let out = stage.shell("pwd; touch /bin/onecli-test 2>/dev/null || echo read-only").cwd("/bin").outcome();
     assert!(out.ok("/bin").ends_with("read-only\n"));
-    // A link in a path of the agent's making leads nowhere else: what is mapped is what the person opened.
+    // A link that the agent puts into a path has no effect: the directory that the user opened is mapped.
     std::os::unix::fs::symlink("/etc", home.project().join("link")).unwrap();
     let project = home.project();
     let script = "touch link/onecli-test 2>/dev/null || echo no";
@@ -95,7 +96,7 @@ fn what_is_more_than_a_project_is_not_given() {
     assert_eq!(out.ok("a link"), "no\n");
 }
 
-/// Root's own runs too, as with sudo: the project is its owner's.
+/// Root's own runs too, as with sudo: the project belongs to its owner.
 #[test]
 fn root_runs_an_agent_in_somebodys_project() {
     let Some(stage) = Stage::new() else { return };

@@ -1,4 +1,4 @@
-//! `--recipe`: rules that an administrator adds, and what `onecli run` sets and shares.
+//! `--recipe`: the rules that an administrator adds, and the settings and shares of `onecli run`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
@@ -11,7 +11,7 @@ use super::people::{ALICE, dir, file};
 use super::{PERSON, Stage};
 
 const SET: [&str; 5] = ["agent", "set", "robot", "--recipe", "claude-code"];
-/// What `onecli run` says if a rule is missing.
+/// The hint of `onecli run` if a rule is missing.
 const HINT: &str = "onecli agent set robot --recipe claude-code";
 
 impl Stage {
@@ -36,7 +36,7 @@ fn recipe_adds_its_rules_once() {
     assert!(again.contains("found rule"), "{again}");
     assert_eq!(stage.rules(), after);
 
-    // The preview, pasted into a shell, adds the same.
+    // The preview, pasted into a shell, adds the same rules.
     for rule in &after[before.len()..] {
         daemon.onecli(&["rule", "remove", &rule["id"].to_string()]).ok("rule remove");
     }
@@ -73,7 +73,7 @@ fn run_with_a_recipe_sets_variables_and_names_missing_rules() {
     let outcome = run(&["--recipe", "claude-code"]);
     assert_eq!(outcome.ok("run"), "1\n");
     assert!(outcome.err().contains(HINT), "{outcome:?}");
-    // Rules are for administrators: the person's command adds none.
+    // Only administrators add rules: the user's command adds none.
     assert!(stage.rules().iter().all(|rule| rule["host"] != "platform.claude.com"));
 
     let kept = run(&["--recipe", "claude-code", "--keep-env", "DISABLE_AUTOUPDATER"]);
@@ -95,7 +95,7 @@ fn run_with_a_recipe_shares_programs_read_only() {
     dir(&bin, ALICE);
     file(&bin.join("tool"), "#!/bin/sh\necho of alice\n", ALICE);
     fs::set_permissions(bin.join("tool"), fs::Permissions::from_mode(0o755)).unwrap();
-    // A link of hers could be anybody's choice.
+    // Another user could have chosen the target of a link in the user's home.
     dir(&home.join("elsewhere"), ALICE);
     symlink(home.join("elsewhere"), home.join(".nvm")).unwrap();
     lchown(home.join(".nvm"), Some(ALICE), None).unwrap();

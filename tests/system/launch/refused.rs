@@ -1,8 +1,9 @@
-//! What `onecli run` says at the end about what the agent was refused.
+//! The list of refused requests that `onecli run` prints at the end.
 
 use super::{PERSON, Stage};
 
-/// A person who may not read the audit log is told as well, on standard error, and the command keeps its own output and status.
+/// A user without access to the audit log also gets the list, on standard error. The command's own output and exit
+/// status do not change.
 #[test]
 fn run_ends_with_what_was_refused_and_the_command_that_explains_it() {
     let Some(stage) = Stage::new() else { return };
@@ -29,7 +30,7 @@ fn run_ends_with_what_was_refused_and_the_command_that_explains_it() {
     let quiet = run(&["--quiet"]);
     assert_eq!((quiet.code(), quiet.out().as_str()), (Some(3), "out\n"), "{quiet:?}");
     assert!(!quiet.err().contains("was refused"), "{quiet:?}");
-    // What an earlier command was refused is not told again.
+    // Refusals of an earlier command are not listed again.
     let fine = stage.run_as(PERSON, &["--no-dir"], &["true"]).outcome();
     assert!(fine.status.success() && !fine.err().contains("refused"), "{fine:?}");
 }

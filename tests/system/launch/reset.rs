@@ -1,4 +1,4 @@
-//! The terminal after a command whose output left it in some state, as a terminal emulator has it (tmux).
+//! The state of the terminal after a command whose output changed it, as seen by a terminal emulator (tmux).
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use onecli_tests::{need, wait_for};
 
 use super::{PERSON, Stage};
 
-/// What an agent's last output may be, as printf(1) takes it.
+/// Possible last outputs of an agent, in the syntax of printf(1).
 const STATES: &[(&str, &str)] = &[
     ("nothing", ""),
     ("a device control string", r"\033Px"),
@@ -30,8 +30,8 @@ const STATES: &[(&str, &str)] = &[
     ("bracketed paste", r"\033[?2004h"),
 ];
 
-/// Flags of tmux(1), with the values that a new terminal has. Not of origin mode: tmux knows no soft reset, and without it the mode
-/// cannot be left without a move of the cursor.
+/// Flags of tmux(1), with the values of a new terminal. Origin mode is not among them: tmux has no soft reset, and
+/// without it the mode cannot be left without moving the cursor.
 const FLAGS: &[(&str, &str)] = &[
     ("alternate_on", "0"),
     ("bracket_paste_flag", "0"),
@@ -48,7 +48,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("wrap_flag", "1"),
 ];
 
-/// A terminal emulator with one program in it.
+/// A terminal emulator that runs one program.
 struct Emulator {
     socket: PathBuf,
 }
@@ -72,7 +72,7 @@ impl Emulator {
         self.tmux(&["capture-pane", "-p"]).outcome().out()
     }
 
-    /// With escape sequences for attributes and character sets.
+    /// The screen with escape sequences for attributes and character sets.
     fn attributes(&self) -> String {
         self.tmux(&["capture-pane", "-p", "-e"]).outcome().out()
     }
@@ -100,7 +100,7 @@ fn report_shows_on_a_terminal_that_the_command_left_in_any_state() {
     let project = stage.project();
     let home = stage.scene.daemon.home().dir();
     for (number, (name, output)) in STATES.iter().enumerate() {
-        // Printed by the command itself, so that nothing follows.
+        // The command itself prints it, so that no output follows.
         let script = format!("echo {number} > .envrc; echo done; printf '{output}'");
         let run = stage.run_as(PERSON, &["--dir", project.to_str().unwrap()], &["sh", "command"]);
         fs::write(project.join("command"), script).unwrap();
@@ -118,7 +118,7 @@ fn report_shows_on_a_terminal_that_the_command_left_in_any_state() {
         assert!(at("before") < at(&report) && at(&report) < at("status 0"), "{name}: {screen}");
         for (flag, expected) in FLAGS {
             let value = emulator.flag(flag);
-            // An older tmux does not know the flag.
+            // An older tmux does not have the flag.
             assert!(value == *expected || value.is_empty(), "{name}: {flag} is {value}");
         }
         let attributes = emulator.attributes();

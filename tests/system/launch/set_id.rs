@@ -15,21 +15,21 @@ use serde_json::{Value, json};
 use super::people::ALICE;
 use super::{PERSON, ROBOT, Stage, owner};
 
-/// Uid of [`PERSON`], and its group.
+/// The uid of [`PERSON`], and its group.
 const ID: u32 = 2;
 
-/// What the control shows of a file system as a layer.
+/// The control's result for a file system as a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layer {
-    /// Its files reach the project with their bits.
+    /// Its files reach the project with their set-id bits.
     Copied,
-    /// It holds a file with the bit. Overlayfs cannot read its content.
+    /// It contains a file with the bit, but overlayfs cannot read its content.
     Marked,
-    /// It takes no file with the bit.
+    /// It cannot contain a file with the bit.
     Empty,
 }
 
-/// File systems that a user namespace may mount.
+/// The file systems that a user namespace may mount.
 const LAYERS: &[(&str, Layer)] = &[
     ("binfmt_misc", Layer::Empty),
     ("bpf", Layer::Empty),
@@ -47,7 +47,7 @@ const LAYERS: &[(&str, Layer)] = &[
 ];
 
 impl Stage {
-    /// A directory of `user`'s where agents can be given it.
+    /// A directory of `user` that agents can share.
     fn directory(&self, name: &str, user: u32) -> PathBuf {
         let path = self.scene.daemon.home().dir().join(name);
         fs::create_dir_all(&path).unwrap();
@@ -55,7 +55,7 @@ impl Stage {
         path
     }
 
-    /// A script where agents find it.
+    /// A script, at its path inside an agent.
     fn script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.scene.daemon.home().dir().join(name);
         file(&path, text, 0);
@@ -68,7 +68,7 @@ impl Stage {
         self.run_as(PERSON, &["--dir", project.to_str().unwrap()], &command).timeout(Duration::from_mins(2))
     }
 
-    /// The files below a directory that are privileged, or of none of `owners`.
+    /// The files below a directory that are privileged, or that belong to none of `owners`.
     fn special(&self, directory: &Path, owners: &[u32]) -> Vec<String> {
         let script = self.script("special.py", include_str!("py/special.py"));
         let owners = owners.iter().map(u32::to_string);
@@ -77,7 +77,7 @@ impl Stage {
     }
 }
 
-/// A file of `user`'s, and of the group with that number, which is the only one in a user namespace of theirs.
+/// A file of `user` and of the group with the same number, the only group in a user namespace of that user.
 fn file(path: &Path, content: &str, user: u32) {
     fs::write(path, content).unwrap();
     give(path, user, 0o644);
@@ -88,13 +88,13 @@ fn give(path: &Path, user: u32, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// The same script as the person, outside of an agent.
+/// The same script as the user, outside of an agent.
 fn control(user: &str, script: &Path, args: &[&str]) -> Run {
     let python = Run::new("setpriv").args(["--reuid", user, "--regid", user, "--clear-groups", "python3"]);
     python.arg(script).args(args).timeout(Duration::from_mins(2))
 }
 
-/// Lines of JSON by the value of a field.
+/// Lines of JSON, indexed by the value of a field.
 fn by_field(out: &str, field: &str) -> BTreeMap<String, Value> {
     let values = out.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
     values.map(|value| (value[field].as_str().expect("the field").to_owned(), value)).collect()
@@ -104,7 +104,7 @@ fn by_field(out: &str, field: &str) -> BTreeMap<String, Value> {
 fn no_layer_below_a_project_brings_a_set_user_id_file() {
     let Some(stage) = Stage::new() else { return };
     let script = stage.script("layers.py", include_str!("py/layers.py"));
-    // As udev makes it on most hosts, in a place that the agent sees.
+    // A device as udev creates it on most hosts, at a path that the agent sees.
     let device = stage.scene.daemon.home().dir().join("fuse");
     let everybody = Mode::from_bits_truncate(0o666);
     mknod(&device, SFlag::S_IFCHR, everybody, makedev(10, 229)).unwrap();
@@ -136,7 +136,7 @@ fn no_layer_below_a_project_brings_a_set_user_id_file() {
         let marked = control["marked"].as_u64().is_some_and(|marked| marked > 0);
         assert_eq!(copied, *layer == Layer::Copied, "{kind}: {control}");
         assert!(marked || *layer != Layer::Marked, "{kind}: {control}");
-        // The agent's user namespaces are as useful as those of others, but for FUSE.
+        // The agent's user namespaces have the same abilities as those of others, except for FUSE.
         let expected = if *kind == "fuse" { json!("EACCES") } else { control["mounted"].clone() };
         assert_eq!(agent["mounted"], expected, "{kind}");
         let is_layer = *layer == Layer::Copied && *kind != "fuse";
@@ -145,7 +145,7 @@ fn no_layer_below_a_project_brings_a_set_user_id_file() {
     }
 }
 
-/// A directory with programs that have the bits already.
+/// A directory with programs that already have the bits.
 fn with_programs(stage: &Stage, name: &str) -> PathBuf {
     let directory = stage.directory(name, ID);
     let programs = stage.directory(&format!("{name}/bin"), ID);
@@ -171,7 +171,7 @@ fn privileged_programs_of_a_project_are_not_changed_or_copied() {
         shared
     };
 
-    // Outside, every attempt works on a fresh copy of the directory, or the row would show nothing.
+    // Outside, every attempt works on a fresh copy of the directory, or the row would prove nothing.
     let outside = with_programs(&stage, "outside");
     let tools = shared("outside-shared");
     let args = [outside.to_str().unwrap(), tools.to_str().unwrap()];
@@ -202,13 +202,13 @@ fn privileged_programs_of_a_project_are_not_changed_or_copied() {
         let content = fs::read_to_string(project.join("bin").join(name)).unwrap();
         assert!(content.starts_with("original"), "{name}: {content}");
     }
-    // All else in the project is the agent's to change, as before.
+    // The agent can still change everything else in the project.
     let script = "mv bin elsewhere && echo x > elsewhere/new && ./elsewhere/su; cat elsewhere/su | head -1";
     let out = stage.run_as(PERSON, &["--dir", project_path], &["sh", "-c", script]).outcome().ok("its own");
     assert_eq!(out, "original\n");
 }
 
-/// An account may be older than its agent, and so its files.
+/// An account and its files may be older than its agent.
 #[test]
 fn privileged_programs_in_the_agents_home_are_not_changed() {
     let Some(stage) = Stage::new() else { return };
@@ -250,7 +250,7 @@ fn project_with_too_many_privileged_files_is_refused() {
     run().ok("with 1024");
 }
 
-/// A file system in a file, mounted in this process's view of the files.
+/// A file system in a file, mounted in this process's mount namespace.
 struct Btrfs(PathBuf);
 
 impl Btrfs {
@@ -292,7 +292,7 @@ fn snapshot_of_btrfs_copies_no_set_user_id_file() {
     assert_eq!(out, "BTRFS_IOC_SNAP_CREATE done\nBTRFS_IOC_SNAP_CREATE_V2 done\n");
     let before = stage.special(&btrfs.0, &[ID]);
     assert_eq!(before.len(), 3, "{before:?}");
-    // Root's own run: the launcher's view was made before this mount.
+    // Root's own run: the launcher's view was created before this mount.
     let command = ["run", "--agent", "robot", "--dir", directory, "--", "python3"];
     let run = stage.scene.daemon.home().cli(&command).arg(&script).args([directory, "inside"]);
     let out = run.outcome().ok("the agent");
@@ -300,7 +300,7 @@ fn snapshot_of_btrfs_copies_no_set_user_id_file() {
     assert_eq!(stage.special(&btrfs.0, &[ID]), before);
 }
 
-/// Of root's project above all: there, they are those of the host itself.
+/// Above all in root's project, where such files would belong to the host's root.
 #[test]
 fn file_capabilities_are_not_set() {
     let Some(stage) = Stage::new() else { return };
@@ -341,7 +341,7 @@ fn programs_that_copy_attributes_work_without_them() {
     assert!(!outcome.err().contains("Operation not supported"), "{}", outcome.err());
 }
 
-/// The second layer: the test stands for an unknown route.
+/// The second layer: the test represents an unknown route.
 #[test]
 fn launcher_reports_privileged_files_that_appear_during_a_run() {
     let Some(stage) = Stage::new() else { return };
@@ -402,7 +402,7 @@ fn view_has_the_devices_that_programs_need_and_no_other() {
         python3 -c 'import os, pty; a, b = pty.openpty(); print(os.ttyname(b)[:9], os.path.samefile(os.ttyname(b), b))'"#;
     let out = stage.shell(script).outcome().ok("devices");
     assert_eq!(out, "0004\n4\nin\nout\ny\n1777\n/dev/pts/ True\n");
-    // A device of the host's that lies elsewhere is none in the view.
+    // A device of the host at another path is unusable in the view.
     let device = stage.scene.daemon.home().dir().join("null");
     let everybody = Mode::from_bits_truncate(0o666);
     mknod(&device, SFlag::S_IFCHR, everybody, makedev(1, 3)).unwrap();

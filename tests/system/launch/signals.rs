@@ -1,4 +1,4 @@
-//! How a command ends and stops, whatever it does to the launcher's process that waits for it.
+//! A command ends and stops correctly, whatever it does to the launcher process that waits for it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use onecli_tests::need;
 use super::people::dir;
 use super::{PERSON, Stage};
 
-/// Uid of [`PERSON`].
+/// The uid of [`PERSON`].
 const ID: u32 = 2;
 
 impl Stage {
-    /// A project of the person's.
+    /// A project of the user.
     pub(super) fn project(&self) -> PathBuf {
         let path = self.scene.daemon.home().dir().join("project");
         dir(&path, ID);
@@ -26,7 +26,7 @@ impl Stage {
     }
 }
 
-/// `PTRACE_TRACEME` makes the launcher's process the tracer of the program.
+/// `PTRACE_TRACEME` makes the launcher process the tracer of the program.
 #[test]
 fn program_that_asks_to_be_traced_runs_to_its_end() {
     let Some(stage) = Stage::new() else { return };
@@ -56,7 +56,7 @@ os._exit(3)";
     assert_eq!(outcome.code(), Some(3), "{outcome:?}");
 }
 
-/// By clone(2) with `CLONE_PARENT` the launcher's process has more children than the command.
+/// clone(2) with `CLONE_PARENT` gives the launcher process more children than the command.
 #[test]
 fn siblings_of_the_command_are_not_mistaken_for_it() {
     let Some(stage) = Stage::new() else { return };
@@ -80,7 +80,7 @@ fn command_that_a_real_time_signal_ends_is_reported_like_any_other() {
     assert!(outcome.err().contains("new: ") && outcome.err().contains(".envrc"), "{outcome:?}");
 }
 
-/// Nothing would continue the client: its process group has no shell (`setsid`).
+/// No shell would continue the client: its process group has none (`setsid`).
 #[test]
 fn command_that_stops_does_not_stop_a_client_without_a_shell() {
     let Some(stage) = Stage::new() else { return };

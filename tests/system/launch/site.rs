@@ -1,4 +1,4 @@
-//! A site that asks for a credential with each request, and the packages that it serves.
+//! A site that requires a credential with each request, and the packages that it serves.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,7 +14,7 @@ use onecli_tests::upstream::Upstream;
 use super::Stage;
 use crate::scene::{API, Scene, VALUE};
 
-/// The variable in which the agent finds its placeholder for the site.
+/// The variable with the agent's placeholder for the site.
 pub(super) const SITE_KEY: &str = "SITE_KEY";
 
 /// A file of the site, by the site's `HOST:PORT` and the path.
@@ -29,8 +29,8 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// The site answers 401 to a request whose `Authorization` is not this. `placement` says how the daemon makes that of
-    /// the secret. The caller has checked [`Stage::is_possible`].
+    /// Starts a site that answers 401 to a request with another `Authorization`. `placement` is the placement of the
+    /// secret. The caller has checked [`Stage::is_possible`].
     pub(super) fn start(
         authorization: String,
         placement: &[&str],
@@ -52,7 +52,7 @@ impl Site {
         Self { stage, upstream, served }
     }
 
-    /// The paths that were served, in order. Each request had the credential.
+    /// The served paths, in order. Each request had the credential.
     pub(super) fn served(&self) -> Vec<String> {
         self.served.lock().unwrap().clone()
     }
@@ -111,7 +111,7 @@ pub(super) fn wheel(name: &str, module: &str) -> Vec<u8> {
     packed(&files, r#"cd "$1" && python3 -m zipfile -c "$2" * && exec cat "$2""#)
 }
 
-/// What `script` prints about a directory with these files; it may write one file elsewhere.
+/// The output of `script`, which receives a directory with these files and a path for one output file.
 fn packed(files: &[(&str, &str)], script: &str) -> Vec<u8> {
     let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir().unwrap();
     let content = dir.path().join("content");

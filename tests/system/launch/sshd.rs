@@ -1,4 +1,5 @@
-//! No service of the host starts anything for an agent: what it writes in its home is not in the home of passwd(5).
+//! No service of the host starts a program for an agent: the files in the agent's home are not in the home of
+//! passwd(5).
 
 use onecli_tests::daemon::Daemon;
 use onecli_tests::need;
@@ -15,7 +16,7 @@ fn on_a_copy(script: &str) -> Option<String> {
     Some(on_a_copy_of_the_host(&home, &format!("{SSHD}{script}")).outcome().ok("a copy"))
 }
 
-/// What stands after a mark.
+/// The text after a mark.
 fn part<'o>(out: &'o str, mark: &str) -> &'o str {
     let (_, rest) = out.split_once(&format!("== {mark}\n")).unwrap_or_else(|| panic!("no {mark}: {out}"));
     rest.split("== ").next().unwrap_or(rest)
@@ -89,7 +90,7 @@ id_ed25519.pub
     );
 }
 
-/// As the package does it for users that older versions made.
+/// As the package migrates users that older versions created.
 #[test]
 fn accounts_of_older_versions_are_converted() {
     let script = r#"
@@ -141,7 +142,7 @@ onecli-a-old 700
     assert!(part(&out, "healed").starts_with("OK"), "{out}");
 }
 
-/// A user who may exchange the home while root moves it could have another directory moved and given away.
+/// A user who can replace the home while root moves it could make root move another directory and change its owner.
 #[test]
 fn homes_that_others_can_exchange_are_not_moved() {
     let script = r#"

@@ -1,4 +1,4 @@
-//! A terminal of its own, through which everything goes that is typed and shown.
+//! A private terminal of the command, which carries all of its input and output.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use onecli_tests::need;
 
 use super::{PERSON, Stage};
 
-/// A person at a terminal: runs a program on one, does what they are told, and tells what they see.
+/// A user at a terminal: runs a program on one, follows the given steps, and prints the result.
 const PERSON_AT_A_TERMINAL: &str = r#"
 import fcntl, json, os, pty, select, signal, struct, sys, termios, time
 
@@ -57,7 +57,7 @@ impl Stage {
         self.on_a_terminal(&[], script, steps, 15);
     }
 
-    /// The same with options of `onecli run`, for programs that take up to `limit` seconds for a step.
+    /// Like `at_a_terminal`, with options of `onecli run`, for programs that need up to `limit` seconds per step.
     pub(super) fn on_a_terminal(&self, options: &[&str], script: &str, steps: &str, limit: u64) {
         let run = self.run_as(PERSON, options, &["sh", "-c", script]);
         let person = Run::new("python3")
@@ -77,7 +77,8 @@ fn able() -> Option<Stage> {
 #[test]
 fn a_terminal_of_the_agents_own() {
     let Some(stage) = able() else { return };
-    // It is the agent's, of the person's size, and not the person's: echo, line editing and end of input are its own.
+    // The terminal belongs to the agent and has the size of the user's terminal. Echo, line editing and end of input
+    // are separate.
     stage.at_a_terminal(
         "stty size; stat -c %U $(tty); [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo three; read x; echo got $x; cat; echo end",
         r#"[["see", "31 97"], ["see", "games"], ["see", "three"], ["type", "hallo\r"], ["see", "got hallo"],
@@ -101,7 +102,7 @@ fn control_c_goes_to_the_command() {
         "trap 'echo; echo caught; exit 5' INT; echo ready; while :; do sleep 0.1; done",
         r#"[["see", "ready"], ["type", "\u0003"], ["see", "caught"], ["see", "status 5"], ["see", "icanon"]]"#,
     );
-    // Not caught: the shell sees what it would see of the command itself.
+    // Uncaught signals: the shell sees the same as for the command itself.
     stage.at_a_terminal(
         "echo ready; exec sleep 60",
         r#"[["see", "ready"], ["type", "\u0003"], ["see", "status 130"]]"#,
@@ -111,13 +112,13 @@ fn control_c_goes_to_the_command() {
 #[test]
 fn jobs_stop_and_go_on() {
     let Some(stage) = able() else { return };
-    // Ctrl-Z: the person's shell takes over, with its terminal as it was; fg goes on where it stopped.
+    // Ctrl-Z: the user's shell regains its terminal with the previous settings, and fg continues the command.
     stage.at_a_terminal(
         "echo ready; read x; echo got $x; exit 9",
         r#"[["see", "ready"], ["type", "\u001a"], ["see", "topped"], ["see", "status 148"], ["see", "icanon"], ["see", "topped"],
             ["type", "word\r"], ["see", "got word"], ["see", "status 9"]]"#,
     );
-    // Jobs within it, by a shell of its own.
+    // Jobs within it, controlled by a shell in it.
     stage.at_a_terminal(
         "bash --norc --noprofile -i",
         r#"[["see", "$ "], ["type", "echo go-$((1+1)); sleep 60\r"], ["see", "go-2"], ["pause", 0.3], ["type", "\u001a"], ["see", "topped"], ["type", "kill %1; fg; echo a-$((1+1))-b\r"],
@@ -125,7 +126,7 @@ fn jobs_stop_and_go_on() {
     );
 }
 
-/// Who is killed cannot put the terminal back; it is put back all the same.
+/// A killed client cannot restore the terminal; it is restored nevertheless.
 #[test]
 fn a_killed_client_leaves_the_terminal_usable() {
     let Some(stage) = able() else { return };
@@ -135,7 +136,8 @@ fn a_killed_client_leaves_the_terminal_usable() {
     );
 }
 
-/// An agent can make the launcher's process group the foreground group of its terminal, since that process leads the session.
+/// An agent can make the launcher's process group the foreground group of its terminal, because that process leads the
+/// session.
 #[test]
 fn control_c_does_not_end_the_launchers_process() {
     let Some(stage) = able() else { return };
@@ -153,7 +155,7 @@ os._exit(7)""#,
     );
 }
 
-/// SIGSTOP stops the client as Ctrl-Z does where a shell can continue it.
+/// SIGSTOP stops the client as Ctrl-Z does if a shell can continue it.
 #[test]
 fn command_that_stops_itself_stops_its_job() {
     let Some(stage) = able() else { return };

@@ -1,4 +1,4 @@
-//! An agent's `/tmp` and `/var/tmp` are its own, kept between its runs.
+//! An agent's `/tmp` and `/var/tmp` are private and persist between its runs.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ fn temporary_files_are_private_kept_and_removed_with_the_agent() {
         assert_eq!(stage.shell(&format!("cat {name}")).outcome().ok("kept"), "kept\n");
         assert!(!fs::exists(&name).unwrap(), "{name} is on the host");
     }
-    // Another agent's, with the same user.
+    // Another agent with the same user.
     let daemon = &stage.scene.daemon;
     let name = format!("/tmp/onecli-agents-{}", std::process::id());
     daemon.onecli(&["agent", "add", "second", "--user", "lp"]).ok("add");
@@ -39,7 +39,7 @@ fn temporary_files_are_private_kept_and_removed_with_the_agent() {
     );
 }
 
-/// A link that the agent makes on the way to a project below /tmp leads root nowhere.
+/// A link that the agent creates on the path to a project below /tmp cannot redirect root.
 #[test]
 fn a_link_in_the_agents_tmp_is_not_followed() {
     let Some(stage) = Stage::new() else { return };

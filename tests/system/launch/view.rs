@@ -1,4 +1,4 @@
-//! What an agent cannot reach of its host, tried from inside.
+//! Parts of the host that an agent cannot reach, tried from inside.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
@@ -9,7 +9,7 @@ use onecli_tests::{need, unique};
 
 use super::{ROBOT, Stage};
 
-/// A service of the host's at a path in /run that does not outlive the test.
+/// A service of the host at a path in /run, removed after the test.
 struct Service {
     path: std::path::PathBuf,
     _listener: UnixListener,
@@ -38,7 +38,7 @@ fn the_hosts_run_is_not_the_agents() {
         r#"import socket; socket.socket(socket.AF_UNIX).connect("{}"); print("reached")"#,
         service.path.display()
     );
-    // The control: as the same user, outside.
+    // Control: the same user, outside of an agent.
     let outside = Run::new("setpriv").args(["--reuid", ROBOT, "--clear-groups", "python3", "-c", &connect]);
     assert_eq!(outside.outcome().ok("the control"), "reached\n");
     let inside = stage.run(&["python3", "-c", &connect]).outcome();
@@ -59,7 +59,7 @@ fn the_hosts_run_is_not_the_agents() {
         .ok("what is whose");
 }
 
-/// Without privilege, and with all of them in a user namespace of its own.
+/// Without privileges, and with all capabilities in a new user namespace.
 #[test]
 fn the_view_stays_as_it_is() {
     let Some(stage) = Stage::new() else { return };
@@ -78,7 +78,7 @@ fn the_view_stays_as_it_is() {
             assert!(!outcome.status.success(), "{script}: {outcome:?}");
         }
     }
-    // By way of a process that is not in the view: root's, and one of the agent's own user.
+    // Through a process outside the view: one of root, and one of the agent's own user.
     let outside = Run::new("setpriv").args(["--reuid", ROBOT, "--clear-groups", "sleep", "60"]).start();
     for pid in [1, std::process::id(), outside.pid()] {
         let script = format!("ls /proc/{pid}/root || cat /proc/{pid}/environ");
@@ -87,7 +87,7 @@ fn the_view_stays_as_it_is() {
     }
 }
 
-/// Landlock keeps sockets without a path, and signals, on their side.
+/// Landlock confines abstract sockets, and signals.
 #[test]
 fn abstract_sockets_and_signals_stay_inside() {
     let Some(stage) = Stage::new() else { return };
@@ -105,7 +105,7 @@ fn abstract_sockets_and_signals_stay_inside() {
         return;
     }
     assert!(outcome.err().contains("PermissionError"), "{outcome:?}");
-    // Its own are as usable as ever.
+    // Its own sockets and signals still work.
     let own = r#"
 import socket
 a, b = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
@@ -118,7 +118,7 @@ a.bind("\0onecli-test-own"); a.listen(); b.connect("\0onecli-test-own"); print("
     stage.shell("sleep 60 & kill $!; wait $!; [ $? = 143 ]").outcome().ok("its own process");
 }
 
-/// Files that make others run as the person whose project it is.
+/// Files that make others run programs as the owner of the project.
 #[test]
 fn nothing_is_made_set_user_id() {
     let Some(stage) = Stage::new() else { return };
@@ -153,7 +153,7 @@ print("usual modes")
     assert!(out.ends_with("openat2 -1 38\nusual modes\n"), "{out}");
 }
 
-/// Nobody else runs something for it, outside.
+/// No service runs a program for the agent outside.
 #[test]
 fn the_hosts_services_do_nothing_for_an_agent() {
     let Some(stage) = Stage::new() else { return };
@@ -164,10 +164,10 @@ fn the_hosts_services_do_nothing_for_an_agent() {
         let outcome = stage.shell(script).outcome();
         assert!(!outcome.status.success(), "{script}: {outcome:?}");
     };
-    // Set-group-ID programs, which gain nothing: they cannot put a job where cron and atd look.
+    // Set-group-ID programs gain no rights: they cannot create a job where cron and atd look.
     check("cron", "crontab", "cron", "echo '* * * * * id' | crontab -");
     check("at", "at", "at", "echo id | at now + 1 minute");
-    // Their sockets are not there.
+    // Their sockets do not exist in the view.
     check("D-Bus", "busctl", "systemd", "busctl --timeout=2 list");
     check(
         "D-Bus",
@@ -184,12 +184,12 @@ fn the_hosts_services_do_nothing_for_an_agent() {
             if [ -e "$s" ]; then echo "$s"; fi
         done"#;
     assert_eq!(stage.shell(sockets).outcome().ok("sockets"), "");
-    // A spool that anybody may write would be one.
+    // A spool that any user may write would be a way out.
     for spool in ["/var/spool/cron/crontabs", "/var/spool/cron/atjobs", "/etc/cron.d", "/var/spool/at"] {
         let script = format!("[ -d {spool} ] && touch {spool}/onecli-test");
         assert!(!stage.shell(&script).outcome().status.success(), "{spool}");
     }
-    // The host's SSH server is somewhere on the network, and judged as such.
+    // The host's SSH server is a network destination, and policy decides about it.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let script = format!(

@@ -1,4 +1,5 @@
-//! A path that is not ambiguous has one reading: nginx, Apache, Node, Go and Python find the segments that were matched.
+//! An unambiguous path has one interpretation: nginx, Apache, Node, Go and Python find the segments that policy
+//! matched.
 
 mod servers;
 
@@ -10,14 +11,14 @@ use percent_encoding::percent_decode_str;
 
 use servers::Reader;
 
-/// How many seconds the test makes up paths; `cargo xtask fuzz readings` sets it.
+/// The number of seconds in which the test generates paths; `cargo xtask fuzz readings` sets it.
 const SECONDS: &str = "ONECLI_READINGS_SECONDS";
-/// Where the paths begin; a failure names it.
+/// The seed of the paths; a failure prints it.
 const SEED: &str = "ONECLI_READINGS_SEED";
-/// What one run tries at least.
+/// The minimum number of paths in one run.
 const PATHS: u32 = 2_000;
 
-/// What paths are made of: everything that a parser may stumble over.
+/// The parts of paths: characters that parsers may treat specially.
 const PARTS: &[&str] = &[
     "/",
     "/",
@@ -96,7 +97,7 @@ const PARTS: &[&str] = &[
     "/../",
 ];
 
-/// xorshift64*, so that a seed gives the same paths again.
+/// xorshift64*, so that a seed reproduces the paths.
 struct Paths(u64);
 
 impl Paths {
@@ -115,8 +116,7 @@ impl Paths {
     }
 }
 
-/// The segments that were matched, each decoded once. Servers disagree about a slash at the end, and patterns do not
-/// rely on it.
+/// The matched segments, each decoded once. Servers disagree about a trailing slash, and patterns do not rely on it.
 fn matched(path: &CanonicalPath) -> Vec<Vec<u8>> {
     let segments = path.segments().map(|segment| percent_decode_str(segment).collect());
     without_end(segments.collect())
@@ -129,7 +129,7 @@ fn without_end(mut segments: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     segments
 }
 
-/// How many servers read `path`, and what is wrong with their readings.
+/// The number of servers that read `path`, and the deviations of their readings.
 fn disagreements(readers: &mut [Reader], path: &CanonicalPath) -> (usize, Vec<String>) {
     let expected = matched(path);
     let (mut read, mut wrong) = (0, Vec::new());
@@ -163,7 +163,7 @@ fn unambiguous_paths_have_one_reading() {
     let mut readers = servers::start(dir.path());
     let path = |text: &str| CanonicalPath::parse(text).unwrap();
 
-    // The readers do tell readings apart: these paths are ambiguous, and some server shows why.
+    // Control: the readers do detect differences. These paths are ambiguous, and at least one server shows why.
     for odd in ["/a/../b", "/a//b", "/a/..%2fb", "/a/./b", "/a%2fb"] {
         let odd = path(odd);
         assert!(odd.ambiguity().is_some(), "{odd}");

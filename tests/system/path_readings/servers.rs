@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use onecli_tests::wait_for;
 
-/// What a path comes to, as segments.
+/// The interpretation of a path, as segments.
 pub(crate) type Reading = Vec<Vec<u8>>;
 
 /// How a server reports its reading.
@@ -22,7 +22,7 @@ enum Report {
     Json,
 }
 
-/// A server on a port of loopback, killed on drop.
+/// A server on a port of loopback. Drop kills it.
 pub(crate) struct Reader {
     name: &'static str,
     report: Report,
@@ -38,7 +38,7 @@ impl Drop for Reader {
     }
 }
 
-/// Starts all of them; what they write lies in `dir`.
+/// Starts all of them. They write their files in `dir`.
 pub(crate) fn start(dir: &Path) -> Vec<Reader> {
     let write = |name: &str, text: &str, port: u16| {
         let text = text.replace("{dir}", dir.to_str().unwrap()).replace("{port}", &port.to_string());
@@ -108,9 +108,9 @@ impl Reader {
         self.name
     }
 
-    /// How the server reads `path`; nothing if it refuses the path.
+    /// The server's interpretation of `path`; empty if it refuses the path.
     pub(crate) fn read(&mut self, path: &str) -> Vec<Reading> {
-        // Servers close a connection behind a request that they refuse.
+        // Servers close a connection after a request that they refuse.
         let (head, body) = self.ask(path).or_else(|| self.ask(path)).unwrap_or_default();
         let refused = head.starts_with("HTTP/1.1 400");
         let split = |text: &[u8]| text.split(|byte| *byte == b'/').skip(1).map(<[u8]>::to_vec).collect();
@@ -130,7 +130,7 @@ impl Reader {
         }
     }
 
-    /// Head and body of the answer; nothing if the connection was closed.
+    /// Head and body of the response; `None` if the connection was closed.
     fn ask(&mut self, path: &str) -> Option<(String, Vec<u8>)> {
         let stream = self.stream.take().unwrap_or_else(|| {
             let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
