@@ -134,7 +134,7 @@ fn slow_a_container_elsewhere_uses_the_proxy_with_a_token() {
     let reply = stage.container(&[], &run(&both.token));
     assert!([403, 407].contains(&reply.verdict()), "{reply:?}");
     assert_eq!(stage.injected(), 0, "a token without its cgroup");
-    // The container is not redirected, so it reaches all of its network.
+    // The container is not redirected, so it reaches whatever its network reaches.
     let host = TcpListener::bind((stage.docker.address(), 0)).unwrap();
     assert_ne!(host.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
     let url = format!("http://{}/", host.local_addr().unwrap());

@@ -147,7 +147,7 @@ fn a_replaced_version_is_not_in_the_log_of_a_killed_daemon() {
     assert_ne!(old, kept);
     for file in [database.clone(), database.with_extension("db-wal")] {
         let bytes = fs::read(&file).unwrap_or_default();
-        // Format and key id begin every wrap, and the body (from 121) is that of the current one.
+        // Format and key id begin every wrap, and the retained version has the same body (from 121).
         let found = bytes.windows(112).any(|window| window == &old[9..121]);
         assert!(!found, "the replaced wrap is in {}", file.display());
     }
