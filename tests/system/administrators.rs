@@ -52,7 +52,7 @@ impl World {
 
 /// One test, because the group exists once per machine.
 #[test]
-fn members_of_the_group_administer_and_cannot_compose_a_value() {
+fn group_members_administer_but_cannot_reveal_a_value() {
     let Some(world) = World::new() else { return };
     they_administer(&world);
     they_cannot_compose_a_value(&world);

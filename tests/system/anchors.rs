@@ -29,7 +29,7 @@ certificate deep below subjectAltName=DNS:api.test
 ";
 
 #[test]
-fn the_path_length_of_a_configured_root_holds() {
+fn path_length_of_a_configured_root_is_enforced() {
     if !need::program("everything", "openssl", "openssl") {
         return;
     }
@@ -59,7 +59,7 @@ fn the_path_length_of_a_configured_root_holds() {
 }
 
 #[test]
-fn a_root_that_must_not_sign_is_refused_at_start() {
+fn root_without_key_cert_sign_is_refused_at_start() {
     if !need::program("everything", "openssl", "openssl") {
         return;
     }

@@ -159,7 +159,7 @@ fn watch_survives_a_restart_of_the_daemon() {
 }
 
 #[test]
-fn show_has_the_whole_request_and_no_value() {
+fn show_prints_the_whole_request_without_the_value() {
     let scene = scene("60s");
     let daemon = &scene.daemon;
     let watching = Watching::start(daemon, true);

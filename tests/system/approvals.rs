@@ -26,7 +26,7 @@ pub(crate) fn nobody_waits(daemon: &Daemon) {
 }
 
 #[test]
-fn a_person_allows_or_denies() {
+fn approval_is_allowed_or_denied_by_the_operator() {
     let scene = Scene::new();
     let daemon = &scene.daemon;
     let rule =

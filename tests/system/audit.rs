@@ -53,7 +53,7 @@ impl Stage {
 
 /// Invariants 2 and 10, through twenty kills at random moments.
 #[test]
-fn killed_under_load_nothing_was_forwarded_unrecorded() {
+fn kill_under_load_leaves_no_forwarded_request_unrecorded() {
     let report = chaos::kills(20, 0x0c11, 4, |_| ());
     assert!(report.seen > 0 && report.unrecorded == 0 && report.damaged == 0, "{report:?}");
 }
@@ -61,7 +61,7 @@ fn killed_under_load_nothing_was_forwarded_unrecorded() {
 /// Invariant 2 under power loss, which a kill cannot show. Each request that the upstream saw is recorded although all
 /// unsynced data is lost, also in the middle of a line.
 #[test]
-fn after_a_power_failure_nothing_was_forwarded_unrecorded() {
+fn power_failure_leaves_no_forwarded_request_unrecorded() {
     if !need::root("everything") {
         return;
     }
@@ -70,7 +70,7 @@ fn after_a_power_failure_nothing_was_forwarded_unrecorded() {
 }
 
 #[test]
-fn the_log_is_listed_exported_and_verified() {
+fn log_is_listed_exported_and_verified() {
     let stage = Stage::new();
     assert_eq!(stage.verdict(), 200);
     let foreign = curl(&stage.upstream.https_url(API, "/echo")).arg("--request").arg("PATCH");
@@ -116,7 +116,7 @@ fn the_log_is_listed_exported_and_verified() {
 }
 
 #[test]
-fn a_follower_sees_what_is_filtered_as_it_comes() {
+fn follow_prints_matching_records_as_they_arrive() {
     let stage = Stage::new();
     assert_eq!(stage.verdict(), 200);
     let socket = stage.daemon.home().socket();
@@ -142,7 +142,7 @@ fn a_follower_sees_what_is_filtered_as_it_comes() {
 
 /// Invariant 9: a thousand refusals of an agent produce only a few records.
 #[test]
-fn a_flood_of_refusals_is_a_handful_of_records() {
+fn flood_of_refusals_is_folded_into_few_records() {
     let upstream = Upstream::start(&[API]);
     let folding = Daemon::builder().upstream(&upstream).no_ebpf().config("[audit]\nfold_refusals = true\n");
     let stage = Stage::on(folding.start(), upstream);
@@ -161,7 +161,7 @@ fn a_flood_of_refusals_is_a_handful_of_records() {
 
 /// A disk that hangs, and one that becomes read-only: the daemon answers 503 and forwards no request unrecorded.
 #[test]
-fn a_disk_that_hangs_or_fails_refuses() {
+fn requests_are_refused_while_the_disk_hangs_or_fails() {
     if !need::root("everything") {
         return;
     }

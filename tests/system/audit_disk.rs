@@ -13,7 +13,7 @@ use crate::scene::{API, VALUE};
 
 /// Invariants 2, 3 and 10.
 #[test]
-fn a_disk_that_fails_refuses_and_one_that_is_mended_serves() {
+fn requests_are_refused_on_a_failed_disk_and_served_after_recovery() {
     if !need::root("everything") {
         return;
     }

@@ -48,7 +48,7 @@ impl Drop for Syslog {
 }
 
 #[test]
-fn witnesses_keep_what_finds_a_log_that_was_rolled_back() {
+fn witnesses_detect_a_log_that_was_rolled_back() {
     if !need::root("everything") || !need::program("checkpoints in a syslog", "rsyslogd", "rsyslog") {
         return;
     }

@@ -101,7 +101,7 @@ impl World {
 }
 
 #[test]
-fn a_value_is_fetched_from_the_vault_server_and_its_rotation_is_seen() {
+fn value_from_a_vault_server_follows_its_rotation() {
     let Some(world) = World::new("values of a vault server", "cache_ttl = \"1h\"") else { return };
     put(&world.bao, "api", &json!({ "key": FIRST, "other": "an-unused-value" }));
     world.add("api", &["--bearer", "--vault", "secret/api#key"]);
@@ -133,7 +133,7 @@ fn a_value_is_fetched_from_the_vault_server_and_its_rotation_is_seen() {
 }
 
 #[test]
-fn a_sealed_server_is_named_and_an_old_value_serves_only_if_configured() {
+fn sealed_server_is_reported_and_a_stale_value_serves_only_if_configured() {
     let Some(world) = World::new("a sealed vault server", "cache_ttl = \"1s\"") else { return };
     put(&world.bao, "api", &json!({ "key": FIRST }));
     world.add("api", &["--bearer", "--vault", "secret/api#key"]);
@@ -154,7 +154,7 @@ fn a_sealed_server_is_named_and_an_old_value_serves_only_if_configured() {
 }
 
 #[test]
-fn a_stale_value_is_served_for_as_long_as_configured_and_told() {
+fn stale_value_is_served_for_the_configured_time_and_reported() {
     let more = "cache_ttl = \"1s\"\nstale_for = \"1h\"";
     let Some(world) = World::new("stale values", more) else { return };
     put(&world.bao, "api", &json!({ "key": FIRST }));
@@ -200,7 +200,7 @@ fn until_users(postgres: &Postgres, expected: usize, what: &str) {
 }
 
 #[test]
-fn an_agents_database_user_ends_with_the_agent_and_with_the_daemon() {
+fn database_user_of_an_agent_ends_with_the_agent_and_with_the_daemon() {
     let Some(mut world) = World::new("dynamic secrets", "") else { return };
     let Some(postgres) = database(&world.bao) else { return };
     world.add("db", &["--basic", "app", "--path", "/echo", "--vault", "database/creds/ro#password"]);
@@ -229,7 +229,7 @@ fn an_agents_database_user_ends_with_the_agent_and_with_the_daemon() {
 }
 
 #[test]
-fn an_agents_database_user_ends_with_its_run() {
+fn database_user_of_an_agent_ends_with_its_run() {
     if !need::bpf("the end of an agent's run") {
         return;
     }
@@ -252,7 +252,7 @@ const SCRIPT: &str = "import sqlite3, sys\n\
     print(db.execute('SELECT profile FROM secrets').fetchone()[0])\n";
 
 #[test]
-fn an_edited_row_fetches_nothing() {
+fn row_changed_in_the_database_fetches_nothing() {
     let Some(mut world) = World::new("an edited source", "") else { return };
     put(&world.bao, "api", &json!({ "key": FIRST }));
     put(&world.bao, "admin", &json!({ "key": "the-admin-password" }));
@@ -300,7 +300,7 @@ fn values_are_imported_by_templates() {
 }
 
 #[test]
-fn a_file_is_read_at_each_use_and_only_root_may_name_one() {
+fn file_is_read_at_each_use_and_only_root_may_configure_one() {
     if !need::root("files as sources") {
         return;
     }

@@ -26,7 +26,7 @@ fn exchange(daemon: &Daemon, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn malformed_http_at_the_explicit_listener() {
+fn malformed_http_at_the_explicit_listener_is_refused() {
     let mut scene = Scene::new();
     let auth = format!("Proxy-Authorization: Bearer {}\r\n", scene.outside.token);
     let port = scene.upstream.https_addr().port();
@@ -89,7 +89,7 @@ fn malformed_http_at_the_explicit_listener() {
 }
 
 #[test]
-fn garbage_after_connect() {
+fn garbage_after_connect_is_refused() {
     let mut scene = Scene::new();
     let port = scene.upstream.https_addr().port();
     let token = STANDARD.encode(format!("x:{}", scene.outside.token));
@@ -139,7 +139,7 @@ fn refused_connect_has_its_code_in_the_reason_phrase() {
 
 /// Invariant 6: the server name, `Host` and the CONNECT target agree, or the request is refused.
 #[test]
-fn names_that_disagree() {
+fn contradicting_host_names_are_refused() {
     let scene = Scene::new();
     let port = scene.upstream.https_addr().port();
     let connect_to = format!("other.test:{port}:{API}:{port}");
@@ -168,7 +168,7 @@ fn names_that_disagree() {
 
 /// Policy decides about the method and the URL. No header may turn the request into another one behind the proxy.
 #[test]
-fn override_headers_do_not_leave() {
+fn override_headers_are_not_forwarded() {
     let scene = Scene::new();
     for version in ["--http1.1", "--http2"] {
         let args = [
@@ -206,7 +206,7 @@ fn assert_refused(what: &str, outcome: &Outcome, codes: &[i32], words: &[&str]) 
 type Refusal<'a> = (Vec<String>, &'a [u8], &'a [i32], &'a [&'a str]);
 
 #[test]
-fn commands() {
+fn invalid_commands_give_a_clear_error() {
     let upstream = Upstream::start(&[API]);
     let mut daemon = Daemon::builder().upstream(&upstream).no_ebpf().start();
     let _ = daemon.add_agent("taken", &["--factors", "token", "--user", "nobody"]);
@@ -299,7 +299,7 @@ fn commands() {
 }
 
 #[test]
-fn a_command_without_a_daemon() {
+fn command_without_a_daemon_gives_a_clear_error() {
     let home = Daemon::builder().no_ebpf().prepare();
     let socket = home.socket();
     let socket = socket.to_str().unwrap();
@@ -316,7 +316,7 @@ fn assert_daemon_refuses(what: &str, home: &Home, codes: &[i32], words: &[&str])
 const FAILED: &[i32] = &[1, 2, 78];
 
 #[test]
-fn configurations() {
+fn invalid_configurations_are_refused() {
     let builder = || Daemon::builder().no_ebpf();
     let good = builder().prepare();
     let outcome = good.daemon(&["--no-ebpf", "--check-config"]).outcome();
@@ -350,7 +350,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn data_directories() {
+fn unusable_data_directories_are_refused() {
     let builder = || Daemon::builder().no_ebpf();
     for mode in [0o777, 0o755, 0o750] {
         let home = builder().prepare();
@@ -381,7 +381,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 /// The root key is created once, as a closed file. It is never created again if the database has rows.
 #[test]
-fn the_root_key() {
+fn root_key_is_created_once_and_checked() {
     let upstream = Upstream::start(&[API]);
     let mut daemon = Daemon::builder().upstream(&upstream).no_ebpf().start();
     daemon.add_secret("api", VALUE, &["--host", API, "--bearer"]);

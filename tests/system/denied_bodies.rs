@@ -67,7 +67,7 @@ impl Cloud {
 }
 
 #[test]
-fn parameters_of_aws_are_read_from_every_body() {
+fn aws_parameters_are_read_from_every_body_type() {
     let hosts =
         ["rds", "redshift", "ec2", "es", "lightsail"].map(|name| format!("{name}.us-east-1.amazonaws.com"));
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
@@ -114,7 +114,7 @@ fn parameters_of_aws_are_read_from_every_body() {
 }
 
 #[test]
-fn every_path_to_an_endpoint_of_google_is_refused() {
+fn every_path_to_a_denied_google_endpoint_is_refused() {
     if !need::program("everything", "openssl", "openssl") {
         return;
     }

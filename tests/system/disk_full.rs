@@ -12,7 +12,7 @@ use onecli_tests::{need, wait_for};
 use crate::scene::{API, VALUE};
 
 #[test]
-fn a_full_disk_refuses_and_a_freed_one_serves_without_a_restart() {
+fn requests_are_refused_on_a_full_disk_and_served_when_space_is_freed() {
     if !need::root("everything") {
         return;
     }

@@ -185,7 +185,7 @@ fn programs_find_a_name_that_only_the_daemon_knows() {
 }
 
 #[test]
-fn families_types_and_transports() {
+fn queries_work_for_all_families_types_and_transports() {
     const A: u16 = 1;
     const AAAA: u16 = 28;
     const MX: u16 = 15;
@@ -221,7 +221,7 @@ fn families_types_and_transports() {
 }
 
 #[test]
-fn what_an_agent_may_not_reach_leads_to_the_daemon() {
+fn refused_name_resolves_to_the_daemon() {
     if !need::bpf("everything") {
         return;
     }
@@ -258,7 +258,7 @@ fn what_an_agent_may_not_reach_leads_to_the_daemon() {
 
 /// The search list of resolv.conf(5) finds a name, before or after its domains are tried.
 #[test]
-fn search_domains() {
+fn search_domains_find_allowed_names() {
     if !need::bpf("everything") {
         return;
     }
@@ -331,7 +331,7 @@ pub(crate) fn wait_for_file(path: &Path) {
 
 /// Resolver sockets are created and removed with the agents, and with the daemon.
 #[test]
-fn without_the_daemon_or_the_agent_there_is_no_answer() {
+fn no_query_is_answered_without_the_daemon_or_the_agent() {
     const PROBE: &str = r#"
         dir=$1
         for phase in 1 2 3 4; do

@@ -80,7 +80,7 @@ fn at_its_place(run: &Run) -> Run {
 }
 
 #[test]
-fn slow_a_container_in_an_agents_cgroup_is_redirected() {
+fn slow_container_in_an_agents_cgroup_is_redirected() {
     let Some(stage) = Stage::new() else { return };
     let (agent, placeholder) = stage.agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
     let (other, _) = stage.agent("other", &["--factors", "token,cgroup", "--user", "games"]);
@@ -118,7 +118,7 @@ fn slow_a_container_in_an_agents_cgroup_is_redirected() {
 }
 
 #[test]
-fn slow_a_container_elsewhere_uses_the_proxy_with_a_token() {
+fn slow_container_outside_a_cgroup_uses_the_proxy_with_a_token() {
     let Some(stage) = Stage::new() else { return };
     let (by_token, _) = stage.agent("crawler", &["--factors", "token"]);
     let (both, _) = stage.agent("both", &["--factors", "token,cgroup", "--user", "nobody"]);
@@ -145,7 +145,7 @@ fn slow_a_container_elsewhere_uses_the_proxy_with_a_token() {
 
 /// A container needs only the output of `agent env`.
 #[test]
-fn slow_agent_env_makes_a_container_an_agent() {
+fn slow_agent_env_configures_a_container() {
     let Some(stage) = Stage::new() else { return };
     let (_, _) = stage.agent("crawler", &["--factors", "token"]);
     let (_, _) = stage.agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);

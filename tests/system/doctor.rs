@@ -45,7 +45,7 @@ fn named<'c>(checks: &'c [Value], status: &str) -> Vec<&'c str> {
 }
 
 #[test]
-fn doctor_sees_what_is_wrong_with_the_daemon_up_and_down() {
+fn doctor_reports_problems_with_the_daemon_up_and_down() {
     if !need::bpf("everything") {
         return;
     }
@@ -101,7 +101,7 @@ fn doctor_sees_what_is_wrong_with_the_daemon_up_and_down() {
 
 /// The self-test sends a credential both ways and leaves nothing behind. Obstacles are reported.
 #[test]
-fn the_self_test_is_end_to_end_and_leaves_nothing() {
+fn self_test_is_end_to_end_and_leaves_nothing() {
     if !need::bpf("everything") {
         return;
     }
@@ -167,7 +167,7 @@ fn the_self_test_is_end_to_end_and_leaves_nothing() {
 
 /// Without eBPF only the explicit way is tested. Behind an upstream proxy none is tested, and no failure is reported.
 #[test]
-fn the_self_test_tests_what_there_is() {
+fn self_test_covers_only_the_available_ways() {
     let of = |config: &str| {
         let daemon = Daemon::builder().no_ebpf().config(config).start();
         let (checks, code) = doctor(&daemon, &[]);

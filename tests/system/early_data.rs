@@ -137,7 +137,7 @@ fn file(dir: &Path, name: &str) -> (PathBuf, String) {
 /// A session is resumed with its ticket, which allows no early data. Early data that a client sends anyway is
 /// discarded, and the connection continues with the data after the handshake.
 #[test]
-fn early_data_is_not_taken_by_any_door() {
+fn early_data_is_refused_at_every_entry_point() {
     if !need::program("everything", "openssl", "openssl") {
         return;
     }

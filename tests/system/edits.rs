@@ -29,7 +29,7 @@ fn shown(scene: &Scene) -> Value {
 }
 
 #[test]
-fn an_edit_counts_from_the_next_request_on_and_keeps_the_value() {
+fn edit_applies_from_the_next_request_and_preserves_the_value() {
     let scene = Scene::new();
     serves(&scene, API, "/echo", VALUE);
     let edited =
@@ -53,7 +53,7 @@ fn an_edit_counts_from_the_next_request_on_and_keeps_the_value() {
 
 /// Root may send a value to another host. Responses of the previous host are still searched for it.
 #[test]
-fn root_moves_a_value_to_another_host() {
+fn root_may_move_a_value_to_another_host() {
     let scene = Scene::new();
     assert_eq!(status(&scene, API, "/echo", &[]), 200, "the service stores the value");
     let open = scene.daemon.add_agent("open", &["--factors", "token", "--egress", "allow"]);
@@ -71,7 +71,7 @@ fn root_moves_a_value_to_another_host() {
 
 /// The new location of a moved secret is checked against its own stored value.
 #[test]
-fn an_edit_that_moves_erases_no_older_value_unasked() {
+fn edit_to_another_host_erases_a_previous_value_only_with_consent() {
     let scene = Scene::new();
     secret(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("rotate");
     let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
@@ -105,7 +105,7 @@ fn an_edit_that_moves_erases_no_older_value_unasked() {
 }
 
 #[test]
-fn the_terminal_is_asked_before_a_kept_value_is_erased() {
+fn terminal_prompt_precedes_the_erasure_of_a_previous_value() {
     let daemon = Daemon::builder().no_ebpf();
     let scene = Scene::of(daemon, Upstream::start(&[API, API_V6]), &["--bearer"]);
     secret(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("rotate");
@@ -131,7 +131,7 @@ fn the_terminal_is_asked_before_a_kept_value_is_erased() {
 
 /// `show` and the table of an edit announce only what `rollback` does.
 #[test]
-fn a_rollback_is_promised_where_it_would_succeed() {
+fn rollback_is_announced_only_if_it_would_succeed() {
     let scene = Scene::new();
     secret(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("rotate");
     let edited = secret(&scene, &["edit", "api", "--host", &format!("{API}:1")], "").ok("another port");
@@ -150,7 +150,7 @@ fn a_rollback_is_promised_where_it_would_succeed() {
 }
 
 #[test]
-fn a_host_without_a_port_keeps_the_port() {
+fn host_without_a_port_preserves_the_port() {
     let scene = Scene::new();
     let port = scene.upstream.https_addr().port();
     secret(&scene, &["edit", "api", "--host", API_V6], "").ok("edit");
@@ -163,7 +163,7 @@ fn a_host_without_a_port_keeps_the_port() {
 }
 
 #[test]
-fn a_second_editor_is_refused() {
+fn concurrent_edit_is_refused() {
     let scene = Scene::new();
     secret(&scene, &["edit", "api", "--if-version", "1", "--method", "GET"], "").ok("the first");
     let late = secret(&scene, &["edit", "api", "--if-version", "1", "--path", "/echo"], "");
@@ -172,7 +172,7 @@ fn a_second_editor_is_refused() {
 }
 
 #[test]
-fn rollback_goes_nowhere_where_the_value_could_not_go() {
+fn rollback_is_refused_for_hosts_the_value_was_not_for() {
     let scene = Scene::new();
     secret(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("rotate");
     // A narrower scope: the previous value is restored for it.
@@ -193,7 +193,7 @@ fn rollback_goes_nowhere_where_the_value_could_not_go() {
 
 /// A value that does not fit the new placement is refused before anything changes.
 #[test]
-fn a_placement_that_the_value_does_not_fit_is_refused() {
+fn placement_that_does_not_fit_the_value_is_refused() {
     let daemon = Daemon::builder().no_ebpf();
     let scene = Scene::of(daemon, Upstream::start(&[API, API_V6]), &["--bearer"]);
     let refused = secret(&scene, &["edit", "api", "--sigv4", "*/*"], "");

@@ -134,7 +134,7 @@ fn the_main_job(world: &World) {
 }
 
 #[test]
-fn a_command_prints_the_value() {
+fn value_is_read_from_a_command() {
     let Some(world) = World::new() else { return };
     the_main_job(&world);
     // An agent with the same user could read the command's output.
@@ -143,7 +143,7 @@ fn a_command_prints_the_value() {
 }
 
 #[test]
-fn a_daemon_without_privileges_has_a_service_run_the_command() {
+fn unprivileged_daemon_runs_the_command_in_the_executor_service() {
     let Some(world) = World::of_services() else { return };
     the_main_job(&world);
     // An administrator other than root: here the daemon's own user, which may do everything else.
@@ -163,7 +163,7 @@ fn a_daemon_without_privileges_has_a_service_run_the_command() {
 }
 
 #[test]
-fn a_value_is_used_until_it_ends() {
+fn value_of_a_command_is_used_until_it_expires() {
     let Some(world) = World::new() else { return };
     let _ = world.writable("runs");
     let script =
@@ -240,14 +240,14 @@ fn its_surroundings(world: &World, user: &str, home: &str) {
 }
 
 #[test]
-fn a_command_has_nothing_of_the_daemons() {
+fn command_inherits_nothing_from_the_daemon() {
     let Some(world) = World::new() else { return };
     let home = nix::unistd::User::from_name(USER).unwrap().unwrap().dir;
     its_surroundings(&world, USER, home.to_str().unwrap());
 }
 
 #[test]
-fn a_command_of_the_service_has_nothing_of_the_daemons() {
+fn command_of_the_executor_service_inherits_nothing_from_the_daemon() {
     let Some(world) = World::of_services() else { return };
     its_surroundings(&world, &(UID - 1).to_string(), "/");
 }
@@ -266,7 +266,7 @@ fn until_gone(argument: &str) {
 }
 
 #[test]
-fn what_a_command_leaves_behind_ends_with_it() {
+fn processes_left_by_a_command_are_killed() {
     let Some(world) = World::new() else { return };
     // The child holds the output open, which must not block the daemon.
     let script = world.script("leave", "sleep 3601.5 &\necho minted-token-1");
@@ -290,7 +290,7 @@ fn what_a_command_leaves_behind_ends_with_it() {
 
 /// A command cannot read the memory or environment of another command, nor kill it.
 #[test]
-fn commands_cannot_look_into_each_other() {
+fn commands_cannot_read_or_kill_each_other() {
     const HELD: &str = "held-by-the-first";
     let Some(world) = World::new() else { return };
     if !need::program("commands that look into others", "python3", "python3") {
@@ -325,7 +325,7 @@ fn commands_cannot_look_into_each_other() {
 }
 
 #[test]
-fn slow_a_command_that_does_not_end_is_killed() {
+fn slow_command_that_hangs_is_killed() {
     let Some(mut world) = World::new() else { return };
     let script = world.script(
         "hang",
@@ -347,7 +347,7 @@ fn slow_a_command_that_does_not_end_is_killed() {
 }
 
 #[test]
-fn what_a_command_prints_is_bounded_and_never_logged() {
+fn output_of_a_command_is_bounded_and_never_logged() {
     let Some(world) = World::new() else { return };
     for (name, text, why) in [
         ("long", "yes minted-token-1 | head -c 70000", "printed more than 65536 bytes"),
@@ -371,7 +371,7 @@ fn what_a_command_prints_is_bounded_and_never_logged() {
 }
 
 #[test]
-fn a_command_that_somebody_could_exchange_is_refused() {
+fn command_that_others_could_replace_is_refused() {
     let Some(world) = World::new() else { return };
     let script = world.script("print", "echo minted-token-1");
     world.add("exec", &script);
@@ -409,7 +409,7 @@ fn a_command_that_somebody_could_exchange_is_refused() {
 }
 
 #[test]
-fn without_an_executor_that_is_told() {
+fn missing_executor_is_reported() {
     if !need::root("commands as sources") {
         return;
     }
@@ -421,7 +421,7 @@ fn without_an_executor_that_is_told() {
 
 /// An attacker who changes the row cannot choose a command or its arguments.
 #[test]
-fn an_edited_command_is_not_run() {
+fn command_changed_in_the_database_is_not_run() {
     const SCRIPT: &str = "import sqlite3, sys\n\
         db = sqlite3.connect(sys.argv[1])\n\
         db.execute(\"UPDATE secrets SET profile = replace(profile, ' one', ' two')\")\n\

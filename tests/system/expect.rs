@@ -181,7 +181,7 @@ fn each(then: Then, check: impl Fn(&str, &Stage, &Outcome, &Seen)) {
 }
 
 #[test]
-fn upstream_is_asked_for_the_100_that_the_agent_gets() {
+fn body_waits_for_the_100_of_the_upstream() {
     each(Then::Proceed, |what, _, outcome, seen| {
         let reply = outcome.reply();
         assert_eq!((reply.verdict(), reply.text()), (200, "done".to_owned()), "{what}: {outcome:?}");
@@ -262,7 +262,7 @@ fn refused_request_gets_its_final_status_at_once() {
 }
 
 #[test]
-fn body_that_decides_is_asked_for_at_once() {
+fn body_needed_for_the_decision_is_requested_at_once() {
     let seen = All::default();
     let noted = Arc::clone(&seen);
     let serve = move |_, conn: &mut Conn| serve_http1(conn, Then::Wait, &noted);

@@ -78,7 +78,7 @@ fn holds(heard: &Mutex<Vec<u8>>, text: &str) -> bool {
 }
 
 #[test]
-fn curl_speaks_tls_to_the_proxy() {
+fn curl_uses_the_proxy_over_tls() {
     let stage = Stage::new();
     let token = &stage.outside.token;
     let ca = stage.daemon.ca_file();
@@ -109,7 +109,7 @@ fn curl_speaks_tls_to_the_proxy() {
 /// A client that does not trust the proxy's certificate sends it no token. A client that speaks plain text gets no
 /// response.
 #[test]
-fn only_tls_with_the_proxys_own_name() {
+fn token_is_sent_only_over_tls_with_the_proxys_name() {
     let stage = Stage::new();
     let token = &stage.outside.token;
     let ca = stage.daemon.ca_file();
@@ -130,7 +130,7 @@ fn only_tls_with_the_proxys_own_name() {
 
 /// A managed process that configures the proxy over TLS is also redirected into it, with both factors.
 #[test]
-fn a_managed_process_has_both_factors_over_tls_too() {
+fn managed_process_has_both_factors_over_tls() {
     if !need::bpf("everything") {
         return;
     }

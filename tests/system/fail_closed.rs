@@ -40,7 +40,7 @@ fn outside_works(scene: &Scene) {
 }
 
 #[test]
-fn a_managed_process_reaches_nothing_while_the_daemon_is_dead() {
+fn managed_process_reaches_nothing_while_the_daemon_is_dead() {
     if !need::bpf("everything") {
         return;
     }
@@ -92,7 +92,7 @@ fn a_managed_process_reaches_nothing_while_the_daemon_is_dead() {
 }
 
 #[test]
-fn a_new_daemon_serves_what_the_old_one_stored() {
+fn restarted_daemon_serves_stored_secrets() {
     let mut scene = Scene::new();
     let ca = std::fs::read_to_string(scene.daemon.ca_file()).unwrap();
     let serves = |scene: &Scene| {
@@ -109,7 +109,7 @@ fn a_new_daemon_serves_what_the_old_one_stored() {
 }
 
 #[test]
-fn an_upstream_that_cannot_be_verified_gets_nothing() {
+fn unverified_upstream_receives_no_request() {
     let scene = Scene::new();
     // The same name, served by a server whose CA is not trusted.
     let impostor = onecli_tests::upstream::Upstream::start(&[API]);

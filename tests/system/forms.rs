@@ -26,7 +26,7 @@ fn session(scene: &Scene, cookie: &str, repeated: &str) -> String {
 }
 
 #[test]
-fn session_does_not_come_back_in_the_forms_that_frameworks_repeat() {
+fn session_is_masked_in_forms_that_frameworks_repeat() {
     let scene = Scene::new();
     let (id, signature) = ("kTqZb3WnXcVm7LpRsD2fGh4J", "9pLk2mNbVcXz4aSdFgHj0qWe");
     let letters = "kTqZbWnXcVmLpRsDfGhJyUiOaEwBtNxQ";
@@ -67,7 +67,7 @@ fn answered(scene: &Scene, password: &Granted, body: &str) -> String {
 }
 
 #[test]
-fn value_that_is_not_ascii_does_not_come_back_in_another_charset() {
+fn non_ascii_value_is_masked_in_other_charsets() {
     let scene = Scene::new();
     let value = "Zürich-é-9f86d081884c7d65";
     let password = basic(&scene, value);
@@ -90,7 +90,7 @@ fn value_that_is_not_ascii_does_not_come_back_in_another_charset() {
 }
 
 #[test]
-fn value_does_not_come_back_in_rarer_escapes() {
+fn value_is_masked_in_rare_escapes() {
     let scene = Scene::new();
     let value = "sk_9f86d081|884c7d65`x";
     let password = basic(&scene, value);

@@ -88,7 +88,7 @@ fn response_reaches_a_client_that_closed_its_side() {
 
 /// Over TLS, the end of the TCP connection after the closure alert shows that the client is gone.
 #[test]
-fn client_that_closes_both_directions_of_tls_is_noticed() {
+fn client_that_closes_both_directions_of_tls_is_detected() {
     let scene = Scene::new();
     let mut stream = tls(&scene);
     write!(stream, "GET /slow/30000 HTTP/1.1\r\nHost: {}\r\n\r\n", https(&scene)).unwrap();

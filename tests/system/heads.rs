@@ -58,7 +58,7 @@ fn serve(alpn: &str, conn: &mut Conn) -> std::io::Result<()> {
 }
 
 #[test]
-fn requests_have_heads_of_64_kib() {
+fn request_heads_are_limited_to_64_kib() {
     for alpn in ["http/1.1", "h2"] {
         let stage = Stage::new(alpn, move |_, conn| serve(alpn, conn));
         let dir = tempfile::tempdir().unwrap();
@@ -91,7 +91,7 @@ fn response(stream: u32, fields: Fields) -> Vec<u8> {
 }
 
 #[test]
-fn responses_have_heads_of_64_kib() {
+fn response_heads_are_limited_to_64_kib() {
     let all: Vec<Fields> = WITHIN.into_iter().chain(BEYOND).collect();
     for alpn in ["http/1.1", "h2"] {
         let (heads, turn) = (all.clone(), AtomicUsize::new(0));

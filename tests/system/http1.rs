@@ -233,7 +233,7 @@ fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn refused_at_every_door() {
+fn malformed_requests_are_refused_at_every_entry_point() {
     let mut raw = Raw::new();
     let mut last = 0;
     for door in DOORS {
@@ -257,7 +257,7 @@ fn refused_at_every_door() {
 
 /// The record of a malformed request names the sender and all readable fields.
 #[test]
-fn a_malformed_request_is_recorded_with_what_was_read() {
+fn malformed_request_is_recorded_with_its_readable_fields() {
     let raw = Raw::new();
     for door in DOORS {
         let _ = raw.exchange(door, "PUT {at}/some/path?query HTTP/1.1\r\n{host}X-One : 1\r\n\r\n");
@@ -271,7 +271,7 @@ fn a_malformed_request_is_recorded_with_what_was_read() {
 }
 
 #[test]
-fn connect_requests() {
+fn malformed_connect_requests_are_refused() {
     let raw = Raw::new();
     let authority = raw.authority(Door::Tls);
     let auth = raw.proxy_authorization();
@@ -310,7 +310,7 @@ fn connect_requests() {
 
 /// Two requests in one: the second is never forwarded, however other servers read the framing.
 #[test]
-fn smuggling() {
+fn smuggled_requests_are_not_forwarded() {
     let raw = Raw::new();
     let heads = [
         "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
@@ -351,7 +351,7 @@ fn smuggling() {
 /// Absolute-form inside TLS is an ordinary request if it names the connection's own scheme and host (RFC 9110 section
 /// 7.4).
 #[test]
-fn absolute_form_inside_tls() {
+fn absolute_form_inside_tls_must_name_the_connections_host() {
     let raw = Raw::new();
     let authority = raw.authority(Door::Tls);
     let get = |url: &str| format!("GET {url} HTTP/1.1\r\n{{host}}Connection: close\r\n\r\n");
@@ -371,7 +371,7 @@ fn absolute_form_inside_tls() {
 
 /// Valid requests before a malformed one on the same connection get their responses.
 #[test]
-fn a_malformed_request_behind_good_ones() {
+fn valid_requests_before_a_malformed_one_are_answered() {
     let raw = Raw::new();
     let good = "GET {at}/status/204 HTTP/1.1\r\n{host}\r\n";
     let chunks = "POST {at}/upload HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\nA: b\r\n\r\n";

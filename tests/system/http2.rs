@@ -44,7 +44,7 @@ fn block_to(authority: &str, method: &[u8], path: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_http2_refuses_by_itself_is_on_record() {
+fn requests_refused_by_the_http2_library_are_recorded() {
     let scene = Scene::new();
     let port = scene.upstream.http_addr().port();
     // Seventeen or more times 4000 bytes, of which sixteen take one byte each on the wire.
@@ -78,7 +78,7 @@ fn large_head(authority: &str, stream: u32, size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_head_past_the_limit_is_answered_and_its_connection_goes_on() {
+fn oversized_head_is_answered_and_its_connection_stays_open() {
     let scene = Scene::new();
     let port = scene.upstream.http_addr().port();
     let (authority, mut stream) = (format!("{API}:{port}"), tunnel(&scene, port));
@@ -167,7 +167,7 @@ impl Upload {
 }
 
 #[test]
-fn rest_of_a_refused_body_is_read_within_a_bound() {
+fn remainder_of_a_refused_body_is_read_up_to_a_limit() {
     let scene = Scene::new();
     let port = scene.upstream.http_addr().port();
     let authority = format!("{API}:{port}");

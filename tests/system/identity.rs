@@ -90,7 +90,7 @@ impl Stage {
 }
 
 #[test]
-fn a_token_from_outside() {
+fn token_from_outside_follows_the_factor_table() {
     let stage = Stage::new();
     let alice = stage.daemon.add_agent("alice", &["--factors", "token"]);
     let bob = stage.daemon.add_agent("bob", &["--factors", "token"]);
@@ -121,7 +121,7 @@ fn a_token_from_outside() {
 }
 
 #[test]
-fn no_proxy_authorization_is_407_with_a_challenge() {
+fn missing_proxy_authorization_gets_407_with_a_challenge() {
     let stage = Stage::new();
     let run = curl(&stage.upstream.https_url(API, "/echo"))
         .args(["--proxy", &format!("http://{}", stage.daemon.explicit_addr()), "--verbose"])
@@ -150,7 +150,7 @@ fn bearer_and_basic_are_both_accepted() {
 }
 
 #[test]
-fn managed_agents() {
+fn managed_agents_follow_the_factor_table() {
     if !need::bpf("everything") {
         return;
     }
@@ -213,7 +213,7 @@ fn refusals_name_the_agent() {
 }
 
 #[test]
-fn no_placeholder_is_said_so() {
+fn missing_placeholder_is_reported() {
     if !need::bpf("everything") {
         return;
     }
@@ -253,7 +253,7 @@ fn revoking_takes_effect_on_the_next_request() {
 }
 
 #[test]
-fn an_unmanaged_process_on_the_transparent_port() {
+fn unmanaged_process_on_the_transparent_port_is_refused() {
     if !need::bpf("everything") {
         return;
     }

@@ -64,7 +64,7 @@ fn ends(all: &Value) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn import_skips_existing_secrets_unless_told_to_replace_them() {
+fn import_skips_existing_secrets_without_replace() {
     let world = World::new();
     world.write(&[("OPENAI_API_KEY", FIRST)]);
     let added = world.import_as_foretold(&[]);
@@ -109,7 +109,7 @@ fn import_takes_one_value_for_a_secret() {
 }
 
 #[test]
-fn a_dry_run_checks_what_the_real_run_checks() {
+fn dry_run_checks_the_same_as_the_real_run() {
     let world = World::new();
     let add = ["secret", "add", "openai", "--host", "api.openai.com", "--bearer", "--value-stdin"];
     world.daemon.home().cli(&add).stdin(THIRD).outcome().ok("secret add");

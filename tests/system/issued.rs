@@ -78,7 +78,7 @@ fn issued_credentials_are_masked() {
 }
 
 #[test]
-fn a_secret_says_what_is_masked() {
+fn mask_issued_option_selects_what_is_masked() {
     let json = format!(r#"{{"token":"{GITHUB}","note":"{GITHUB}"}}"#);
     for (mode, expected) in [
         ("none", json.clone()),
@@ -99,7 +99,7 @@ fn a_secret_says_what_is_masked() {
 
 /// Any type of the response, and any format that contains the credential.
 #[test]
-fn members_are_masked_in_every_text_that_holds_them() {
+fn members_are_masked_in_every_text_format() {
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let json = format!(r#"{{"id":1,"token":"{GITHUB}"}}"#);
     let quoted = serde_json::json!({ "body": json }).to_string();
@@ -137,7 +137,7 @@ fn members_are_masked_in_every_text_that_holds_them() {
 
 /// A request without the credential did not cause the service to issue anything.
 #[test]
-fn other_responses_stay() {
+fn other_responses_arrive_unchanged() {
     let json = format!(r#"{{"token":"{GITHUB}"}}"#);
     let upstream = Upstream::builder(&[API, "other.test"]).page("/issued", "application/json", json.clone());
     let stage = Stage::new(upstream, "github", &[]);
@@ -272,7 +272,7 @@ fn packages_arrive_byte_for_byte() {
 
 /// A profile allows only the requests it is for.
 #[test]
-fn narrow_profiles_allow_what_they_are_for() {
+fn narrow_profiles_allow_only_their_purpose() {
     let upstream = Upstream::start(&[API]);
     let daemon = Daemon::builder().upstream(&upstream).no_ebpf().start();
     let agent = daemon.add_agent("agent", &["--factors", "token"]);

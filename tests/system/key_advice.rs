@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use onecli_tests::daemon::Daemon;
 
 #[test]
-fn key_rotate_says_that_older_backups_need_the_old_key() {
+fn key_rotate_warns_that_older_backups_need_the_old_key() {
     let daemon = Daemon::builder().no_ebpf().start();
     let help = daemon.onecli(&["key", "rotate", "--help"]).ok("help");
     assert!(help.contains("copy of the old root.key") && help.contains("copy it first"), "{help}");
@@ -16,7 +16,7 @@ fn key_rotate_says_that_older_backups_need_the_old_key() {
 }
 
 #[test]
-fn restore_with_a_passphrase_says_that_the_daemon_needs_it() {
+fn restore_with_a_passphrase_warns_that_the_daemon_needs_it() {
     let mut daemon = Daemon::builder().no_ebpf().start();
     let slot = daemon.onecli_json(&["key", "add-recovery"]);
     let (backup, key) = (daemon.home().dir().join("backup.db"), daemon.home().dir().join("recovery"));

@@ -12,7 +12,7 @@ use crate::scene::{API, KEY, VALUE};
 
 /// As kubectl creates objects from the files of `agent env`: a Secret of lines, a `ConfigMap` of whole files.
 #[test]
-fn slow_the_example_for_kubernetes_makes_a_pod_an_agent() {
+fn slow_kubernetes_example_runs_a_pod_as_an_agent() {
     let Some(podman) = Podman::new("everything") else { return };
     let upstream = Upstream::start(&[API]);
     let daemon = Daemon::builder().upstream(&upstream).no_ebpf().start();

@@ -13,7 +13,7 @@ fn assert_clean(canary: &Canary, what: &str, outcome: &Outcome) {
 }
 
 #[test]
-fn an_upstream_that_echoes_headers() {
+fn echoed_headers_are_scrubbed() {
     let scene = Scene::new();
     let canary = Canary::new(VALUE);
     for way in ways() {
@@ -33,7 +33,7 @@ fn an_upstream_that_echoes_headers() {
 }
 
 #[test]
-fn an_upstream_that_echoes_headers_encoded() {
+fn encoded_echo_of_headers_is_scrubbed() {
     let scene = Scene::new();
     let canary = Canary::new(VALUE);
     for way in ways() {
@@ -48,7 +48,7 @@ fn an_upstream_that_echoes_headers_encoded() {
 
 /// A base64 or base32 character that encodes bits of both the value and its neighbours is masked with the value.
 #[test]
-fn characters_that_a_value_shares_with_its_neighbours_do_not_come_back() {
+fn characters_shared_by_a_value_and_its_neighbours_are_masked() {
     let scene = Scene::new();
     for (encoding, bits, text) in [
         ("base64", 6, data_encoding::BASE64.encode(format!("Bearer {VALUE}").as_bytes())),
@@ -71,7 +71,7 @@ fn characters_that_a_value_shares_with_its_neighbours_do_not_come_back() {
 /// A response that is encoded although `identity` was requested is decoded and scanned. If it cannot be decoded, it is
 /// refused.
 #[test]
-fn an_upstream_that_echoes_headers_compressed() {
+fn compressed_echo_of_headers_is_scrubbed() {
     let scene = Scene::new();
     let canary = Canary::new(VALUE);
     for way in ways() {
@@ -95,7 +95,7 @@ fn an_upstream_that_echoes_headers_compressed() {
 
 /// A value that an upstream stored during the grant is still masked after the grant ends.
 #[test]
-fn what_an_upstream_stored_does_not_come_back_without_the_grant() {
+fn value_stored_by_an_upstream_is_masked_after_the_grant_ends() {
     let scene = Scene::new();
     let canary = Canary::new(VALUE);
     let port = scene.upstream.https_addr().port().to_string();
@@ -126,7 +126,7 @@ fn what_an_upstream_stored_does_not_come_back_without_the_grant() {
 
 /// After a 101 without WebSocket, the upstream would read the agent's bytes as requests that policy never saw.
 #[test]
-fn a_switch_that_is_no_websocket_is_refused() {
+fn switch_to_another_protocol_than_websocket_is_refused() {
     let scene = Scene::new();
     for (path, expected) in [("/ws", 101), ("/ws/unaccepted", 502), ("/ws/of-another", 502)] {
         let run = client::curl(&scene.url(path))
@@ -148,7 +148,7 @@ fn a_switch_that_is_no_websocket_is_refused() {
 
 /// Two unrequested parts could contain half a value each.
 #[test]
-fn a_part_that_was_not_asked_for_is_refused() {
+fn unrequested_partial_response_is_refused() {
     let scene = Scene::new();
     for flag in ["--http1.1", "--http2"] {
         let run = client::curl(&scene.url("/status/206")).args([flag, "--range", "0-9"]);
@@ -162,7 +162,7 @@ fn a_part_that_was_not_asked_for_is_refused() {
 }
 
 #[test]
-fn an_upstream_that_echoes_headers_over_a_websocket() {
+fn echo_of_headers_over_a_websocket_is_scrubbed() {
     if !need::python("everything") {
         return;
     }
@@ -186,7 +186,7 @@ with connect(sys.argv[1], additional_headers={"Authorization": "Bearer " + os.en
 
 /// Invariant 7: every copy of the injected header is removed before the single real value is set.
 #[test]
-fn copies_of_the_injected_header() {
+fn copies_of_the_injected_header_are_removed() {
     let scene = Scene::new();
     for way in ways() {
         for flag in ["--http1.1", "--http2"] {
@@ -202,7 +202,7 @@ fn copies_of_the_injected_header() {
 }
 
 #[test]
-fn what_an_agent_can_read() {
+fn values_are_absent_from_everything_an_agent_can_read() {
     if !need::bpf("everything") {
         return;
     }

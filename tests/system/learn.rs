@@ -240,7 +240,7 @@ fn refused_clients_of_transparent_mode_succeed_after_pasting() {
 
 /// Requests for which `learn` shows no command: those allowed by now, and doubtful ones.
 #[test]
-fn doubtful_and_settled_refusals_are_no_commands() {
+fn doubtful_and_settled_refusals_give_no_commands() {
     let scene = Scene::new();
     let daemon = &scene.daemon;
     let get = |url: &str| daemon.explicit(&scene.outside.token, curl(url)).outcome();
@@ -272,7 +272,7 @@ fn doubtful_and_settled_refusals_are_no_commands() {
 
 /// A request without the placeholder that its agent must present.
 #[test]
-fn missing_placeholder_is_learnt() {
+fn missing_placeholder_is_reported_by_learn() {
     if !need::bpf("everything") {
         return;
     }

@@ -16,7 +16,7 @@ fn load(upstream: &Upstream, args: &[&str]) -> Outcome {
 }
 
 #[test]
-fn it_counts_what_the_upstream_sees() {
+fn counts_match_the_requests_at_the_upstream() {
     let upstream = Upstream::start(&[NAME]);
     let cases: &[(&[&str], usize)] = &[
         (&["--path", "/bytes/64"], 1),
@@ -41,14 +41,14 @@ fn it_counts_what_the_upstream_sees() {
 }
 
 #[test]
-fn new_connections_are_new() {
+fn each_request_opens_a_new_connection_if_configured() {
     let upstream = Upstream::start(&[NAME]);
     let _ = load(&upstream, &["--path", "/bytes/64", "--new-connections"]).ok("bench load");
     assert_eq!(upstream.connection_count(), upstream.request_count());
 }
 
 #[test]
-fn an_answer_that_is_no_success_ends_it() {
+fn unsuccessful_response_ends_the_load() {
     let upstream = Upstream::start(&[NAME]);
     let outcome = load(&upstream, &["--path", "/status/403"]);
     assert!(outcome.code() == Some(1) && outcome.err().contains("403"), "{outcome:?}");

@@ -7,7 +7,7 @@ use onecli_tests::upstream::{Upstream, git};
 use crate::scene::{API, API_V6, Scene, VALUE, Way, curl_with_key, in_shell, ways};
 
 #[test]
-fn curl_over_both_versions() {
+fn curl_uses_a_credential_over_both_versions() {
     let scene = Scene::new();
     for way in ways() {
         for (flag, version, alpn) in [("--http1.1", "1.1", "http/1.1"), ("--http2", "2", "h2")] {
@@ -40,7 +40,7 @@ fn curl_over_both_versions() {
 }
 
 #[test]
-fn curl_over_ipv6() {
+fn curl_uses_a_credential_over_ipv6() {
     if !need::bpf("everything") {
         return;
     }
@@ -108,7 +108,7 @@ asyncio.run(main())
 ];
 
 #[test]
-fn python_clients() {
+fn python_clients_use_a_credential() {
     if !need::python("everything") {
         return;
     }
@@ -137,7 +137,7 @@ fn python_clients() {
 
 /// Node's fetch ignores proxy variables, so only the transparent way can serve it.
 #[test]
-fn node_fetch() {
+fn node_fetch_uses_a_credential() {
     if !need::bpf("everything") || !need::program("everything", "node", "nodejs") {
         return;
     }
@@ -154,7 +154,7 @@ fn node_fetch() {
 }
 
 #[test]
-fn git_clone() {
+fn git_clone_uses_a_credential() {
     let repo = git::Repo::new("deploy", VALUE);
     let scene = Scene::with(Upstream::builder(&[API]).git(repo).start(), &["--basic", "deploy"]);
     for way in ways() {
@@ -175,7 +175,7 @@ fn git_clone() {
 }
 
 #[test]
-fn websocket() {
+fn websocket_uses_a_credential() {
     if !need::python("everything") {
         return;
     }

@@ -52,7 +52,7 @@ fn upload(scene: &Scene, port: u16) -> Socket {
 }
 
 #[test]
-fn slow_all_bounds_filled_at_once() {
+fn slow_memory_stays_bounded_with_all_limits_reached() {
     let upstream = Upstream::builder(&[API, API_V6]).unrecorded().start();
     let scene = Scene::of(Daemon::builder().host("stuck.test", &["127.0.0.1"]), upstream, &["--bearer"]);
     let doors = Doors::new(&scene.daemon, &scene.upstream, &scene.outside);

@@ -12,7 +12,7 @@ fn told(reply: &Reply) -> (String, String) {
 }
 
 #[test]
-fn refused_targets_are_named() {
+fn refused_targets_are_reported_by_name() {
     let scene = Scene::new();
     for (target, method, expected) in [
         ("*", "OPTIONS", "'OPTIONS *' asks about the server as a whole"),
@@ -29,7 +29,7 @@ fn refused_targets_are_named() {
 }
 
 #[test]
-fn a_body_with_a_content_coding_is_named() {
+fn refused_content_coding_of_a_body_is_reported() {
     let scene = Scene::with(Upstream::start(&[API]), &["--replace", "json:/key"]);
     let run = curl(&scene.url("/upload"))
         .args(["--header", "Content-Type: application/json", "--header", "Content-Encoding: gzip"])
@@ -42,7 +42,7 @@ fn a_body_with_a_content_coding_is_named() {
 }
 
 #[test]
-fn a_url_is_taken_for_a_host() {
+fn url_is_accepted_as_a_host() {
     let scene = Scene::new();
     scene.daemon.add_secret("url", "another-credential-123456", &["--host", "https://b.test/", "--bearer"]);
     let shown = scene.daemon.onecli(&["secret", "show", "url"]).ok("secret show");
@@ -55,7 +55,7 @@ fn a_url_is_taken_for_a_host() {
 }
 
 #[test]
-fn a_backup_replaces_no_file() {
+fn backup_does_not_overwrite_a_file() {
     let scene = Scene::new();
     let file = scene.daemon.home().dir().join("backup");
     std::fs::write(&file, "kept").unwrap();

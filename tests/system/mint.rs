@@ -62,7 +62,7 @@ fn form(seen: &Recorded) -> String {
 }
 
 #[test]
-fn client_credentials_are_bought_once() {
+fn token_for_client_credentials_is_requested_once() {
     let world = World::new(
         SECRET,
         &[
@@ -108,7 +108,7 @@ fn client_credentials_are_bought_once() {
 }
 
 #[test]
-fn refresh_tokens_are_replaced_and_outlive_a_restart() {
+fn refresh_tokens_are_replaced_and_survive_a_restart() {
     let value = json!({"refresh_token": "refresh-token-0", "client_secret": SECRET}).to_string();
     let mut world = World::new(&value, &["--oauth2-refresh", "{login}/token/1", "--client-id", "me"]);
     let refreshed = |world: &World, number: usize| {
@@ -128,7 +128,7 @@ fn refresh_tokens_are_replaced_and_outlive_a_restart() {
 }
 
 #[test]
-fn a_token_that_is_not_taken_is_bought_again_once() {
+fn refused_token_is_requested_again_once() {
     let world = World::new(SECRET, &["--oauth2-client", "{login}/token/3600", "--client-id", "me"]);
     assert_eq!(world.ask("/accept/2", &[]).reply().status, 200);
     assert_eq!(world.bought().len(), 2);
@@ -149,7 +149,7 @@ fn a_token_that_is_not_taken_is_bought_again_once() {
 /// The long-lived credential for token requests is a secret, too: it is not sent without a record (invariants 2, 3 and
 /// 10).
 #[test]
-fn requests_for_tokens_are_on_record() {
+fn token_requests_are_recorded() {
     let world = World::new(SECRET, &["--oauth2-client", "{login}/token/1?q=1", "--client-id", "me"]);
     let own = |event: &str| -> Vec<Value> {
         let records = world.daemon.audit().into_iter();
@@ -198,7 +198,7 @@ fn requests_for_tokens_are_on_record() {
 
 /// A refresh token is valid once: an agent that disconnects during its use must not lose the next one.
 #[test]
-fn a_purchase_outlives_who_wanted_it() {
+fn token_request_outlives_the_client_that_caused_it() {
     let world =
         World::new("refresh-token-0", &["--oauth2-refresh", "{login}/slow-token/1500", "--client-id", "me"]);
     let impatient = world.run("/echo", &["--max-time", "0.5"]).outcome();
@@ -212,7 +212,7 @@ fn a_purchase_outlives_who_wanted_it() {
 
 /// A token obtained during a response is also masked in that response.
 #[test]
-fn a_token_that_is_new_does_not_come_through_an_old_stream() {
+fn new_token_is_masked_in_a_stream_that_already_runs() {
     let world = World::new(SECRET, &["--oauth2-client", "{login}/token/1", "--client-id", "me"]);
     for version in ["--http1.1", "--http2"] {
         world.upstream.clear();
@@ -230,7 +230,7 @@ fn a_token_that_is_new_does_not_come_through_an_old_stream() {
 }
 
 #[test]
-fn a_token_server_that_says_no_is_left_alone() {
+fn refusing_token_endpoint_is_not_asked_again_at_once() {
     let world = World::new(SECRET, &["--oauth2-client", "{login}/token/0", "--client-id", "me"]);
     for _ in 0..3 {
         let reply = world.ask("/echo", &[]).reply();
@@ -287,7 +287,7 @@ fn confirmed(jwt: &str, pem: &str) -> Value {
 }
 
 #[test]
-fn a_github_app_signs_for_its_installation() {
+fn github_app_signs_for_its_installation() {
     if !need::program("everything", "openssl", "openssl") {
         return;
     }
@@ -309,7 +309,7 @@ fn a_github_app_signs_for_its_installation() {
 }
 
 #[test]
-fn a_google_service_account_asserts_itself() {
+fn google_service_account_signs_its_assertion() {
     if !need::program("everything", "openssl", "openssl") {
         return;
     }

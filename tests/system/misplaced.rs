@@ -32,7 +32,7 @@ fn alerts(scene: &Scene) -> u64 {
 }
 
 #[test]
-fn a_placeholder_in_a_body_raises_an_alert_and_passes() {
+fn placeholder_in_a_body_is_forwarded_with_an_alert() {
     let scene = Scene::new();
     let port = scene.upstream.https_addr().port();
     // Inspected, because the agent has a secret for this host, which the placeholder is not for.
@@ -90,7 +90,7 @@ fn a_placeholder_in_a_body_raises_an_alert_and_passes() {
 }
 
 #[test]
-fn what_belongs_there_or_is_no_placeholder_raises_none() {
+fn own_or_invalid_placeholder_raises_no_alert() {
     let scene = Scene::new();
     let own = &scene.outside_grant.placeholder;
     let unknown = format!("onecli_ph_{}", "a".repeat(32));
@@ -107,7 +107,7 @@ fn what_belongs_there_or_is_no_placeholder_raises_none() {
 /// In base64, in hex, below three layers of percent-encoding, as the name of a header field: all are forwarded, with an
 /// alert.
 #[test]
-fn a_disguised_placeholder_raises_an_alert_and_passes() {
+fn disguised_placeholder_is_forwarded_with_an_alert() {
     let scene = Scene::new();
     allow(&scene, "/echo/**");
     let port = scene.upstream.http_addr().port();
@@ -197,7 +197,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_placeholder_in_a_websocket_message_raises_an_alert_and_passes() {
+fn placeholder_in_a_websocket_message_is_forwarded_with_an_alert() {
     let scene = Scene::new();
     allow(&scene, "/ws");
     let own = scene.outside_grant.placeholder.as_bytes();

@@ -72,7 +72,7 @@ fn every_repository_of_a_mount_is_judged() {
 }
 
 #[test]
-fn a_bucket_in_the_host_limits_copies() {
+fn bucket_in_the_host_limits_copies() {
     let hosts = [
         "public.nyc3.digitaloceanspaces.com",
         "public.acct.r2.cloudflarestorage.com",
@@ -100,7 +100,7 @@ fn a_bucket_in_the_host_limits_copies() {
 }
 
 #[test]
-fn resources_of_swift_are_judged() {
+fn named_swift_resources_are_judged() {
     let world = World::new(&["swift.test"]);
     let limits = ["--header", "X-Auth-Token: {secret}", "--path", "/v1/AUTH_me/public/**"];
     let key = format!("X-Auth-Token: {}", world.secret("swift", "swift.test", &limits));
@@ -131,7 +131,7 @@ fn resources_of_swift_are_judged() {
 }
 
 #[test]
-fn denials_of_a_template_hold_behind_prefixes() {
+fn template_denials_apply_behind_prefixes() {
     let world = World::new(&["ghe.test", "gl.test"]);
     let github = world.secret("github", "ghe.test", &["--template", "github"]);
     let gitlab = world.secret("gitlab", "gl.test", &["--template", "gitlab"]);
@@ -160,7 +160,7 @@ fn denials_of_a_template_hold_behind_prefixes() {
 }
 
 #[test]
-fn graphql_documents_are_read_wherever_they_are() {
+fn graphql_documents_are_read_in_every_location() {
     let world = World::new(&["linear.test"]);
     let key = world.secret("linear", "linear.test", &["--template", "linear"]);
     let key = format!("Authorization: {key}");

@@ -93,7 +93,7 @@ fn soon(what: &str, mut try_it: impl FnMut() -> Reply) -> Reply {
 }
 
 #[test]
-fn a_process_elsewhere_is_redirected_with_its_identity() {
+fn process_in_another_namespace_is_redirected_with_its_identity() {
     if !possible() {
         return;
     }
@@ -134,7 +134,7 @@ fn a_process_elsewhere_is_redirected_with_its_identity() {
 /// A container's cgroup and namespace exist before its program. The listener exists by then too, even before loopback
 /// is up.
 #[test]
-fn the_first_connection_of_a_container_is_served() {
+fn first_connection_of_a_container_is_served() {
     if !possible() {
         return;
     }
@@ -148,7 +148,7 @@ fn the_first_connection_of_a_container_is_served() {
 }
 
 #[test]
-fn names_resolve_elsewhere_as_at_home() {
+fn names_resolve_in_another_namespace_as_on_the_host() {
     if !possible() {
         return;
     }
@@ -183,7 +183,7 @@ fn names_resolve_elsewhere_as_at_home() {
 
 /// Two namespaces may use the same 4-tuple at the same time: each connection has its own identity, or none.
 #[test]
-fn the_same_tuple_in_another_namespace_is_nobody() {
+fn same_tuple_in_another_namespace_has_no_identity() {
     if !possible() {
         return;
     }
@@ -277,7 +277,7 @@ impl Bridge {
 /// A managed process that configures the proxy is redirected to the listener of its own namespace and retains both
 /// factors.
 #[test]
-fn the_proxy_named_over_a_bridge_by_a_managed_process_has_both_factors() {
+fn managed_process_that_uses_the_proxy_over_a_bridge_has_both_factors() {
     if !possible() {
         return;
     }
@@ -302,7 +302,7 @@ fn the_proxy_named_over_a_bridge_by_a_managed_process_has_both_factors() {
 
 /// A client outside the managed cgroups has no second factor. A token suffices if it is the only required one.
 #[test]
-fn the_proxy_over_a_bridge_from_elsewhere_has_the_token_alone() {
+fn unmanaged_process_that_uses_the_proxy_over_a_bridge_has_only_the_token() {
     if !possible() {
         return;
     }
@@ -324,7 +324,7 @@ fn the_proxy_over_a_bridge_from_elsewhere_has_the_token_alone() {
 
 /// A listener keeps its namespace alive, so listeners of namespaces without processes are closed.
 #[test]
-fn listeners_go_with_the_last_process() {
+fn listeners_close_after_the_last_process() {
     if !possible() {
         return;
     }
@@ -343,7 +343,7 @@ fn listeners_go_with_the_last_process() {
 
 /// A process changes its namespace long after its cgroup was scanned: its connection waits for the listener there.
 #[test]
-fn a_process_that_changes_its_namespace_is_served_at_its_first_connect() {
+fn process_that_changes_its_namespace_is_served_at_its_first_connect() {
     // After the scans that followed the start of the process.
     const LATER: &str = r#"
         echo $$ > "$1/cgroup.procs"
@@ -370,7 +370,7 @@ const ALLOWED: usize = 64;
 
 /// An agent's use of resources is bounded: it has 64 namespaces, and its processes in others are refused.
 #[test]
-fn an_agent_has_64_namespaces_and_no_more() {
+fn agent_is_limited_to_64_namespaces() {
     if !possible() {
         return;
     }

@@ -88,7 +88,7 @@ fn colors_follow_the_terminal_and_the_option() {
 }
 
 #[test]
-fn tables_fit_the_terminal_and_keep_one_line_a_row_elsewhere() {
+fn tables_fit_the_terminal_and_otherwise_use_one_line_per_row() {
     let daemon = daemon();
     let patterns: Vec<String> = (0..12).map(|n| format!("/repos/acme/project-{n}/**")).collect();
     let mut rule = vec!["rule", "add", "allow", "--host", "api.github.test"];
@@ -124,7 +124,7 @@ fn port_of_a_rule_is_a_number() {
 }
 
 #[test]
-fn factors_are_read_in_both_forms_and_printed_in_one() {
+fn factors_are_accepted_in_two_forms_and_printed_in_one() {
     let daemon = Daemon::builder().start();
     for (name, factors) in [("plus", "token+cgroup"), ("comma", "token,cgroup")] {
         let _ = daemon.add_agent(name, &["--factors", factors]);
@@ -225,7 +225,7 @@ fn names_are_completed_in_every_shell() {
 }
 
 #[test]
-fn bash_completes_by_the_script() {
+fn bash_completes_with_the_generated_script() {
     let daemon = daemon();
     let _ = daemon.add_agent("coder", &["--factors", "token"]);
     let program = bins::path("onecli");

@@ -17,7 +17,7 @@ fn curl(scene: &Scene, path: &str, script: &str) -> client::Run {
 }
 
 #[test]
-fn in_a_header_wherever_it_stands() {
+fn placeholder_in_a_header_is_replaced_at_any_position() {
     let scene = scene("header:x-auth");
     for way in ways() {
         assert!(scene.placeholder(way).starts_with("sk-onecli_ph_"));
@@ -51,7 +51,7 @@ fn in_a_header_wherever_it_stands() {
 }
 
 #[test]
-fn in_basic_credentials() {
+fn placeholder_in_basic_credentials_is_replaced() {
     let scene = scene("basic");
     for way in ways() {
         for (pair, expected) in [
@@ -74,7 +74,7 @@ fn in_basic_credentials() {
 }
 
 #[test]
-fn in_a_query_parameter() {
+fn placeholder_in_a_query_parameter_is_replaced() {
     let scene = scene("query:api_key");
     for way in ways() {
         let script = format!(r#"u=$1; for u; do :; done; exec "$@" -G -d q=1 -d "api_key=${KEY}" -d z=2"#);
@@ -88,7 +88,7 @@ fn in_a_query_parameter() {
 }
 
 #[test]
-fn in_a_json_body() {
+fn placeholder_in_a_json_body_is_replaced() {
     let scene = scene("json:/auth/0/api~1key");
     for way in ways() {
         for flag in ["--http1.1", "--http2"] {
@@ -111,7 +111,7 @@ fn in_a_json_body() {
 
 /// The type of the body must be unambiguous and its size bounded. A body proves nothing for another secret.
 #[test]
-fn json_bodies_that_are_not_filled() {
+fn unsuitable_json_bodies_are_refused() {
     let scene = scene("json:/key");
     let large = scene.daemon.home().dir().join("large");
     std::fs::write(&large, format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20))).unwrap();
@@ -149,7 +149,7 @@ fn json_bodies_that_are_not_filled() {
 
 /// Each location has its own credential.
 #[test]
-fn two_headers_of_one_host_are_both_filled() {
+fn placeholders_in_two_headers_of_one_host_are_replaced() {
     let scene = Scene::with(Upstream::start(&[API]), &["--header", "DD-API-KEY: {secret}"]);
     let host = format!("{API}:{}", scene.upstream.https_addr().port());
     let second = "second-credential-0815";

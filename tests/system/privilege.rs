@@ -64,7 +64,7 @@ fn is_running(pid: u32) -> bool {
 /// The serving process has no capability in any set of any thread, and cannot gain one: it never executes another
 /// program.
 #[test]
-fn the_serving_process_has_no_capability() {
+fn serving_process_has_no_capability() {
     if !need::bpf("everything") {
         return;
     }
@@ -109,7 +109,7 @@ fn no_process_of_the_daemon_holds_a_link_or_a_program() {
 
 /// The helper retains the rights to enter network namespaces, under a filter, and exits with the daemon.
 #[test]
-fn the_helper_keeps_four_capabilities_and_dies_with_the_daemon() {
+fn helper_retains_four_capabilities_and_exits_with_the_daemon() {
     if !need::bpf("everything") {
         return;
     }
@@ -131,7 +131,7 @@ fn the_helper_keeps_four_capabilities_and_dies_with_the_daemon() {
 /// The daemon cannot work without the helper, and the helper cannot be restarted. So the daemon exits in order to be
 /// restarted, and until then the agents are refused.
 #[test]
-fn the_daemon_ends_with_its_helper() {
+fn daemon_exits_when_its_helper_dies() {
     if !need::bpf("everything") {
         return;
     }
@@ -161,7 +161,7 @@ fn the_daemon_ends_with_its_helper() {
 ///
 /// The last two leave the programs attached: agents are refused more, not less.
 #[test]
-fn uid_0_without_capabilities_cannot_detach() {
+fn uid_0_without_capabilities_cannot_detach_programs() {
     if !need::bpf("everything") || !need::program("everything", "setpriv", "util-linux") {
         return;
     }
@@ -197,7 +197,7 @@ fn uid_0_without_capabilities_cannot_detach() {
 
 /// The port is bound with the privilege and used after it is dropped: the daemon serves without `CAP_NET_BIND_SERVICE`.
 #[test]
-fn a_port_below_1024_is_served_without_any_capability() {
+fn port_below_1024_is_served_without_capabilities() {
     if !need::root("everything") {
         return;
     }

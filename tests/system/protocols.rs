@@ -60,7 +60,7 @@ impl Both {
 }
 
 #[test]
-fn answers_of_every_shape() {
+fn responses_of_every_form_arrive() {
     let both = Both::new();
     both.each(|what, upstream, fetch| {
         assert_eq!(fetch("/bytes/100000", &[]).body.len(), 100_000, "{what}");
@@ -91,7 +91,7 @@ fn answers_of_every_shape() {
 
 /// An event reaches the agent before the upstream sends the next.
 #[test]
-fn events_are_not_held_back() {
+fn events_are_not_delayed() {
     let both = Both::new();
     for (upstream, name) in &both.upstreams {
         for flag in ["--http1.1", "--http2"] {
@@ -140,7 +140,7 @@ fn each_stream_of_a_connection_is_judged_on_its_own() {
 /// The best latency of an event: the daemon waits neither for more bytes nor for a timer. Other load on the machine
 /// affects the other events.
 #[test]
-fn an_event_is_there_within_50_ms() {
+fn event_arrives_within_50_ms() {
     let both = Both::new();
     let script = r"
 import sys, time
@@ -163,7 +163,7 @@ for line in sys.stdin:
 
 /// gRPC with its own library: HTTP/2, trailers, streams in both directions.
 #[test]
-fn grpc() {
+fn grpc_works_in_both_directions() {
     if !need::python("everything") {
         return;
     }
@@ -260,7 +260,7 @@ print(list(answers))
 
 /// Large bodies pass in constant memory.
 #[test]
-fn slow_a_gibibyte_each_way() {
+fn slow_gibibyte_each_way_uses_constant_memory() {
     const SIZE: u64 = 1 << 30;
     let scene = Scene::with(Upstream::builder(&[API]).unrecorded().start(), &["--bearer"]);
     let pid = scene.daemon.pid();

@@ -109,7 +109,7 @@ fn denied_host_answers_with_the_reason_and_one_record() {
 
 /// These looked like broken DNS too.
 #[test]
-fn disabled_agent_and_revoked_grant_are_told_so() {
+fn disabled_agent_and_revoked_grant_are_reported_as_reasons() {
     if !need::bpf("everything") {
         return;
     }
@@ -162,7 +162,7 @@ fn cached_address_works_once_a_rule_allows_the_name() {
 }
 
 #[test]
-fn jvm_that_caches_the_address_for_ever_works_once_a_rule_allows_the_name() {
+fn jvm_with_a_cached_address_works_once_a_rule_allows_the_name() {
     if !need::bpf("everything") || !need::program("everything", "java", "default-jre-headless") {
         return;
     }
@@ -213,7 +213,7 @@ public class Ask {
 
 /// A client that names no host gets the decision for the name that its address represents.
 #[test]
-fn address_stands_for_its_name_without_server_name_and_host() {
+fn address_identifies_its_name_without_server_name_and_host() {
     if !need::bpf("everything") {
         return;
     }
@@ -280,7 +280,7 @@ for port in (22, 25, 5432):
 
 /// The two libraries differ in the condition that ends the search of resolv.conf's domains.
 #[test]
-fn musl_and_glibc_reach_the_reason_with_search_domains() {
+fn musl_and_glibc_get_the_reason_with_search_domains() {
     if !need::bpf("everything") || !need::program("everything", "musl-gcc", "musl-tools") {
         return;
     }
@@ -312,7 +312,7 @@ fn musl_and_glibc_reach_the_reason_with_search_domains() {
 }
 
 #[test]
-fn client_of_ipv6_alone_has_no_address_and_a_record() {
+fn ipv6_only_client_gets_no_address_and_is_recorded() {
     if !need::bpf("everything") {
         return;
     }

@@ -81,7 +81,7 @@ fn is_on_disk(scene: &Scene, sealed: &[u8]) -> bool {
 }
 
 #[test]
-fn a_replaced_value_is_scrubbed_while_it_is_kept_and_then_erased() {
+fn replaced_value_is_scrubbed_while_stored_and_then_erased() {
     if !need::program("everything", "python3", "python3") {
         return;
     }
@@ -135,7 +135,7 @@ fn rollback_restores_the_previous_value_as_the_next_version() {
 
 /// A script that runs again must not lose the previous value.
 #[test]
-fn root_that_rotates_to_the_stored_value_changes_nothing() {
+fn rotation_to_the_stored_value_by_root_changes_nothing() {
     let scene = scene("1h");
     rotate(&scene, SECOND);
     let again = change(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("again");
@@ -153,7 +153,7 @@ fn root_that_rotates_to_the_stored_value_changes_nothing() {
 }
 
 #[test]
-fn nothing_is_kept_of_a_compromised_value() {
+fn compromised_value_is_not_stored() {
     if !need::program("everything", "python3", "python3") {
         return;
     }
@@ -171,7 +171,7 @@ fn nothing_is_kept_of_a_compromised_value() {
 }
 
 #[test]
-fn with_keep_replaced_0_nothing_is_kept() {
+fn keep_replaced_0_stores_no_previous_value() {
     let scene = scene("0");
     rotate(&scene, SECOND);
     assert!(shown(&scene)["previous_until"].is_null());
@@ -181,7 +181,7 @@ fn with_keep_replaced_0_nothing_is_kept() {
 
 /// An attacker who can write to the database restores a copy of a row that was made earlier.
 #[test]
-fn a_kept_row_that_is_put_back_restores_nothing() {
+fn previous_version_copied_back_into_the_database_is_not_restored() {
     if !need::program("everything", "python3", "python3") {
         return;
     }
@@ -215,7 +215,7 @@ fn a_kept_row_that_is_put_back_restores_nothing() {
 
 /// An attacker who writes to the database cannot make the daemon restore a stored value for another host.
 #[test]
-fn a_kept_row_that_was_changed_by_hand_restores_nothing() {
+fn previous_version_changed_in_the_database_is_not_restored() {
     if !need::program("everything", "python3", "python3") {
         return;
     }

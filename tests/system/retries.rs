@@ -74,7 +74,7 @@ fn request_excluded_by_goaway_is_sent_again() {
 }
 
 #[test]
-fn request_that_goaway_includes_is_not_sent_again() {
+fn request_included_by_goaway_is_not_sent_again() {
     let (stage, seen) = after_the_first(|server, stream| server.go_away(stream + 2));
     assert_eq!(stage.send(&[]).verdict(), 200);
     let reply = stage.send(&["--data", "x"]);
@@ -113,7 +113,7 @@ fn refused_request_is_sent_again_up_to_five_times() {
 }
 
 #[test]
-fn long_body_that_was_begun_is_not_sent_again() {
+fn partly_sent_long_body_is_not_sent_again() {
     let stage = Stage::new("h2", |_, conn| {
         let mut server = Server::greet(conn)?;
         let request = server.request(40_000)?;
@@ -204,7 +204,7 @@ fn revoked_grant_ends_the_attempts() {
 /// The packets of a pooled connection are lost. The daemon notices within 20 seconds, and reaches the host at its other
 /// address.
 #[test]
-fn slow_reused_connection_whose_packets_vanish_is_retried() {
+fn slow_reused_connection_with_lost_packets_is_retried() {
     if !need::root("packets that vanish") || !need::program("packets that vanish", "ip", "iproute2") {
         return;
     }

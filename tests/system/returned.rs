@@ -65,7 +65,7 @@ fn a_credential_that_another_agent_sent_is_scrubbed() {
 
 /// The search takes slightly longer if a text contains the end of a value, so that raises an alert as well.
 #[test]
-fn the_end_of_anothers_credential_is_an_alert() {
+fn end_of_another_agents_credential_raises_an_alert() {
     let scene = Scene::new();
     let open = open(&scene);
     let read = |part: &str| {
@@ -88,7 +88,7 @@ fn the_end_of_anothers_credential_is_an_alert() {
 
 /// An upstream may echo the content of the request itself.
 #[test]
-fn an_echo_of_the_own_credential_is_no_alert() {
+fn echo_of_the_own_credential_raises_no_alert() {
     let scene = Scene::new();
     for path in ["/echo", "/echo-as/base64", "/echo-as/hex"] {
         for _ in 0..10 {
@@ -123,7 +123,7 @@ fn responses_are_cut_off_after_twenty_unexpected_matches() {
 }
 
 #[test]
-fn a_tunnel_rule_passes_unread_and_warns() {
+fn tunnel_rule_passes_bytes_unread_with_a_warning() {
     let scene = Scene::new();
     let open = open(&scene);
     let port = scene.upstream.https_addr().port().to_string();
@@ -148,7 +148,7 @@ fn a_tunnel_rule_passes_unread_and_warns() {
 
 /// A running stream does not end because an administrator stores another secret for its host.
 #[test]
-fn a_new_secret_of_another_agent_cuts_no_stream() {
+fn new_secret_of_another_agent_ends_no_stream() {
     let scene = Scene::new();
     let open = open(&scene);
     let stream = scene.daemon.explicit(&open.token, curl(&scene.url("/sse?n=20&ms=100"))).start();
@@ -160,7 +160,7 @@ fn a_new_secret_of_another_agent_cuts_no_stream() {
 
 /// Values in external stores: nothing is fetched for agents without a grant, and their requests do not fail.
 #[test]
-fn another_agents_external_value_is_searched_for_while_in_memory() {
+fn external_value_of_another_agent_is_searched_while_in_memory() {
     let scene = Scene::new();
     let canary = Canary::new(OTHER);
     let file = scene.daemon.home().dir().join("external");

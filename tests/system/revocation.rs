@@ -56,7 +56,7 @@ fn a_stream_ends_with_its_agent_its_grant_or_its_secret() {
 
 /// A client cannot prevent it: the upstream connection of a client that reads nothing ends as soon as that of others.
 #[test]
-fn a_stream_that_nobody_reads_ends_too() {
+fn unread_stream_ends_too() {
     let scene = Scene::new();
     let daemon = &scene.daemon;
     for version in ["--http1.1", "--http2"] {
@@ -116,7 +116,7 @@ fn a_websocket_ends_with_the_grant_it_was_opened_with() {
 
 /// The cgroup of a process is its identity: a process that outlives its agent must not become the next agent.
 #[test]
-fn processes_of_a_removed_agent_are_nobody() {
+fn processes_of_a_removed_agent_have_no_identity() {
     if !need::bpf("everything") {
         return;
     }

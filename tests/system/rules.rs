@@ -103,7 +103,7 @@ fn rules_are_added_listed_and_removed() {
 }
 
 #[test]
-fn what_rules_allow_and_deny() {
+fn rules_allow_and_deny_requests() {
     let bare = Bare::new();
     let port = bare.port();
     let on = ["--agent", "coder", "--host", API, "--port", &port];
@@ -148,7 +148,7 @@ fn what_rules_allow_and_deny() {
 
 /// The same connection, another policy: the next request on it is judged by the new policy.
 #[test]
-fn rules_count_on_open_connections_too() {
+fn rules_apply_to_open_connections_too() {
     let bare = Bare::new();
     bare.rule(&["allow", "--host", API, "--port", "*"]);
     let mut socket = Socket::connect(bare.daemon.explicit_addr()).unwrap();
@@ -174,7 +174,7 @@ fn rules_count_on_open_connections_too() {
 /// Streams, and uninspected tunnels, end within a second of a rule that denies them, or of the removal of the one that
 /// allowed them.
 #[test]
-fn a_new_rule_ends_what_is_under_way() {
+fn new_rule_ends_requests_in_progress() {
     let scene = Scene::new();
     let daemon = &scene.daemon;
     let stream =
@@ -215,7 +215,7 @@ fn a_new_rule_ends_what_is_under_way() {
 }
 
 #[test]
-fn a_limit_holds_over_connections_and_policies() {
+fn limit_applies_across_connections_and_policies() {
     let scene = Scene::new();
     let daemon = &scene.daemon;
     let id = daemon.onecli_json(&["rule", "add", "limit", "--port", "*", "--rate", "3/h"])["id"].to_string();
@@ -251,7 +251,7 @@ fn a_limit_holds_over_connections_and_policies() {
 }
 
 #[test]
-fn nobody_answers() {
+fn approval_times_out_when_unanswered() {
     let bare = Bare::with("[policy]\napproval_timeout = \"1s\"\n");
     bare.rule(&["approve", "--host", API, "--port", &bare.port()]);
     let reply = bare.get("/echo");
@@ -265,7 +265,7 @@ fn nobody_answers() {
 }
 
 #[test]
-fn why_and_test_tell_what_would_happen() {
+fn why_and_test_predict_the_decision() {
     let scene = Scene::new();
     let daemon = &scene.daemon;
     daemon.onecli(&["rule", "add", "deny", "--host", API, "--path", "/admin"]).ok("deny");
@@ -311,7 +311,7 @@ fn why_and_test_tell_what_would_happen() {
 
 /// The refusals of an agent are shown as commands which, run unchanged, allow the requests.
 #[test]
-fn what_was_refused_can_be_learnt() {
+fn learn_prints_commands_that_allow_refused_requests() {
     let bare = Bare::new();
     for path in ["/echo", "/v1/users/17", "/v1/users/18"] {
         assert_eq!(bare.get(path).verdict(), 403);
@@ -332,7 +332,7 @@ fn what_was_refused_can_be_learnt() {
 
 /// A protocol in which the server speaks first, at an address that only a rule makes reachable.
 #[test]
-fn what_cannot_be_read_passes_where_a_rule_allows_it() {
+fn unreadable_protocol_passes_if_a_rule_allows_it() {
     let bare = Bare::new();
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap();
@@ -380,7 +380,7 @@ fn what_cannot_be_read_passes_where_a_rule_allows_it() {
 
 /// From a managed cgroup, where the kernel knows only the address: the name in a rule counts if it has that address.
 #[test]
-fn what_cannot_be_read_is_found_by_its_address() {
+fn unreadable_protocol_is_matched_by_its_address() {
     if !need::bpf("everything") {
         return;
     }
@@ -413,7 +413,7 @@ fn what_cannot_be_read_is_found_by_its_address() {
 
 /// A private address is reachable only if a rule names it, for that host and agent alone.
 #[test]
-fn a_blocked_address_wants_a_rule_of_its_own() {
+fn blocked_address_requires_a_specific_rule() {
     let bare = Bare::with("[egress]\nallow_addresses = []\n");
     let port = bare.port();
     bare.rule(&["allow", "--host", API, "--port", &port, "--method", "GET"]);

@@ -104,7 +104,7 @@ fn status_shows_waiting_approvals_rates_and_meanings() {
 }
 
 #[test]
-fn daemon_tells_the_service_manager_why_it_does_not_start() {
+fn daemon_reports_a_failed_start_to_the_service_manager() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();

@@ -22,7 +22,7 @@ fn is_refused(scene: &Scene, args: &[&str]) {
 }
 
 #[test]
-fn the_data_directory_is_one_daemons() {
+fn data_directory_is_locked_by_one_daemon() {
     let mut scene = Scene::new();
     let other = tempfile::tempdir().unwrap();
     let socket = other.path().join("admin.sock");
@@ -33,7 +33,7 @@ fn the_data_directory_is_one_daemons() {
 }
 
 #[test]
-fn the_kernel_part_is_one_daemons() {
+fn kernel_part_is_claimed_by_one_daemon() {
     if !need::bpf("everything") {
         return;
     }
@@ -51,7 +51,7 @@ fn the_kernel_part_is_one_daemons() {
 }
 
 #[test]
-fn status_tells_of_a_redirect_that_was_removed() {
+fn status_reports_a_removed_redirect() {
     if !need::bpf("everything") {
         return;
     }
@@ -66,7 +66,7 @@ fn status_tells_of_a_redirect_that_was_removed() {
 /// Without its cgroup there is no enforcement, and the serving process may not attach programs. A restart by the
 /// service manager does.
 #[test]
-fn an_agents_root_that_is_removed_is_made_and_enforced_again() {
+fn removed_agents_root_is_created_and_enforced_again() {
     if !need::bpf("everything") {
         return;
     }

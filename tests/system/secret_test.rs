@@ -57,7 +57,7 @@ impl World {
 }
 
 #[test]
-fn a_credential_is_tested_as_agents_use_it() {
+fn secret_test_uses_the_same_path_as_agents() {
     let stranger = Upstream::start(&["stranger.test"]);
     let mut world = World::new(&stranger);
     the_template_names_the_request(&world);
@@ -126,7 +126,7 @@ fn a_request_of_ones_own_shows_less(world: &World) {
 
 /// The test has no client that could disconnect.
 #[test]
-fn slow_a_service_that_does_not_answer_is_recorded_as_late() {
+fn slow_unresponsive_service_is_recorded_as_timed_out() {
     let upstream = Upstream::start(&[API]);
     let daemon = Daemon::builder().no_ebpf().upstream(&upstream).start();
     let host = format!("{API}:{}", upstream.https_addr().port());

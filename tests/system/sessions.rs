@@ -93,7 +93,7 @@ cat "$jar" && rm "$jar"
 "#;
 
 #[test]
-fn cookies_reach_the_agent_sealed_and_the_upstream_opened() {
+fn cookies_are_sealed_for_the_agent_and_opened_for_the_upstream() {
     let scene = scene(&[]);
     let cookies = [
         &format!("sid={SESSION}; Path=/; HttpOnly; Secure; SameSite=Lax"),
@@ -176,7 +176,7 @@ fn another_agent_cannot_use_a_session() {
 }
 
 #[test]
-fn a_session_ends_with_the_grant_and_the_token() {
+fn session_ends_with_the_grant_and_the_token() {
     let scene = scene(&[]);
     let jar = Jar::new();
     log_in(&scene, &jar);
@@ -209,7 +209,7 @@ fn a_session_ends_with_the_grant_and_the_token() {
 
 /// Outside of OneCLI the stand-in is an ordinary text.
 #[test]
-fn a_stand_in_is_worth_nothing_elsewhere() {
+fn stand_in_is_useless_elsewhere() {
     let scene = scene(&[]);
     let jar = Jar::new();
     log_in(&scene, &jar);
@@ -231,7 +231,7 @@ fn a_stand_in_is_worth_nothing_elsewhere() {
 
 /// The attack: a session from one path used on another.
 #[test]
-fn a_session_is_not_opened_where_the_credential_does_not_go() {
+fn session_is_not_opened_where_the_credential_is_not_sent() {
     let scene = scene(&["--path", "/issue", "--path", "/echo", "--method", "GET"]);
     allow(&scene, "/stored");
     allow(&scene, "/upload");
@@ -247,7 +247,7 @@ fn a_session_is_not_opened_where_the_credential_does_not_go() {
 
 /// The service could tie its session to a cookie that the agent knows.
 #[test]
-fn raw_cookies_do_not_go_with_a_credential() {
+fn raw_cookies_are_not_sent_with_a_credential() {
     let scene = scene(&[]);
     let jar = Jar::new();
     log_in(&scene, &jar);
@@ -261,7 +261,7 @@ fn raw_cookies_do_not_go_with_a_credential() {
 }
 
 #[test]
-fn cookies_are_stripped_or_passed_where_the_secret_says_so() {
+fn cookies_option_strips_or_passes_cookies() {
     let path = issue(&[&format!("sid={SESSION}; Path=/")], &[], SESSION);
     for (mode, expected) in [("strip", None), ("pass", Some(SESSION))] {
         let scene = scene(&["--cookies", mode]);
@@ -281,7 +281,7 @@ fn cookies_are_stripped_or_passed_where_the_secret_says_so() {
 }
 
 #[test]
-fn redirects_trailers_and_upgrades_are_no_way_around() {
+fn redirects_trailers_and_upgrades_do_not_bypass_sealing() {
     let scene = scene(&[]);
     let cookie = format!("sid={SESSION}; Path=/");
     let parameters = issue(&[&cookie], &[], "").split_once('?').unwrap().1.to_owned();
@@ -303,7 +303,7 @@ fn redirects_trailers_and_upgrades_are_no_way_around() {
 }
 
 #[test]
-fn a_cookie_that_is_too_large_is_dropped() {
+fn oversized_cookie_is_dropped() {
     let scene = scene(&[]);
     let jar = Jar::new();
     let large = format!("large={}1; Path=/", "x".repeat(3000));
@@ -314,7 +314,7 @@ fn a_cookie_that_is_too_large_is_dropped() {
 
 /// A login by a JSON body: later requests have only the session, in another header than in the response.
 #[test]
-fn a_template_names_session_headers() {
+fn template_session_headers_are_sealed() {
     let upstream = Upstream::start(&[API, API_V6]);
     let scene = Scene::with(upstream, &["--template", "openstack"]);
     let secret = scene.placeholder(Way::Explicit);

@@ -18,7 +18,7 @@ fn inside(scene: &Scene, agent: &Agent, run: &Run, header: &str) -> Reply {
 /// `token+cgroup`, transparent, no placeholder in the request: never injected. With a grant alone it is refused with
 /// 401; it is forwarded only if a rule allows it.
 #[test]
-fn without_a_placeholder_only_a_rule_lets_a_request_through() {
+fn request_without_a_placeholder_needs_a_rule() {
     if !need::bpf("everything") {
         return;
     }
@@ -53,7 +53,7 @@ fn without_a_placeholder_only_a_rule_lets_a_request_through() {
 
 /// git sends a password only after the server requested one.
 #[test]
-fn a_basic_secret_is_asked_for_as_basic() {
+fn basic_secret_is_requested_with_a_basic_challenge() {
     if !need::bpf("everything") {
         return;
     }
@@ -71,7 +71,7 @@ fn a_basic_secret_is_asked_for_as_basic() {
 /// Tunnels and DNS of managed agents: the cgroup suffices, whatever factors the agent requires. A secret is stored for
 /// the host, so its TLS is passed unread only with `--tunnel`.
 #[test]
-fn a_tunnel_needs_no_placeholder() {
+fn tunnel_needs_no_placeholder() {
     if !need::bpf("everything") {
         return;
     }
@@ -106,7 +106,7 @@ fn a_tunnel_needs_no_placeholder() {
 /// A secret without a grant, egress allowed: forwarded without injection, and inspected, because another agent may have
 /// stored the value there.
 #[test]
-fn what_is_not_granted_is_not_injected() {
+fn secret_without_a_grant_is_not_injected() {
     let scene = Scene::new();
     let open = scene.daemon.add_agent("open", &["--factors", "token", "--egress", "allow"]);
     let reply = scene.daemon.explicit(&open.token, curl(&scene.url("/echo"))).outcome().reply();
@@ -119,7 +119,7 @@ fn what_is_not_granted_is_not_injected() {
 
 /// `agent add` without `--cgroup`: bound to its default cgroup, `token+cgroup`; `token` under `--no-ebpf`.
 #[test]
-fn what_an_agent_is_when_nothing_is_said() {
+fn agent_add_uses_the_documented_defaults() {
     let plain = Daemon::builder().no_ebpf().start();
     let _ = plain.add_agent("coder", &[]);
     assert_eq!(plain.onecli_json(&["agent", "show", "coder"])["factors"], "token");
@@ -141,7 +141,7 @@ fn what_an_agent_is_when_nothing_is_said() {
 
 /// A host whose kernel cannot run the programs: the messages give the reason, the fix, and what still works.
 #[test]
-fn a_host_without_ebpf_says_why_and_what_works() {
+fn host_without_ebpf_reports_the_reason_and_what_works() {
     if !need::bpf("everything") {
         return;
     }
@@ -202,7 +202,7 @@ fn agents_share_neither_user_nor_cgroup() {
 
 /// A cgroup that is removed and created again belongs to the agent by its path, not by its id.
 #[test]
-fn a_cgroup_made_again_is_the_agents() {
+fn recreated_cgroup_belongs_to_the_agent() {
     if !need::bpf("everything") {
         return;
     }
@@ -227,7 +227,7 @@ fn a_cgroup_made_again_is_the_agents() {
 /// A placeholder of the agent's own, in the head or URL of an inspected request to a host that its secret is not for:
 /// 403 and an alert, in every spelling. A body passes: see `misplaced`.
 #[test]
-fn a_placeholder_on_its_way_out_is_an_alert() {
+fn placeholder_sent_to_another_host_is_refused_with_an_alert() {
     let scene = Scene::new();
     let port = scene.upstream.https_addr().port();
     let six = format!("https://{}:{port}", crate::scene::API_V6);

@@ -146,7 +146,7 @@ const EVERYTHING: [&str; 13] = [
 ];
 
 #[test]
-fn setup_imports_what_a_person_has() {
+fn setup_imports_the_credentials_of_a_user() {
     if !need::root("setup") {
         return;
     }
@@ -257,7 +257,7 @@ fn as_root(world: &World, args: &[&str]) -> Run {
 }
 
 #[test]
-fn root_reads_nothing_of_another_user() {
+fn setup_by_root_reads_no_files_of_another_user() {
     let Some(world) = World::new() else { return };
     let borrowed = as_root(&world, &EVERYTHING).env("SUDO_USER", PERSON).outcome();
     assert_eq!(borrowed.code(), Some(2), "{borrowed:?}");
@@ -271,7 +271,7 @@ fn root_reads_nothing_of_another_user() {
 }
 
 #[test]
-fn a_failure_half_way_says_how_to_go_on() {
+fn partial_failure_prints_the_next_steps() {
     let Some(world) = World::new() else { return };
     let import = ["--agent", "coder", "--yes", "--import", "env", "--import", "netrc", "--import", "dotenv"];
     fs::remove_file(world.path("home/.netrc")).unwrap();
@@ -297,7 +297,7 @@ fn a_failure_half_way_says_how_to_go_on() {
 
 /// On a terminal each source is named before it is read.
 #[test]
-fn a_person_is_asked() {
+fn user_at_a_terminal_is_prompted() {
     let Some(world) = World::new() else { return };
     let answered = |answers: &str| world.answered("--import env", answers);
     // The agent; do not read; no template.
@@ -316,7 +316,7 @@ fn a_person_is_asked() {
 
 /// The `.env` of a cloned repository names a stored secret.
 #[test]
-fn a_name_in_a_file_grants_no_stored_secret() {
+fn name_in_an_env_file_grants_no_stored_secret() {
     let Some(world) = World::new() else { return };
     let add = ["secret", "add", "groq", "--template", "groq", "--value-stdin"];
     world.daemon.home().cli(&add).stdin(GROQ).outcome().ok("add");
@@ -343,7 +343,7 @@ fn a_name_in_a_file_grants_no_stored_secret() {
 }
 
 #[test]
-fn the_first_profile_of_aws_is_granted() {
+fn first_aws_profile_is_granted() {
     let Some(world) = World::new() else { return };
     let profile = |name: &str, digit: &str| {
         let (id, secret) = (AWS_ID.replace('5', digit), AWS_SECRET.replace('6', digit));
@@ -365,7 +365,7 @@ fn the_first_profile_of_aws_is_granted() {
 }
 
 #[test]
-fn a_credential_that_fails_stops_no_other() {
+fn failed_credential_does_not_stop_the_others() {
     let Some(world) = World::new() else { return };
     world.own_file(
         "project/.env",
@@ -386,7 +386,7 @@ fn a_credential_that_fails_stops_no_other() {
 }
 
 #[test]
-fn a_named_source_without_a_credential_is_a_failure() {
+fn named_source_without_a_credential_is_an_error() {
     let Some(world) = World::new() else { return };
     fs::remove_file(world.path("home/.netrc")).unwrap();
     world.own_file("project/.env", "OTHER=1\n");
@@ -402,7 +402,7 @@ fn a_named_source_without_a_credential_is_a_failure() {
 
 /// Ctrl-C at the prompt for a value.
 #[test]
-fn an_interrupted_prompt_leaves_the_echo_on() {
+fn interrupted_prompt_restores_the_echo() {
     let Some(world) = World::new() else { return };
     let program = bins::path("onecli").display().to_string();
     let socket = world.daemon.home().socket().display().to_string();

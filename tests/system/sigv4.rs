@@ -126,7 +126,7 @@ impl Cloud {
 }
 
 #[test]
-fn bodies_of_every_kind() {
+fn bodies_of_every_kind_are_signed() {
     let Some(cloud) = Cloud::new(None) else { return };
     // A hash in a header, which is forwarded unchanged.
     cloud
@@ -197,7 +197,7 @@ fn session_tokens_are_sent_and_scrubbed() {
 
 /// A signature is as powerful as the keys for some minutes, for anyone who has it.
 #[test]
-fn a_signature_that_is_echoed_is_scrubbed() {
+fn echoed_signature_is_scrubbed() {
     let Some(cloud) = Cloud::new(None) else { return };
     let run = client::curl(&cloud.upstream.https_url(HOST, "/echo"))
         .args(["--aws-sigv4", "aws:amz:eu-central-1:s3", "--include"])
@@ -212,7 +212,7 @@ fn a_signature_that_is_echoed_is_scrubbed() {
 }
 
 #[test]
-fn presigned_urls_and_chunk_signatures_are_made_anew() {
+fn presigned_urls_and_chunk_signatures_are_recomputed() {
     let Some(cloud) = Cloud::new(None) else { return };
     cloud
         .boto(&format!(
@@ -261,7 +261,7 @@ fn presigned_urls_and_chunk_signatures_are_made_anew() {
 
 /// The scope of the agent's signature must match the host and the template.
 #[test]
-fn scopes_that_are_not_signed_for() {
+fn foreign_scopes_are_refused() {
     let Some(cloud) = Cloud::new(None) else { return };
     let ask = |scope: &str, host: &str| {
         let placeholder = &if host == MINIO { &cloud.minio } else { &cloud.granted }.placeholder;

@@ -17,7 +17,7 @@ const PORT: u16 = 8443;
 const SLOW: Duration = Duration::from_secs(1);
 
 #[test]
-fn slow_client_is_not_passed_on_before_its_server_name_is_read() {
+fn slow_client_is_not_forwarded_before_its_server_name_is_read() {
     let upstream = TcpListener::bind((ADDRESS, PORT)).unwrap();
     upstream.set_nonblocking(true).unwrap();
     let egress = format!("[egress]\nallow_addresses = [\"{ADDRESS}/32\"]");

@@ -66,7 +66,7 @@ fn hold(address: SocketAddr, count: u32) -> Vec<Socket> {
 }
 
 #[test]
-fn silent_connections_to_the_proxy_keep_nobody_out() {
+fn silent_connections_to_the_proxy_do_not_block_others() {
     let crowded = Crowded::new(false);
     let agent = crowded.agent("agent", &["--factors", "token"]);
     let held = hold(crowded.daemon.explicit_addr(), 2 * DESCRIPTORS);
@@ -100,7 +100,7 @@ fn a_burst_of_new_clients_is_served() {
 }
 
 #[test]
-fn whoever_makes_room_is_told_so() {
+fn evicted_connection_gets_a_reason() {
     let crowded = Crowded::new(false);
     let beyond = WAITING / 4;
     let mut clients = hold(crowded.daemon.explicit_addr(), u32::try_from(WAITING + beyond).unwrap());
@@ -133,7 +133,7 @@ fn whoever_makes_room_is_told_so() {
 }
 
 #[test]
-fn one_agents_connections_to_the_proxy_keep_nobody_out() {
+fn connections_of_one_agent_do_not_block_others() {
     if !need::bpf("everything") {
         return;
     }
@@ -158,7 +158,7 @@ fn one_agents_connections_to_the_proxy_keep_nobody_out() {
 }
 
 #[test]
-fn an_agent_has_so_many_requests_under_way() {
+fn concurrent_requests_of_an_agent_are_limited() {
     let crowded = Crowded::new(false);
     let greedy = crowded.agent("greedy", &["--factors", "token"]);
     let other = crowded.agent("other", &["--factors", "token"]);

@@ -48,12 +48,12 @@ fn check(end: impl Fn(&mut Scene)) {
 }
 
 #[test]
-fn an_answer_that_outlasts_the_drain_time_has_an_outcome() {
+fn response_that_exceeds_the_drain_time_has_an_outcome() {
     check(|scene| assert!(scene.daemon.terminate().success()));
 }
 
 #[test]
-fn an_answer_cut_off_by_a_kill_has_an_outcome_after_the_restart() {
+fn response_cut_off_by_a_kill_has_an_outcome_after_the_restart() {
     check(|scene| {
         scene.daemon.kill();
     });

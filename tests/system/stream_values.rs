@@ -92,7 +92,7 @@ fn outcome_of(daemon: &Daemon, agent: &str) -> Value {
 }
 
 #[test]
-fn values_that_are_stored_while_a_stream_runs_are_masked() {
+fn values_stored_during_a_stream_are_masked() {
     let upstream = Upstream::start(&[API]);
     let daemon = Daemon::builder().upstream(&upstream).start();
     let port = upstream.https_addr().port();
@@ -153,7 +153,7 @@ fn values_that_are_stored_while_a_stream_runs_are_masked() {
 
 /// A rotation, and a grant of a secret that would now take precedence, revoke nothing. The ungrant does.
 #[test]
-fn an_injected_stream_goes_on_until_its_grant_is_gone() {
+fn injected_stream_continues_until_its_grant_is_revoked() {
     for version in ["--http1.1", "--http2"] {
         let scene = Scene::new();
         let (daemon, upstream) = (&scene.daemon, &scene.upstream);
@@ -190,7 +190,7 @@ fn an_injected_stream_goes_on_until_its_grant_is_gone() {
 }
 
 #[test]
-fn values_that_are_stored_while_a_websocket_is_open_are_masked() {
+fn values_stored_while_a_websocket_is_open_are_masked() {
     let upstream = Upstream::start(&[API, API_V6]);
     let daemon = Daemon::builder().upstream(&upstream).start();
     let port = upstream.http_addr().port();
@@ -221,7 +221,7 @@ fn values_that_are_stored_while_a_websocket_is_open_are_masked() {
 
 /// An encoded stream that passes is not decoded from its middle on.
 #[test]
-fn a_stream_that_cannot_be_searched_ends_when_a_secret_is_stored() {
+fn unsearchable_stream_ends_when_a_secret_is_stored() {
     for (coding, version) in [("x-pack", "--http1.1"), ("gzip", "--http2")] {
         let upstream = Upstream::start(&[API]);
         let daemon = Daemon::builder().upstream(&upstream).start();

@@ -13,7 +13,7 @@ use crate::scene::{API, Scene, Way, curl_with_key, in_shell};
 
 /// Requests of one agent to one host do not wait for each other if the upstream allows few streams on a connection.
 #[test]
-fn an_upstream_with_few_streams_gets_more_connections() {
+fn upstream_with_few_streams_gets_more_connections() {
     let upstream = Upstream::builder(&[API]).streams(2).start();
     let scene = Scene::with(upstream, &["--bearer"]);
     let url = scene.url("/slow/1500?[1-12]");
@@ -32,7 +32,7 @@ fn an_upstream_with_few_streams_gets_more_connections() {
 
 /// Unread responses do not delay those of other clients.
 #[test]
-fn answers_that_nobody_reads_stop_no_others() {
+fn unread_responses_do_not_delay_others() {
     let scene = Scene::new();
     let token = &scene.outside.token;
     let stalled: Vec<_> = (0..6)
@@ -53,7 +53,7 @@ fn answers_that_nobody_reads_stop_no_others() {
 
 /// Compressed data is decompressed as the client reads it, not in advance.
 #[test]
-fn a_decompression_bomb_is_no_bomb() {
+fn decompression_bomb_uses_bounded_memory() {
     const MIB: usize = 64;
     let scene = Scene::new();
     let url = scene.url(&format!("/bomb/{MIB}"));
@@ -100,7 +100,7 @@ fn http2(scene: &Scene) -> Socket {
 
 /// Floods that are known to have stopped servers end only their own connection.
 #[test]
-fn floods_of_http2() {
+fn http2_floods_end_only_their_connection() {
     let mut scene = Scene::new();
     let authority = format!("{API}:{}", scene.upstream.http_addr().port());
     let fields: Vec<(String, String)> =

@@ -98,7 +98,7 @@ fn has_host(template: &Value, host: &str) -> bool {
 }
 
 #[test]
-fn every_service_gets_its_credential() {
+fn every_service_receives_its_credential() {
     let names: Vec<&str> = SERVICES.iter().map(|(_, host, _)| *host).collect();
     let upstream = Upstream::start(&names);
     let daemon = Daemon::for_upstream(&upstream);
@@ -183,7 +183,7 @@ fn every_service_gets_its_credential() {
 
 /// Requests that would issue a credential to the agent are refused, in every spelling.
 #[test]
-fn requests_for_fresh_credentials_are_refused() {
+fn requests_for_new_credentials_are_refused() {
     let hosts = ["api.github.com", "gitlab.com", "npm.test", "sts.amazonaws.com"];
     let upstream = Upstream::start(&hosts);
     let daemon = Daemon::for_upstream(&upstream);

@@ -212,7 +212,7 @@ fn unknown_upgrade_is_refused_with_a_reason() {
 
 /// A client that sees announced ranges requests parts, and would receive the whole each time.
 #[test]
-fn ranges_are_promised_where_they_are_served() {
+fn ranges_are_announced_only_if_served() {
     let upstream = ScriptedUpstream::start(API, &["http/1.1"], |_, conn| {
         loop {
             let (head, _) = read_http1(conn)?;

@@ -39,7 +39,7 @@ fn analyze(words: &[&str], units: &[&Path]) -> (bool, String) {
 }
 
 #[test]
-fn units_hold_no_mistake() {
+fn units_are_valid() {
     if !need::program("units", "systemd-analyze", "systemd") {
         return;
     }
@@ -144,7 +144,7 @@ impl Package {
 
 /// The launcher runs as root for a long time: an upgrade must restart it.
 #[test]
-fn an_upgrade_ends_the_old_launcher() {
+fn upgrade_stops_the_old_launcher() {
     let package = Package::new();
     let units = package.at("usr/lib/systemd/system");
     for unit in ["onecli-launcher.socket", "onecli-launcher.service"] {
@@ -192,7 +192,7 @@ fn purge_removes_credentials_and_pins_and_ends_agents() {
 
 /// The programs contain agents that run below a root which the configuration no longer names.
 #[test]
-fn removal_sets_no_agent_free() {
+fn removal_leaves_no_agent_unconfined() {
     if !need::bpf("removal of the package while agents run") {
         return;
     }

@@ -25,7 +25,7 @@ fn injected(scene: &Scene) {
 }
 
 #[test]
-fn the_main_job_needs_no_privilege() {
+fn unprivileged_daemon_injects_credentials() {
     let Some(mut scene) = scene() else { return };
     let status = std::fs::read_to_string(format!("/proc/{}/status", scene.daemon.pid())).unwrap();
     let field = |name: &str| {
@@ -50,7 +50,7 @@ fn the_main_job_needs_no_privilege() {
 
 /// Files that root restores belong to the daemon: the next start serves them.
 #[test]
-fn root_restores_a_backup_for_the_daemons_user() {
+fn restore_by_root_creates_files_for_the_daemons_user() {
     let Some(mut scene) = scene() else { return };
     let backup = scene.daemon.home().dir().join("backup.db");
     let file = backup.to_str().unwrap().to_owned();
@@ -68,7 +68,7 @@ fn root_restores_a_backup_for_the_daemons_user() {
 }
 
 #[test]
-fn the_daemon_ends_with_its_helper() {
+fn unprivileged_daemon_exits_when_its_helper_dies() {
     let Some(mut scene) = scene() else { return };
     scene.daemon.kill_helper();
     assert_eq!(scene.daemon.wait(Duration::from_secs(30)).code(), Some(1), "{}", scene.daemon.home().log());

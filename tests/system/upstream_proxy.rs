@@ -199,7 +199,7 @@ fn password_file(text: &str) -> (tempfile::TempDir, String) {
 }
 
 #[test]
-fn by_connect_and_in_absolute_form() {
+fn proxy_is_used_by_connect_and_in_absolute_form() {
     let upstream = Upstream::start(&[API]);
     let proxy = Proxy::start("200 OK", &upstream, None);
     let (_dir, file) = password_file("p@ss\n");
@@ -241,7 +241,7 @@ fn by_connect_and_in_absolute_form() {
 }
 
 #[test]
-fn over_tls() {
+fn proxy_is_used_over_tls() {
     let upstream = Upstream::start(&[API]);
     let ca = TestCa::new("the proxy's CA");
     let (chain, key) = ca.leaf(&["127.0.0.1".to_owned()]);
@@ -275,7 +275,7 @@ fn over_tls() {
 
 /// A proxy that refuses, or connects elsewhere, receives no credential.
 #[test]
-fn that_refuses_or_lies() {
+fn proxy_that_refuses_or_misroutes_receives_no_credential() {
     for (status, words) in
         [("407 Proxy Authentication Required", "other credentials"), ("403 Forbidden", "status 403")]
     {
@@ -305,7 +305,7 @@ fn that_refuses_or_lies() {
 
 /// A typical network proxy.
 #[test]
-fn tinyproxy() {
+fn tinyproxy_works_as_the_upstream_proxy() {
     if !need::program("everything", "tinyproxy", "tinyproxy") {
         return;
     }
@@ -331,7 +331,7 @@ fn tinyproxy() {
 /// A name that only the proxy can resolve works without proxy variables too: inspected, as a tunnel, and for bytes that
 /// are passed unread. A host that bypasses the proxy does not.
 #[test]
-fn transparent_agent_reaches_names_that_only_the_proxy_knows() {
+fn transparent_agent_reaches_names_that_only_the_proxy_resolves() {
     if !need::bpf("everything") {
         return;
     }

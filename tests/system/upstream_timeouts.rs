@@ -36,7 +36,7 @@ fn given_up(daemon: &Daemon, what: &str, event: &str, reply: &Reply, took: Durat
 }
 
 #[test]
-fn an_answer_that_never_begins() {
+fn response_that_never_begins_times_out() {
     let scene = scene();
     for version in ["--http1.1", "--http2"] {
         let started = Instant::now();
@@ -54,7 +54,7 @@ fn an_answer_that_never_begins() {
 }
 
 #[test]
-fn an_answer_that_stops_in_the_middle() {
+fn response_that_stalls_in_the_middle_times_out() {
     let scene = scene();
     for version in ["--http1.1", "--http2"] {
         let started = Instant::now();
@@ -76,7 +76,7 @@ fn an_answer_that_stops_in_the_middle() {
 
 /// Streams that make progress, in either direction, outlive every time limit.
 #[test]
-fn what_goes_on_may_take_long() {
+fn active_streams_outlive_every_time_limit() {
     let scene = scene();
     for version in ["--http1.1", "--http2"] {
         let started = Instant::now();
@@ -102,7 +102,7 @@ fn what_goes_on_may_take_long() {
 
 /// One that accepts no connection, and one that accepts it without a TLS handshake.
 #[test]
-fn an_upstream_that_is_not_there() {
+fn unreachable_upstream_times_out() {
     let full = TcpListener::bind("127.0.0.1:0").unwrap();
     listen(&full, Backlog::new(0).unwrap()).unwrap();
     let full_address = full.local_addr().unwrap();

@@ -72,7 +72,7 @@ impl Stage {
 }
 
 #[test]
-fn failures_of_tls_are_told_apart() {
+fn tls_failures_have_distinct_messages() {
     if !need::program("everything", "openssl", "openssl") {
         return;
     }
@@ -102,7 +102,7 @@ fn failures_of_tls_are_told_apart() {
 }
 
 #[test]
-fn a_port_without_tls_is_named() {
+fn port_without_tls_is_reported() {
     let stage = Stage::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

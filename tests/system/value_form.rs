@@ -31,7 +31,7 @@ fn doubted(outcome: &Outcome, word: &str) {
 }
 
 #[test]
-fn values_that_do_not_fit_are_stored_with_force_only() {
+fn unusual_values_require_force() {
     let daemon = Daemon::builder().no_ebpf().start();
     let cases = [
         (format!("Bearer {KEY}"), "'Bearer'"),
@@ -64,7 +64,7 @@ fn values_that_do_not_fit_are_stored_with_force_only() {
 }
 
 #[test]
-fn import_reports_values_that_do_not_fit_by_name() {
+fn import_reports_unusual_values_by_name() {
     let daemon = Daemon::builder().no_ebpf().start();
     let file = daemon.home().dir().join("a.env");
     fs::write(&file, format!("OPENAI_API_KEY=not-a-key\nGROQ_API_KEY='Bearer gsk_{KEY}'\n")).unwrap();
@@ -82,7 +82,7 @@ fn import_reports_values_that_do_not_fit_by_name() {
 
 /// As the README says: from a pipe, without an option.
 #[test]
-fn a_piped_value_needs_no_option() {
+fn piped_value_needs_no_option() {
     let upstream = Upstream::start(&[API]);
     let daemon = Daemon::builder().no_ebpf().upstream(&upstream).start();
     let host = format!("{API}:{}", upstream.https_addr().port());
@@ -102,7 +102,7 @@ fn a_piped_value_needs_no_option() {
 
 /// The value comes from a pipe, so the prompt goes to the terminal.
 #[test]
-fn the_terminal_is_asked() {
+fn terminal_prompt_confirms_an_unusual_value() {
     let daemon = Daemon::builder().no_ebpf().start();
     let value = daemon.home().dir().join("value");
     fs::write(&value, format!("Bearer {KEY}")).unwrap();

@@ -48,7 +48,7 @@ fn serves(scene: &Scene, value: &str) {
 
 /// Invariant 3: a value that was changed in the database does not open and is not sent, and the change is reported.
 #[test]
-fn a_row_that_was_changed_by_hand_sends_nothing() {
+fn row_changed_in_the_database_sends_nothing() {
     if !need::program("everything", "python3", "python3") {
         return;
     }
@@ -95,7 +95,7 @@ fn a_row_that_was_changed_by_hand_sends_nothing() {
 }
 
 #[test]
-fn an_older_version_that_is_put_back_sends_nothing() {
+fn older_version_copied_back_into_the_database_sends_nothing() {
     const NEXT: &str = "sk-live/second+value=8871";
     if !need::program("everything", "python3", "python3") {
         return;
@@ -133,7 +133,7 @@ fn sealed_version(database: &Path, version: u32) -> Vec<u8> {
 
 /// A replaced version is in no file of a killed daemon either: it cannot be restored from the log.
 #[test]
-fn a_replaced_version_is_not_in_the_log_of_a_killed_daemon() {
+fn replaced_version_is_not_in_the_database_log_of_a_killed_daemon() {
     if !need::program("everything", "python3", "python3") {
         return;
     }
@@ -162,7 +162,7 @@ fn a_replaced_version_is_not_in_the_log_of_a_killed_daemon() {
 
 /// Reported before the daemon accepts connections, and a restart does not help: exit status 78.
 #[test]
-fn a_wrong_key_is_told_with_both_ids() {
+fn wrong_key_is_reported_with_both_ids() {
     let mut scene = Scene::new();
     let status = scene.daemon.onecli_json(&["key", "status"]);
     let wanted = status["slots"][0]["key_id"].as_str().unwrap().to_owned();
@@ -192,7 +192,7 @@ fn write_key(file: &Path, key: &[u8]) {
 }
 
 #[test]
-fn the_authority_is_rotated_and_nobody_is_cut_off() {
+fn authority_rotation_disrupts_no_agent() {
     let mut scene = Scene::new();
     let dir = scene.daemon.home().dir().to_owned();
     let certificates = |pem: &str| -> Vec<String> {
@@ -249,7 +249,7 @@ fn the_authority_is_rotated_and_nobody_is_cut_off() {
 
 /// An attacker with write access to the database but without a key must not make agents trust another authority.
 #[test]
-fn an_authority_that_was_changed_by_hand_is_trusted_by_nobody() {
+fn authority_changed_in_the_database_is_not_trusted() {
     if !need::program("everything", "python3", "python3") {
         return;
     }
@@ -298,7 +298,7 @@ fn an_authority_that_was_changed_by_hand_is_trusted_by_nobody() {
 
 /// A store from a version that sealed only the key: the certificate stays, and is sealed with the key from then on.
 #[test]
-fn an_authority_of_an_older_version_is_sealed_anew() {
+fn authority_of_an_older_version_is_sealed_again() {
     const KEY_BLOB: &str = "ca.key";
     let mut scene = Scene::new();
     let before = scene.daemon.onecli(&["ca", "export"]).ok("ca export");
@@ -337,7 +337,7 @@ fn an_authority_of_an_older_version_is_sealed_anew() {
 
 /// The database's log still contains a removed slot: the operator who removed it is warned until it is gone.
 #[test]
-fn a_removed_slot_that_cannot_be_erased_yet_is_told() {
+fn removed_slot_that_cannot_be_erased_yet_is_reported() {
     const READER: &str = "import sqlite3, sys, time\n\
         db = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
         db.execute('BEGIN')\n\
@@ -372,7 +372,7 @@ fn a_removed_slot_that_cannot_be_erased_yet_is_told() {
 }
 
 #[test]
-fn a_backup_is_restored_as_it_was() {
+fn backup_is_restored_unchanged() {
     let mut scene = Scene::new();
     let dir = scene.daemon.home().dir().to_owned();
     let backup = dir.join("backup.db");
@@ -693,14 +693,14 @@ fn rekey_under_fire(secrets: u32, kills: u32) {
 }
 
 #[test]
-fn slow_a_new_root_key_takes_over_while_requests_run() {
+fn slow_root_key_is_rotated_while_requests_run() {
     rekey_under_fire(10_000, 8);
 }
 
 /// `cargo xtask rekey` runs it with a release build.
 #[test]
 #[ignore = "takes some minutes: cargo xtask rekey"]
-fn a_hundred_thousand_secrets_are_rekeyed_through_fifty_kills() {
+fn hundred_thousand_secrets_are_rekeyed_through_fifty_kills() {
     let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
     rekey_under_fire(number("ONECLI_REKEY_SECRETS", 100_000), number("ONECLI_REKEY_KILLS", 50));
 }

@@ -88,7 +88,7 @@ pub(crate) fn run_targets(args: &Args) -> Result<()> {
 
 /// Runs the system test of that name, for longer and with a new random seed each time.
 fn readings(seconds: u32) -> Result<()> {
-    const TEST: &str = "path_readings::unambiguous_paths_have_one_reading";
+    const TEST: &str = "path_readings::unambiguous_paths_are_read_alike_by_all_servers";
     step(&format!("making up paths for nginx, Apache, Node, Go and Python for {seconds} s"));
     setup::packages(setup::FOR_TESTS)?;
     let test = ["test", "--quiet", "--package", "onecli-tests", "--test", "system", TEST];

@@ -122,7 +122,7 @@ pub(crate) struct RekeyArgs {
 
 /// Runs a test that is not part of the suite, against a release build of the daemon.
 pub(crate) fn rekey(args: &RekeyArgs) -> Result<()> {
-    const TEST: &str = "vault::a_hundred_thousand_secrets_are_rekeyed_through_fifty_kills";
+    const TEST: &str = "vault::hundred_thousand_secrets_are_rekeyed_through_fifty_kills";
     setup::packages(setup::FOR_PROGRAMS)?;
     step("building onecli and onecli-daemon (release; the first time takes some minutes)");
     run(&mut cargo(&[

@@ -349,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration_has_the_documented_keys_and_takes_others_over_them() {
+    fn generated_configuration_has_documented_keys_that_overrides_replace() {
         let mut builder = Builder::new(false);
         builder.ca_files.push("/x/ca.pem".into());
         let home = builder

@@ -352,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_synced_is_lost() {
+    fn unsynced_data_is_lost() {
         let lost = |kept: usize| {
             let mut content = Content::default();
             content.write(0, b"synced..");

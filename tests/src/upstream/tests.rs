@@ -47,7 +47,7 @@ fn echoes_and_records_over_both_versions() {
 }
 
 #[test]
-fn answers_by_path() {
+fn responses_follow_the_path() {
     let upstream = Upstream::start(&[NAME]);
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let cases: &[(&str, &[&str], u16, &str)] = &[
@@ -101,7 +101,7 @@ fn trailers_follow_the_body() {
 }
 
 #[test]
-fn alpn_can_be_narrowed_and_strangers_fail() {
+fn alpn_can_be_narrowed_and_unknown_cas_fail() {
     let upstream = Upstream::builder(&[NAME]).alpn(&["http/1.1"]).start();
     assert_eq!(reply(&upstream, "/", &["--http2"]).version, "1.1");
     // A client that trusts only the CAs of the system.
@@ -128,7 +128,7 @@ fn plain_http_and_ipv6_are_served() {
 }
 
 #[test]
-fn git_clones_with_the_password_only() {
+fn git_clone_requires_the_password() {
     let upstream = Upstream::builder(&[NAME]).git(git::Repo::new("user", "right-password")).start();
     let port = upstream.https_addr().port();
     for (password, works) in [("right-password", true), ("wrong", false)] {
@@ -149,7 +149,7 @@ fn git_clones_with_the_password_only() {
 }
 
 #[test]
-fn a_websocket_echoes_and_tells_its_handshake() {
+fn websocket_echoes_and_returns_its_handshake() {
     use futures_util::{SinkExt, StreamExt};
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::client::IntoClientRequest;

@@ -26,7 +26,7 @@ fn able() -> bool {
 }
 
 #[test]
-fn slow_nothing_gets_out() {
+fn slow_no_attempt_reaches_the_target() {
     if !able() {
         return;
     }

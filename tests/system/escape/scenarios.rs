@@ -49,7 +49,7 @@ impl Stage {
 
 /// `a` and `a-b`: as slices of systemd the second would be inside the first.
 #[test]
-fn names_that_would_nest_do_not() {
+fn cgroups_of_agents_with_dashed_names_do_not_nest() {
     if !able() {
         return;
     }
@@ -74,7 +74,7 @@ fn names_that_would_nest_do_not() {
 
 /// A process outside every agent is not identified as one, and reaches nothing.
 #[test]
-fn strangers_on_the_transparent_port() {
+fn unmanaged_processes_on_the_transparent_port_are_refused() {
     if !able() {
         return;
     }
@@ -94,7 +94,7 @@ fn strangers_on_the_transparent_port() {
 
 /// While the daemon is down no process gets out or takes its place, and an impostor receives no connections of others.
 #[test]
-fn a_daemon_that_is_down() {
+fn stopped_daemon_lets_no_process_out_or_take_its_place() {
     if !able() {
         return;
     }
@@ -137,7 +137,7 @@ fn a_daemon_that_is_down() {
 
 /// The identity belongs to the connection, not to its addresses.
 #[test]
-fn a_four_tuple_that_changes_hands() {
+fn identity_follows_the_connection_when_a_four_tuple_is_reused() {
     if !able() {
         return;
     }
@@ -176,7 +176,7 @@ fn a_four_tuple_that_changes_hands() {
 /// One agent opens more connections than the kernel's table holds, half of which never complete. They are never
 /// attributed to another agent and block no other agent.
 #[test]
-fn a_flood_of_connections() {
+fn flood_of_connections_does_not_affect_other_agents() {
     if !able() {
         return;
     }
@@ -203,7 +203,7 @@ fn a_flood_of_connections() {
 /// While the daemon is down no process receives another agent's queries on the resolver's port. A datagram socket can
 /// obtain that port without bind(2).
 #[test]
-fn a_resolver_that_is_down() {
+fn stopped_resolver_leaks_no_queries_to_another_agent() {
     if !able() {
         return;
     }
@@ -215,7 +215,7 @@ fn a_resolver_that_is_down() {
 
 /// A process puts control sequences in its name. The command line prints its records only with escapes.
 #[test]
-fn names_of_processes_control_no_terminal() {
+fn control_sequences_in_process_names_are_escaped() {
     if !able() {
         return;
     }

@@ -156,7 +156,7 @@ fn is_clean(request: &Recorded) -> Result<(), String> {
 }
 
 #[test]
-fn every_case() {
+fn hostile_requests_are_refused_or_forwarded_clean() {
     let mut hostile = Hostile::new();
     targets(&mut hostile);
     methods(&mut hostile);

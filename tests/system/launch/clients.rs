@@ -26,7 +26,7 @@ const HOME: &str = "cd $XDG_RUNTIME_DIR && export HOME=$PWD && ";
 
 /// With the usual variables, and without any: then they use the system's bundle, which the agent's view replaces.
 #[test]
-fn programs_of_the_system() {
+fn system_programs_trust_the_authority() {
     let Some(stage) = Stage::new() else { return };
     let url = stage.scene.url("/echo");
     let port = stage.scene.upstream.https_addr().port();
@@ -64,7 +64,7 @@ print(urllib.request.urlopen(request, timeout=20).status)"#;
 
 /// Clients with a built-in bundle, and a variable to replace it.
 #[test]
-fn clients_with_bundles_of_their_own() {
+fn clients_with_their_own_bundles_trust_the_authority() {
     let Some(stage) = Stage::new() else { return };
     let url = stage.scene.url("/echo");
     if need::python("the Python clients")

@@ -16,7 +16,7 @@ fn refused(outcome: &Outcome, words: &[&str]) {
 }
 
 #[test]
-fn a_new_directory_is_named_once_and_remembered_per_user_and_agent() {
+fn new_directory_is_confirmed_once_per_user_and_agent() {
     let Some(stage) = Stage::new() else { return };
     stage.allow_alice();
     let project = stage.home_of("alice").join("src/project");
@@ -50,7 +50,7 @@ fn a_new_directory_is_named_once_and_remembered_per_user_and_agent() {
 
 /// The agent replaces a directory of its project by a link to a directory outside of its project.
 #[test]
-fn a_link_of_the_agents_hands_nothing_over() {
+fn link_created_by_the_agent_shares_nothing() {
     let Some(stage) = Stage::new() else { return };
     stage.allow_alice();
     let home = stage.home_of("alice");
@@ -96,7 +96,7 @@ fn a_link_of_the_agents_hands_nothing_over() {
 
 /// Root's links are part of the system: a host may have its homes elsewhere.
 #[test]
-fn links_of_roots_are_followed() {
+fn links_owned_by_root_are_followed() {
     let Some(stage) = Stage::new() else { return };
     stage.allow_alice();
     let project = stage.home_of("alice").join("project");
@@ -115,7 +115,7 @@ fn links_of_roots_are_followed() {
 
 /// On a terminal the caller is asked once.
 #[test]
-fn a_person_at_a_terminal_confirms() {
+fn user_at_a_terminal_is_asked_to_confirm() {
     const AT_A_TERMINAL: &str = r#"
 import os, pty, sys
 answer, directory, command = sys.argv[1], sys.argv[2], sys.argv[3:]

@@ -203,7 +203,7 @@ os.write(log, b"end\n")
 "#;
 
 #[test]
-fn view_outlives_its_command_while_a_process_may_use_it() {
+fn view_outlives_its_command_while_a_process_uses_it() {
     let Some(project) = Project::new() else { return };
     file(&project.at("survivor.py"), SURVIVOR, ALICE);
     project.agent("python3 survivor.py").ok("the command");
@@ -257,7 +257,7 @@ fn files_that_other_programs_execute_are_reported() {
 /// A directory stays open while the first mount namespace ends. The launcher holds the namespace, so the mounts below
 /// it remain.
 #[test]
-fn a_view_that_nobody_is_in_any_more_keeps_its_mounts() {
+fn view_without_processes_retains_its_mounts() {
     const KEEP: &str = r#"
 import ctypes, os, sys
 project = os.open(sys.argv[1], os.O_RDONLY)
@@ -275,7 +275,7 @@ os.write(file, b"[core]\n\tfsmonitor = evil\n")
 
 /// Remains of an agent's earlier run: links, missing files, pointers to other directories.
 #[test]
-fn odd_git_directories_are_protected_or_named() {
+fn unusual_git_directories_are_protected_or_reported() {
     let Some(project) = Project::new() else { return };
     let evil = "echo evil > .git/hooks/pre-commit; echo x > .git/config; true";
     // Missing directories and files are not created, and nothing remains.

@@ -10,7 +10,7 @@ const CONFLICT: &str =
     git switch -q main; echo c > file; git commit -qam c; git switch -q topic; git rebase main || true";
 
 #[test]
-fn state_of_git_that_names_programs_is_reported_or_protected() {
+fn git_state_that_names_programs_is_reported_or_protected() {
     let Some(project) = Project::new() else { return };
     let reported = [
         (
@@ -68,7 +68,7 @@ fn git_executes_programs_that_its_state_names() {
 }
 
 #[test]
-fn ordinary_state_of_git_is_no_warning() {
+fn ordinary_git_state_causes_no_warning() {
     let Some(project) = Project::new() else { return };
     Project::git(&project.path, "git branch -q -u origin/main");
     let out = project.agent(
@@ -133,7 +133,7 @@ fn report_names_git_first_and_counts_the_rest() {
 }
 
 #[test]
-fn what_is_not_searched_is_said_at_the_start_and_at_the_end() {
+fn unsearched_parts_are_reported_at_the_start_and_at_the_end() {
     let Some(project) = Project::new() else { return };
     let note = format!("{} holds more files than the launcher examines", project.path.display());
     let out = project.agent("true");

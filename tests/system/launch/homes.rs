@@ -15,7 +15,7 @@ fn refused(outcome: &Outcome, words: &str) {
 }
 
 #[test]
-fn homes_of_people_are_hidden_and_system_directories_are_not() {
+fn user_homes_are_hidden_and_system_directories_are_not() {
     let Some(stage) = Stage::new() else { return };
     let carols = stage.home_of("carol").join("file");
     // Control: the same user, outside of an agent.
@@ -38,7 +38,7 @@ fn homes_of_people_are_hidden_and_system_directories_are_not() {
 }
 
 #[test]
-fn shares_are_read_only_unless_the_caller_says_otherwise() {
+fn shares_are_read_only_by_default() {
     let Some(stage) = Stage::new() else { return };
     stage.allow_alice();
     let (tools, other) = (stage.home_of("alice").join(".tools"), stage.home_of("alice").join("other"));
@@ -82,7 +82,7 @@ fn homes_below_a_shared_directory_stay_hidden() {
 }
 
 #[test]
-fn a_caller_shares_only_what_is_theirs_to_use() {
+fn caller_may_share_only_accessible_directories() {
     let Some(stage) = Stage::new() else { return };
     stage.allow_alice();
     let carols = stage.home_of("carol").join("work");
@@ -109,7 +109,7 @@ fn a_caller_shares_only_what_is_theirs_to_use() {
 }
 
 #[test]
-fn a_command_in_a_hidden_home_is_named_with_the_option_that_shows_it() {
+fn command_in_a_hidden_home_is_reported_with_the_share_option() {
     let Some(stage) = Stage::new() else { return };
     stage.allow_alice();
     let (bin, real) = (stage.home_of("alice").join(".local/bin"), stage.home_of("alice").join("versions/1"));
@@ -133,7 +133,7 @@ fn a_command_in_a_hidden_home_is_named_with_the_option_that_shows_it() {
 }
 
 #[test]
-fn a_run_from_a_home_directory_wants_its_project_named() {
+fn run_from_a_home_directory_requires_a_project_directory() {
     let Some(stage) = Stage::new() else { return };
     stage.allow_alice();
     for home in [stage.home_of("alice"), stage.home_of("carol")] {

@@ -13,7 +13,7 @@ use super::{PERSON, Stage};
 use crate::scene::VALUE;
 
 #[test]
-fn an_ordinary_users_agent_uses_a_credential() {
+fn agent_of_an_unprivileged_user_uses_a_credential() {
     let Some(stage) = Stage::new() else { return };
     let url = stage.scene.url("/echo");
     let script = format!(r#"exec curl -sS -H "Authorization: Bearer $API_KEY" {url}"#);
@@ -42,7 +42,7 @@ fn an_ordinary_users_agent_uses_a_credential() {
 }
 
 #[test]
-fn who_may_not_is_told_what_would_help() {
+fn user_without_permission_gets_a_fix() {
     let Some(stage) = Stage::new() else { return };
     let daemon = &stage.scene.daemon;
     let refused = |outcome: onecli_tests::client::Outcome, words: &[&str]| {
@@ -127,7 +127,7 @@ fn files_codes_and_signals_pass_through() {
 
 /// A connection made outside passes no hook, and a directory bypasses the agent's view.
 #[test]
-fn standard_files_that_lead_out_are_refused() {
+fn standard_files_that_bypass_the_view_are_refused() {
     let Some(stage) = Stage::new() else { return };
     let script = r#"
 import os, socket, subprocess, sys
@@ -149,7 +149,7 @@ for name, fd in (("network", network.fileno()), ("directory", os.open("/", os.O_
 
 /// The complete procedure on a host whose user database is a temporary copy.
 #[test]
-fn a_user_is_made_for_an_agent() {
+fn user_is_created_for_an_agent() {
     if !need::root("everything") || !need::program("everything", "useradd", "passwd") {
         return;
     }
@@ -195,7 +195,7 @@ fn a_user_is_made_for_an_agent() {
 
 /// For the whole host, on a copy of its trust store.
 #[test]
-fn the_authority_is_installed_and_taken_back() {
+fn authority_is_installed_and_removed() {
     let Some(stage) = Stage::new() else { return };
     if !need::program("everything", "update-ca-certificates", "ca-certificates") {
         return;
@@ -232,7 +232,7 @@ fn the_authority_is_installed_and_taken_back() {
 /// The service manager ends the launcher when the package is upgraded (`KillMode=process`). Its running commands
 /// continue, and report their exit status to the user.
 #[test]
-fn what_runs_outlives_its_launcher() {
+fn running_command_outlives_its_launcher() {
     let Some(stage) = Stage::new() else { return };
     let running = stage.shell("sleep 4; echo still here; exit 7").start();
     let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot);

@@ -131,7 +131,7 @@ fn git_directories_stay_protected_when_another_command_ends() {
 }
 
 #[test]
-fn what_a_killed_launcher_process_left_is_ended() {
+fn processes_left_by_a_killed_launcher_process_are_killed() {
     let Some(stage) = Stage::new() else { return };
     let Some(project) = repository(&stage) else { return };
     let options = ["--dir", project.to_str().unwrap()];

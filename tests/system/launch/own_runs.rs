@@ -71,7 +71,7 @@ fn run_once_each(stage: &Stage) {
 }
 
 #[test]
-fn a_runner_sees_her_own_runs_alone() {
+fn runner_sees_only_own_runs() {
     let Some(stage) = Stage::new() else { return };
     run_once_each(&stage);
     let daemon = &stage.scene.daemon;
@@ -112,7 +112,7 @@ fn a_runner_sees_her_own_runs_alone() {
 }
 
 #[test]
-fn a_runner_sees_all_runs_where_an_administrator_allowed_it() {
+fn runner_sees_all_runs_if_an_administrator_allowed_it() {
     let Some(stage) = Stage::new() else { return };
     run_once_each(&stage);
     let daemon = &stage.scene.daemon;
@@ -146,7 +146,7 @@ fn a_runner_sees_all_runs_where_an_administrator_allowed_it() {
 }
 
 #[test]
-fn a_runner_sees_nothing_else() {
+fn runner_sees_nothing_else() {
     let Some(stage) = Stage::new() else { return };
     run_once_each(&stage);
     let daemon = &stage.scene.daemon;
@@ -214,7 +214,7 @@ fn a_runner_sees_nothing_else() {
 
 /// Without redirection, the session token identifies the user who launched the command. The agent's own token does not.
 #[test]
-fn a_session_token_tells_who_launched_the_command() {
+fn session_token_identifies_the_user_who_launched_the_command() {
     if !need::root("agents of several persons") || !need::program("agents", "setpriv", "util-linux") {
         return;
     }

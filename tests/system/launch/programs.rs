@@ -26,7 +26,7 @@ fn unshare_maps_the_agent_to_root() {
 }
 
 #[test]
-fn bwrap_makes_a_sandbox() {
+fn bwrap_creates_a_sandbox() {
     let Some(stage) = Stage::new() else { return };
     if !need::program("bwrap", "bwrap", "bubblewrap") {
         return;

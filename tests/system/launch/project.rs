@@ -40,7 +40,7 @@ impl Home {
 }
 
 #[test]
-fn what_the_agent_makes_belongs_to_its_person() {
+fn files_created_by_the_agent_belong_to_the_user() {
     let Some(stage) = Stage::new() else { return };
     for kind in ["/tmp", "/dev/shm"] {
         let home = Home::below(kind);
@@ -69,7 +69,7 @@ fn what_the_agent_makes_belongs_to_its_person() {
 }
 
 #[test]
-fn what_is_more_than_a_project_is_not_given() {
+fn directories_beyond_the_project_are_refused() {
     let Some(stage) = Stage::new() else { return };
     let home = Home::below("/tmp");
     let refused = |dir: &Path, words: &str| {
@@ -98,7 +98,7 @@ fn what_is_more_than_a_project_is_not_given() {
 
 /// Root's own runs too, as with sudo: the project belongs to its owner.
 #[test]
-fn root_runs_an_agent_in_somebodys_project() {
+fn root_runs_an_agent_in_another_users_project() {
     let Some(stage) = Stage::new() else { return };
     let home = Home::below("/tmp");
     let daemon = &stage.scene.daemon;

@@ -50,7 +50,7 @@ fn recipe_adds_its_rules_once() {
 }
 
 #[test]
-fn recipe_of_a_new_agent_and_hosts_that_it_does_not_know() {
+fn recipe_with_unknown_hosts_requires_them_for_a_new_agent() {
     let Some(stage) = Stage::new() else { return };
     let daemon = &stage.scene.daemon;
     let npm = ["agent", "add", "builder", "--factors", "token", "--recipe", "npm"];

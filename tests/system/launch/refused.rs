@@ -5,7 +5,7 @@ use super::{PERSON, Stage};
 /// A user without access to the audit log also gets the list, on standard error. The command's own output and exit
 /// status do not change.
 #[test]
-fn run_ends_with_what_was_refused_and_the_command_that_explains_it() {
+fn run_ends_with_the_refusals_and_the_command_that_explains_them() {
     let Some(stage) = Stage::new() else { return };
     let script = "curl -s https://evil.test/ http://worse.test:8080/ >/dev/null; getent hosts alone.test >/dev/null; \
                   getent hosts single; echo out; exit 3";

@@ -92,7 +92,7 @@ impl Drop for Emulator {
 }
 
 #[test]
-fn report_shows_on_a_terminal_that_the_command_left_in_any_state() {
+fn report_is_visible_whatever_state_the_command_left_the_terminal_in() {
     let Some(stage) = Stage::new() else { return };
     if !need::program("everything", "tmux", "tmux") {
         return;

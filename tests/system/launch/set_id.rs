@@ -101,7 +101,7 @@ fn by_field(out: &str, field: &str) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn no_layer_below_a_project_brings_a_set_user_id_file() {
+fn no_layer_below_a_project_adds_a_set_user_id_file() {
     let Some(stage) = Stage::new() else { return };
     let script = stage.script("layers.py", include_str!("py/layers.py"));
     // A device as udev creates it on most hosts, at a path that the agent sees.

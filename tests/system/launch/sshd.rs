@@ -23,7 +23,7 @@ fn part<'o>(out: &'o str, mark: &str) -> &'o str {
 }
 
 #[test]
-fn sshd_does_not_trust_what_an_agent_wrote() {
+fn sshd_ignores_files_written_by_an_agent() {
     let script = r#"
         onecli agent add a --create-user --factors token >/dev/null; unlock onecli-a-a
         mark account; getent passwd onecli-a-a; stat -c '%U %a' /var/lib/onecli-agents/onecli-a-a
@@ -144,7 +144,7 @@ onecli-a-old 700
 
 /// A user who can replace the home while root moves it could make root move another directory and change its owner.
 #[test]
-fn homes_that_others_can_exchange_are_not_moved() {
+fn homes_that_others_can_replace_are_not_moved() {
     let script = r#"
         groupadd --system --force onecli-agents; open=$dir/upper/open; mkdir "$open"; chmod 777 "$open"
         for name in direct linked; do

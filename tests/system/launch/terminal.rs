@@ -75,7 +75,7 @@ fn able() -> Option<Stage> {
 }
 
 #[test]
-fn a_terminal_of_the_agents_own() {
+fn command_has_its_own_terminal() {
     let Some(stage) = able() else { return };
     // The terminal belongs to the agent and has the size of the user's terminal. Echo, line editing and end of input
     // are separate.
@@ -87,7 +87,7 @@ fn a_terminal_of_the_agents_own() {
 }
 
 #[test]
-fn the_window_changes_its_size() {
+fn window_size_changes_are_forwarded() {
     let Some(stage) = able() else { return };
     stage.at_a_terminal(
         "trap 'stty size' WINCH; echo ready; while ! [ -e /run/user/5/stop ]; do sleep 0.1; done",
@@ -110,7 +110,7 @@ fn control_c_goes_to_the_command() {
 }
 
 #[test]
-fn jobs_stop_and_go_on() {
+fn jobs_stop_and_continue() {
     let Some(stage) = able() else { return };
     // Ctrl-Z: the user's shell regains its terminal with the previous settings, and fg continues the command.
     stage.at_a_terminal(
@@ -128,7 +128,7 @@ fn jobs_stop_and_go_on() {
 
 /// A killed client cannot restore the terminal; it is restored nevertheless.
 #[test]
-fn a_killed_client_leaves_the_terminal_usable() {
+fn killed_client_leaves_the_terminal_usable() {
     let Some(stage) = able() else { return };
     stage.at_a_terminal(
         "echo ready; exec sleep 60",

@@ -8,7 +8,7 @@ use super::people::{ALICE, dir};
 use super::{PERSON, ROBOT, Stage};
 
 #[test]
-fn temporary_files_are_private_kept_and_removed_with_the_agent() {
+fn temporary_files_are_private_persistent_and_removed_with_the_agent() {
     let Some(stage) = Stage::new() else { return };
     for place in ["/tmp", "/var/tmp"] {
         let hosts = tempfile::Builder::new().prefix("onecli-host-").tempfile_in(place).unwrap();
@@ -41,7 +41,7 @@ fn temporary_files_are_private_kept_and_removed_with_the_agent() {
 
 /// A link that the agent creates on the path to a project below /tmp cannot redirect root.
 #[test]
-fn a_link_in_the_agents_tmp_is_not_followed() {
+fn link_in_the_agents_tmp_is_not_followed() {
     let Some(stage) = Stage::new() else { return };
     stage.allow_alice();
     let base = tempfile::Builder::new().prefix("onecli-link-").tempdir_in("/tmp").unwrap();

@@ -31,7 +31,7 @@ impl Drop for Service {
 }
 
 #[test]
-fn the_hosts_run_is_not_the_agents() {
+fn host_run_directory_is_hidden_from_the_agent() {
     let Some(stage) = Stage::new() else { return };
     let service = Service::new();
     let connect = format!(
@@ -61,7 +61,7 @@ fn the_hosts_run_is_not_the_agents() {
 
 /// Without privileges, and with all capabilities in a new user namespace.
 #[test]
-fn the_view_stays_as_it_is() {
+fn agent_cannot_change_its_view() {
     let Some(stage) = Stage::new() else { return };
     let service = Service::new();
     let data = stage.scene.daemon.home().data_dir();
@@ -89,7 +89,7 @@ fn the_view_stays_as_it_is() {
 
 /// Landlock confines abstract sockets, and signals.
 #[test]
-fn abstract_sockets_and_signals_stay_inside() {
+fn abstract_sockets_and_signals_do_not_leave_the_agent() {
     let Some(stage) = Stage::new() else { return };
     let name = format!("onecli-test-{}-{}", std::process::id(), unique());
     let address =
@@ -120,7 +120,7 @@ a.bind("\0onecli-test-own"); a.listen(); b.connect("\0onecli-test-own"); print("
 
 /// Files that make others run programs as the owner of the project.
 #[test]
-fn nothing_is_made_set_user_id() {
+fn agent_cannot_create_set_user_id_files() {
     let Some(stage) = Stage::new() else { return };
     let script = r#"
 import ctypes, os, platform
@@ -155,7 +155,7 @@ print("usual modes")
 
 /// No service runs a program for the agent outside.
 #[test]
-fn the_hosts_services_do_nothing_for_an_agent() {
+fn host_services_run_nothing_for_an_agent() {
     let Some(stage) = Stage::new() else { return };
     let check = |part: &str, program: &str, package: &str, script: &str| {
         if !need::program(part, program, package) {

@@ -148,7 +148,7 @@ fn disagreements(readers: &mut [Reader], path: &CanonicalPath) -> (usize, Vec<St
 }
 
 #[test]
-fn unambiguous_paths_have_one_reading() {
+fn unambiguous_paths_are_read_alike_by_all_servers() {
     let needs = [
         ("nginx", "nginx"),
         ("apache2", "apache2-bin"),

@@ -115,7 +115,7 @@ fn fields_named_like_values_are_not_printed() {
 }
 
 #[test]
-fn text_rules() {
+fn broken_text_rules_are_reported() {
     let put_off = concat!("TO", "DO");
     let long = format!("//! x\n{}", "fn f() {}\n".repeat(500));
     let bad: &[(&str, &str, &str)] = &[
@@ -147,7 +147,7 @@ fn text_rules() {
 }
 
 #[test]
-fn readme_names_the_commands() {
+fn readme_without_a_command_is_reported() {
     let found = |text: &str| text::readme(&[source("README.md", text)]).len();
     assert_eq!(found("cargo xtask demo\ncargo xtask test\n"), 0);
     assert_eq!(found("cargo xtask demo\n"), 1);
@@ -155,7 +155,7 @@ fn readme_names_the_commands() {
 }
 
 #[test]
-fn migrations_are_numbered_without_gap() {
+fn gaps_in_migration_numbers_are_reported() {
     let cases: &[(&[&str], usize)] = &[
         (&[], 0),
         (&["sqlite/0001_start.sql", "sqlite/0002_more.sql"], 0),

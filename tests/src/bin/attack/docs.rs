@@ -34,7 +34,7 @@ fn every_row_is_documented_once() {
 }
 
 #[test]
-fn every_test_that_the_document_names_exists() {
+fn every_documented_test_exists() {
     for cells in lines() {
         assert_eq!(cells.len(), 3, "technique, defence and test: {cells:?}");
         let tests = quoted(cells[2]);
@@ -53,7 +53,7 @@ fn exists(test: &str) -> bool {
 }
 
 #[test]
-fn only_rows_are_known_to_be_open() {
+fn known_open_techniques_are_rows() {
     assert!(!is_known_open("no/such-row"));
     let section = DOCUMENT.split_once("## Known to be open").map(|(_, rest)| rest).expect("the section");
     let section = section.split("\n## ").next().unwrap_or_default();

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_run_with_a_good_control_counts() {
+    fn run_counts_only_with_a_good_control() {
         let verdict = |controls: &[bool], attempts: &[bool]| {
             let mut trial = Trial::default();
             for held in controls {

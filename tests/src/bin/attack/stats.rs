@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scores_are_those_of_the_textbook() {
+    fn scores_match_the_textbook() {
         // U = 6 of 36; the standard deviation without ties is sqrt(6 * 6 * 13 / 12) = 6.245.
         let a = [1.0, 2.0, 3.0, 4.0, 9.0, 10.0];
         let b = [5.0, 6.0, 7.0, 8.0, 11.0, 12.0];
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_shift_is_found_among_outliers_and_none_is_not() {
+    fn small_shift_is_detected_among_outliers() {
         let mut state = 1_u64;
         let mut noise = |shift: f64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_ratios() {
+    fn table_has_medians_and_ratios() {
         let m = |rate| Measured { rate, p50: 1e6 / rate, p99: 2e6 / rate };
         let mut report = Report::new(&["direct", "explicit"]);
         report.add("small", &[vec![m(900.0), m(1000.0), m(5000.0)], vec![m(500.0), m(400.0), m(600.0)]]);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_is_told_with_what_was_measured() {
+    fn bound_is_printed_with_the_measurement() {
         let m = |rate| Measured { rate, p50: 1e6 / rate, p99: 2e6 / rate };
         let told = |strict: f64| {
             let mut report = Report::new(&["direct", "explicit", "relaxed"]);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_is_three_numbers() {
+    fn round_parses_three_numbers() {
         assert_eq!(Measured::parse("noise\n1.5 2 3\n").unwrap(), Measured { rate: 1.5, p50: 2.0, p99: 3.0 });
         for bad in ["", "1 2", "1 2 x"] {
             assert!(Measured::parse(bad).is_err(), "{bad}");

@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_encoded_is_found_and_what_is_masked_is_not() {
+    fn search_finds_encoded_values_and_no_masked_ones() {
         let text =
             |value: &str| format!("GET /?key={value} HTTP/1.1\r\nAuthorization: Bearer {value}\r\n\r\n");
         for encoding in ENCODINGS {

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_varies_by_chance_tells_nothing() {
+    fn random_variation_is_not_a_difference() {
         for percent in [1, 10, 50, 90] {
             let mut dice = dice();
             for run in 0..2000 {
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_found_in_noise() {
+    fn difference_is_detected_in_noise() {
         for percent in [0, 10, 50] {
             let mut dice = dice();
             for run in 0..500 {

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_survives_the_wire() {
+    fn sent_frame_is_received_unchanged() {
         for (text, masked) in [("short", false), ("short", true), (&*"x".repeat(300), true)] {
             let mut wire = Vec::new();
             send(&mut wire, text.as_bytes(), masked).unwrap();
