@@ -142,7 +142,7 @@ impl Package {
     }
 }
 
-/// The launcher runs as root for a long time: an upgrade must restart it.
+/// The launcher runs as root for a long time: an upgrade must stop the old one.
 #[test]
 fn upgrade_stops_the_old_launcher() {
     let package = Package::new();

@@ -1,6 +1,6 @@
 """Runs inside the virtual machine, as root, after every boot: stage 1 until the reboot, then stage 2.
 
-Every check is one line on the second serial port: PASS or FAIL, a name, and what was seen."""
+Every check prints one line on the second serial port: PASS or FAIL, a name, and the result."""
 import json
 import os
 import pathlib
@@ -17,7 +17,8 @@ URL = f"https://{HOST}/v1/models"
 SECRET = "sk-vm-the-real-credential"
 AGENTS = "/sys/fs/cgroup/onecli.slice/onecli-agents.slice"
 PINS = pathlib.Path("/sys/fs/bpf/onecli")
-# Who runs the agent: an ordinary user, through the launcher, in a directory of theirs. And the agent's own user.
+# The user who runs the agent: an ordinary user, through the launcher, in a directory of that user. And the agent's own
+# user.
 PERSON, ROBOT = "alice", "onecli-a-coder"
 LAUNCHED = ["runuser", "-u", PERSON, "--", "sh", "-c", 'cd ~/project && exec onecli run --agent coder --dir "$PWD" -- "$@"', "sh"]
 out = open("/dev/ttyS1", "w", buffering=1)
@@ -38,7 +39,7 @@ def run(*command, check=True, **options):
 
 
 def check(name):
-    """Runs a function as a check; its result is what was seen."""
+    """Runs a function as a check, and prints its result."""
 
     def decorate(function):
         global failed
@@ -83,7 +84,7 @@ def doctor():
 
 
 def site():
-    """What this machine has besides OneCLI: a service of its own, with a private CA."""
+    """Other parts of this machine: a service with a private CA."""
     STATE.mkdir(exist_ok=True)
     if not (STATE / "ca.pem").exists():
         tls = STATE / "tls.cnf"
@@ -131,7 +132,7 @@ def clients(when):
 
 def stage_1():
     site()
-    # Nothing of this machine outlives it: dpkg need not wait for its disk.
+    # The machine is discarded afterwards: dpkg need not wait for its disk.
     apt = ["apt-get", "install", "--yes", "--no-install-recommends", "-o", "Dpkg::Options::=--force-unsafe-io"]
 
     @check("install the package")
@@ -198,7 +199,7 @@ def stage_1():
 
     @check("from package to first injected request: the README's commands")
     def _():
-        # The installation is the first; the secret is of this machine's own service, with no template.
+        # The first installation. The secret is for this machine's own service, without a template.
         run("onecli", "secret", "add", "models", "--host", HOST, "--path", "/**", "--bearer", "--env", "VM_API_KEY",
             "--value-stdin", input=SECRET)
         run("onecli", "agent", "add", "coder", "--create-user")
@@ -228,7 +229,7 @@ def stage_1():
     def _():
         ask = f'curl -sS -w " %{{http_code}}" --cacert /run/onecli/ca-bundle.pem {URL}'
         text = run("systemd-run", "--quiet", "--wait", "--pipe", "--slice=onecli-agents-coder.slice", f"--uid={ROBOT}", "sh", "-c", ask)
-        # By its cgroup it is the agent; it holds no placeholder.
+        # Its cgroup identifies the agent, and it holds no placeholder.
         assert "placeholder_missing" in text and "401" in text, text
         return "401, because it presents no placeholder"
 
@@ -255,7 +256,7 @@ def stage_1():
 
     @check("upgrade under load: no request is lost")
     def _():
-        # Not in /tmp: the agent has its own.
+        # Not in /tmp, because the agent has a private one.
         stop = pathlib.Path("/srv/stop-load")
         stop.unlink(missing_ok=True)
         load = start_agent("load", "python3", PAYLOAD / "load.py", HOST, 4, stop)
@@ -322,7 +323,7 @@ def stage_2():
                 times.append(monotonic / 1e6 - began)
                 time.sleep(3)
         finally:
-            # The checks after this one remove the package: no agent may run then.
+            # The checks after this one remove the package: no agent may run at that time.
             stop.touch()
             lonely.wait(timeout=60)
         text = (STATE / "lonely").read_text()
@@ -337,7 +338,7 @@ def stage_2():
     @check("stopped: agents reach nothing, everybody else is untouched")
     def _():
         run("systemctl", "stop", "onecli-daemon.socket", "onecli-daemon.service")
-        # In a unit of its own: a slice takes no process itself while scopes below it run.
+        # In a separate unit: a slice accepts no process itself while scopes below it run.
         inside = ["systemd-run", "--quiet", "--wait", "--pipe", "--slice=onecli-agents-coder.slice", f"--uid={ROBOT}"]
         before = len([line for line in seen_upstream() if "reached" in line])
         try:
@@ -364,7 +365,7 @@ def stage_2():
         for path in ("/var/lib/onecli", "/run/onecli", "/etc/onecli", str(PINS), AGENTS):
             assert not pathlib.Path(path).exists(), path
         users = (run("getent", "passwd") + run("getent", "group")).splitlines()
-        # Those of agents stay, with the group that the launcher knows them by.
+        # The agents' users stay, with the group by which the launcher recognises them.
         left = [line for line in users if line.startswith("onecli") and not line.startswith(("onecli-a-", "onecli-agents:"))]
         assert not left, left
         left = run("sh", "-c", "find / -xdev -name '*onecli*' -not -path '/var/lib/vm-test/*' -not -path '/proc/*' "

@@ -1,5 +1,5 @@
-"""Requests one after the other, from several threads, until a file appears: some on new connections, some on one that is
-kept. Prints how many were answered with 200, and every other end."""
+"""Sends requests one after the other, from several threads, until a file appears: some on new connections, some on one that
+stays open. Prints how many got status 200, and every other result."""
 import collections
 import http.client
 import os
@@ -36,7 +36,7 @@ def work(number):
             end = f"{type(error).__name__}: {error}, after {time.monotonic() - started:.0f} s"
             connection = None
         counts[end] += 1
-        # Or an emulated machine has no time left for anything else.
+        # Without a pause, an emulated machine has no time for other work.
         time.sleep(0.02)
         longest = max(longest, time.monotonic() - started)
 

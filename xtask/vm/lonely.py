@@ -1,4 +1,4 @@
-"""Tries to get past the daemon, again and again, until a file appears: straight to a plain port of the service."""
+"""Tries to bypass the daemon repeatedly until a file appears: connects directly to a plain port of the service."""
 import os
 import socket
 import sys

@@ -1,25 +1,25 @@
-"""Runs inside the virtual machine in the place of guest.py: tests of this repository, on the machine's own kernel.
+"""Runs inside the virtual machine instead of guest.py: tests of this repository, on the machine's own kernel.
 
-Every test is one line on the second serial port: PASS or FAIL, and its name. What they print is on the console."""
+Every test prints one line on the second serial port: PASS or FAIL, and its name. Its output is on the console."""
 import os
 import pathlib
 import re
 import subprocess
 
 PAYLOAD = pathlib.Path("/payload")
-# Each program of tests.
+# The test programs.
 SUITES = ["kernel-tests", "system-tests"]
-# Figures mean nothing on an emulated processor, and the storms take an hour.
+# Measurements are meaningless on an emulated processor, and the storms take an hour.
 NOT_HERE = ["--skip", "kernel::tests::cost", "--skip", "kernel::tests::storm"]
 out = open("/dev/ttyS1", "w", buffering=1)
 
 modules = pathlib.Path("/sys/kernel/security/lsm")
 print(f"kernel {os.uname().release}, security modules {modules.read_text() if modules.exists() else 'unknown'}", file=out)
-# debootstrap makes none; the tests put theirs in its place.
+# debootstrap creates none; the tests mount theirs over it.
 pathlib.Path("/etc/hosts").touch()
-# They make cgroups of their own, which this service manager is not to know of: commands go there without it.
+# The tests create cgroups that this service manager must not know: commands join them without it.
 subprocess.run(["mount", "-t", "tmpfs", "none", "/run/systemd"], check=True)
-# Far slower than the machine they were written on: one at a time, and nobody minds the clock.
+# Far slower than the machine they were written on: one test at a time, without time limits.
 environment = os.environ | {"ONECLI_BIN_DIR": str(PAYLOAD), "RUST_BACKTRACE": "0"}
 total = 0
 for program in SUITES:
@@ -30,7 +30,7 @@ for program in SUITES:
         print(line, end="", flush=True)
         if found := re.match(r"test (\S+) \.\.\. ", line):
             name = found[1]
-        # With what a test prints in between, the verdict stands on a line of its own.
+        # If a test prints output, the verdict is on a separate line.
         if name and (verdict := re.search(r"(?:^|\.\.\. )(ok|FAILED)$", line.rstrip())):
             print(f"{'PASS' if verdict[1] == 'ok' else 'FAIL'}\t{name}\t", file=out)
             name, ended = None, ended + 1

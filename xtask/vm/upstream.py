@@ -1,6 +1,6 @@
-"""The service that the credential is for: TLS on 443, and a plain port 80 that nobody must reach.
+"""The service that the credential is for: TLS on 443, and a plain port 80 that no agent must reach.
 
-What it sees goes to a file, one JSON object a line."""
+It writes the received requests to a file, one JSON object per line."""
 import json
 import socket
 import ssl
@@ -23,7 +23,7 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self):
         authorization = self.headers.get("Authorization", "")
         note(path=self.path, authorization=authorization)
-        # It echoes what it was given: the agent must not see it.
+        # It echoes the received credential: the agent must not see it.
         body = json.dumps({"path": self.path, "authorization": authorization}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -40,7 +40,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def finish_request(self, request, client_address):
-        # The handshake belongs to the connection's own thread.
+        # The connection's own thread performs the handshake.
         self.RequestHandlerClass(context.wrap_socket(request, server_side=True), client_address, self)
 
     def handle_error(self, request, client_address):

@@ -1,4 +1,4 @@
-// Reports how Go reads a request's path: as net/http does, and as its ServeMux and servers of files do.
+// Reports how Go reads a request's path: in net/http, in its ServeMux and in file servers.
 package main
 
 import (

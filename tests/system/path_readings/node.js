@@ -1,4 +1,4 @@
-// Reports how Node reads a request's path: as URL parsers and routers do, and as servers of files do.
+// Reports how Node reads a request's path: in URL parsers, in routers and in file servers.
 const http = require("http"), path = require("path");
 const server = http.createServer((request, response) => {
   const readings = [];

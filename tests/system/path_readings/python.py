@@ -1,4 +1,4 @@
-"""Reports how Python reads a request's path: as routers do, as http.server does for files, and as WSGI does."""
+"""Reports how Python reads a request's path: in routers, in http.server for files, and in WSGI."""
 import http.server, json, posixpath, sys, urllib.parse
 
 

@@ -1,7 +1,7 @@
-"""What all attempts share, and the loop that runs them.
+"""Shared parts of all attempts, and the loop that runs them.
 
-The first argument is JSON: the addresses of the scene and the rows to run. Each row runs in a child of its own and
-becomes one line of JSON on standard output.
+The first argument is JSON: the addresses of the scene and the rows to run. Each row runs in a separate child process and
+prints one line of JSON on standard output.
 """
 
 import array
@@ -29,13 +29,13 @@ PORT = 0
 
 
 def attempt(function):
-    """Makes a function a row of the table, by its name."""
+    """Registers a function as a row of the table, under its name."""
     ATTEMPTS[function.__name__] = function
     return function
 
 
 def check(result):
-    """The result of a call through ctypes; raises what errno says."""
+    """The result of a call through ctypes; raises the error in errno."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -43,7 +43,7 @@ def check(result):
 
 
 def syscall(number, *arguments):
-    # Integers would be cut to 32 bits.
+    # Integers would be truncated to 32 bits.
     wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return check(LIBC.syscall(ctypes.c_long(number), *wide))
 
@@ -66,18 +66,18 @@ def datagram(family=socket.AF_INET, protocol=0):
 
 
 def marker():
-    """Bytes that tell where a packet came from."""
+    """Bytes that identify the row that sent a packet."""
     return b"escape-" + ROW.encode()
 
 
 def request(port=None):
     host = ROW.replace("_", "-") + ".escape.test"
-    # A path of its own: the audit folds refusals that are alike.
+    # A unique path, because the audit log folds similar refusals.
     return f"GET /{ROW}/{time.monotonic_ns()} HTTP/1.1\r\nHost: {host}:{port or PORT}\r\nConnection: close\r\n\r\n".encode()
 
 
 def heard(sock):
-    """Who answers: the first line that comes back."""
+    """Identifies the responder by the first line of the reply."""
     try:
         data = sock.recv(4096)
     except TimeoutError:
@@ -86,16 +86,16 @@ def heard(sock):
 
 
 def talk(sock):
-    """Sends a request over a connection and tells who answers."""
+    """Sends a request over a connection and identifies the responder."""
     sock.settimeout(LIMIT)
     sock.sendall(request(sock.getpeername()[1]))
     return heard(sock)
 
 
 def fast_open(sock, address):
-    """Connects and sends in one call, which a socket with Python's time-out would not wait for."""
+    """Connects and sends in one call. A socket with Python's time-out would not wait for it."""
     sock.settimeout(None)
-    # Or the alarm would end a call that nobody answers.
+    # Otherwise the alarm would end an unanswered call.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("=qq", 0, int(LIMIT * 1e6)))
     sock.sendto(request(address[1]), socket.MSG_FASTOPEN, address)
     sock.settimeout(LIMIT)
@@ -110,13 +110,13 @@ def file_of(data):
 
 
 def connect(sock, address):
-    """A connect that is not answered in time is silence."""
+    """Connects and talks; an unanswered connect is silence."""
     sock.connect(address)
     return talk(sock)
 
 
 def ask(path, **question):
-    """Asks one of the scene's helpers over its Unix socket; gives the answer and the descriptors that came along."""
+    """Asks one of the scene's helpers over its Unix socket; returns the reply and the passed descriptors."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as helper:
         helper.settimeout(4)
         helper.connect(path)
@@ -154,7 +154,7 @@ class Msghdr(ctypes.Structure):
 
 
 def msghdr(address, data):
-    """`struct msghdr`; the buffers live as long as the returned object."""
+    """A `struct msghdr`; the buffers live as long as the returned object."""
     name, payload = sockaddr(address), ctypes.create_string_buffer(data, len(data))
     iovec = Iovec(ctypes.cast(payload, ctypes.c_void_p), len(data))
     header = Msghdr(
@@ -178,9 +178,9 @@ def loopback_up():
 
 
 def enter():
-    """Moves this process into the agent's cgroup and gives root up, as a careless start would: with its sockets.
+    """Moves this process into the agent's cgroup and drops root, as a careless start would: with its open sockets.
 
-    The control stays where it is.
+    The control does not move.
     """
     if not HERE["enter"]:
         return
@@ -196,7 +196,7 @@ def name_thread(name):
 
 
 def one(row):
-    """Runs a row in this process and tells what came of it."""
+    """Runs a row in this process and reports its result."""
     global ROW, PORT
     ROW, PORT = row["name"], row["port"]
     name_thread(row["comm"])
@@ -221,7 +221,7 @@ def main():
         child = os.fork()
         if child == 0:
             signal.alarm(8)
-            # Whatever the row does to its standard streams or its death: nothing of it reaches the next.
+            # Changes that a row makes to its standard streams, or its death, do not affect the next row.
             try:
                 one(row)
             finally:

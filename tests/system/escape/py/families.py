@@ -12,7 +12,7 @@ def raw4():
 
 @attempt
 def raw4_with_header():
-    """IPPROTO_RAW: the whole packet is the sender's."""
+    """IPPROTO_RAW: the sender writes the whole packet."""
     header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, 253, 0)
     header += socket.inet_aton(HERE["host4"]) + socket.inet_aton(HERE["target4"])
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
@@ -54,7 +54,7 @@ def ping6():
 
 
 def frame():
-    """A UDP datagram for the target, as it lies on the wire. Nobody checks its sums."""
+    """A UDP datagram for the target, in wire format. Its checksums are not verified."""
     payload = marker()
     udp = struct.pack("!4H", 1, PORT, 8 + len(payload), 0) + payload
     ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0)
@@ -78,7 +78,7 @@ def packet_datagram():
 
 @attempt
 def vsock():
-    """Only created: whom it would reach is the machine's own affair."""
+    """Only creates the socket: its destinations depend on the machine."""
     socket.socket(AF_VSOCK, socket.SOCK_STREAM).close()
     return "created"
 
@@ -90,7 +90,7 @@ def xdp():
 
 
 def netlink(kind, flags, body):
-    """One rtnetlink request; the error it is answered with is raised."""
+    """Sends one rtnetlink request; raises the error in the reply."""
     with socket.socket(AF_NETLINK, socket.SOCK_RAW, 0) as sock:
         sock.settimeout(LIMIT)
         sock.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
@@ -104,13 +104,13 @@ def netlink(kind, flags, body):
 
 @attempt
 def netlink_routes():
-    """Not an escape: getaddrinfo(3) asks for addresses and routes."""
+    """Not an escape: getaddrinfo(3) queries addresses and routes."""
     return netlink(26, 0x301, struct.pack("=B11x", socket.AF_INET))  # RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP
 
 
 @attempt
 def netlink_new_route():
-    """127.0.0.2 by way of the target."""
+    """Routes 127.0.0.2 through the target."""
     attributes = struct.pack("=HH4s", 8, 1, socket.inet_aton("127.0.0.2"))
     attributes += struct.pack("=HH4s", 8, 5, socket.inet_aton(HERE["target4"]))
     body = struct.pack("=8BI", socket.AF_INET, 32, 0, 0, 254, 3, 0, 1, 0)
@@ -119,7 +119,7 @@ def netlink_new_route():
 
 @attempt
 def tun():
-    """A device of its own in the host's network."""
+    """Creates a device in the host's network."""
     import fcntl
 
     with open("/dev/net/tun", "r+b", buffering=0) as device:
@@ -150,7 +150,7 @@ class Ring:
         return struct.unpack_from("=I", self.ring, at)[0]
 
     def submit(self, operation, fd, offset, address, length, flags=0):
-        """One operation: its result, or its error raised."""
+        """Performs one operation; returns its result or raises its error."""
         tail = self.word(self.tail)
         slot = tail & self.word(self.mask)
         struct.pack_into("=BBHiQQIIQ24x", self.queue, slot * 64, operation, 0, 0, fd, offset, address, length, flags, 1)

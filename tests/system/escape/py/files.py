@@ -1,4 +1,4 @@
-"""Files that others would run with more rights: what the launcher refuses besides ways out."""
+"""Files that other users would run with more rights: refusals of the launcher that do not concern the network."""
 
 
 @attempt
@@ -9,7 +9,7 @@ def fuse_device():
 
 @attempt
 def queue_with_set_user_id():
-    """A message queue is a file, of mqueue."""
+    """A message queue is a file of mqueue."""
     LIBC.mq_open.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p]
     name = b"/onecli-escape-" + str(os.getpid()).encode()
     check(LIBC.mq_open(name, os.O_CREAT | os.O_RDWR, 0o4700, None))
@@ -29,7 +29,7 @@ def file_with_set_user_id():
 
 @attempt
 def file_with_capability():
-    """As root of a user namespace of its own."""
+    """As root of a new user namespace."""
     file = own_file()
     uid, gid = os.getuid(), os.getgid()
     check(LIBC.unshare(0x10000000))

@@ -1,8 +1,8 @@
-"""What the host itself listens on: its services, and the daemon's own ports."""
+"""Listeners of the host itself: its services, and the daemon's own ports."""
 
 
 def carried(address):
-    """What a program of the host brings back that listens there and sends what it is told, as a resolver does."""
+    """Contacts a program of the host that listens there and forwards what it receives, as a resolver does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(LIMIT)
         sock.connect(address)
@@ -24,7 +24,7 @@ def host_service_tmp():
 
 @attempt
 def host_services():
-    """Services that resolve names, or start programs, for whoever asks. Connected, and not used."""
+    """Services that resolve names or start programs for any client. Connected, but not used."""
     found = []
     for path in (
         "/run/nscd/socket",
@@ -50,7 +50,7 @@ def host_services():
 
 @attempt
 def kernel_resolver():
-    """request_key(2): the kernel starts a helper, as root and outside, that asks DNS for a name of ours."""
+    """request_key(2): the kernel starts a helper, as root and outside of the agent, that queries DNS for our name."""
     number = {"x86_64": 249, "aarch64": 218, "riscv64": 218}[os.uname().machine]
     arguments = [ctypes.create_string_buffer(t) for t in (b"dns_resolver", ROW.encode() + b".escape.test", b"")]
     return f"key {syscall(number, *arguments, -3)}"

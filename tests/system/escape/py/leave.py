@@ -41,7 +41,7 @@ def leave_by_clone():
 
 @attempt
 def nest():
-    """A cgroup below its own, where it could be what it likes."""
+    """Creates a cgroup below its own, where it would choose its identity."""
     nested = os.path.join(HERE["cgroup"], "nested-" + ROW)
     os.mkdir(nested)
     try:
@@ -52,7 +52,7 @@ def nest():
 
 @attempt
 def remount_cgroups():
-    """As root of a user namespace, over a mount of its own, whose root is the agent's cgroup."""
+    """As root of a user namespace, with a new mount whose root is the agent's cgroup."""
     unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP)
     check(LIBC.mount(b"none", b"/", None, 0x44000, None))  # MS_REC | MS_PRIVATE
     check(LIBC.mount(b"none", b"/tmp", b"cgroup2", 0, None))
@@ -96,7 +96,7 @@ def old_socket_in_new_namespace():
 
 @attempt
 def squat_in_new_namespace():
-    """The transparent port of a network namespace of its own."""
+    """The transparent port of a new network namespace."""
     map_root()
     unshare(CLONE_NEWNET)
     loopback_up()
@@ -145,7 +145,7 @@ def trace_same_user():
 
 @attempt
 def open_pins():
-    """The pinned links: who holds one can detach it."""
+    """The pinned links: a process with a link's descriptor can detach it."""
     name = ctypes.create_string_buffer(HERE["pin"].encode())
     attribute = ctypes.create_string_buffer(struct.pack("=QII", ctypes.addressof(name), 0, 0).ljust(144, b"\0"), 144)
     number = {"x86_64": 321, "aarch64": 280, "riscv64": 280}[os.uname().machine]

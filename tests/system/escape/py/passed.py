@@ -1,8 +1,8 @@
-"""Sockets that the agent did not make: passed by somebody outside, or brought along when a process was moved in."""
+"""Sockets that the agent did not create: passed by an outside process, or open in a process that was moved in."""
 
 
 def passed(kind, peer=None):
-    """A socket of the scene's helper, which runs in no managed cgroup; connected if there is a peer."""
+    """Requests a socket from the scene's helper, which runs in no managed cgroup; connected if there is a peer."""
     _, fds = ask(HERE["outside"], op="pass", kind=kind, peer=peer)
     if not fds:
         raise PermissionError(errno.EPERM, "the kernel took the descriptor out of the message")
@@ -46,7 +46,7 @@ def passed_tcp4_uring():
 
 @attempt
 def passed_tcp4_reconnected():
-    """Connected outside to somewhere, then taken elsewhere."""
+    """Connected outside, then connected to another address."""
     sock = passed("tcp4", (HERE["host4"], HERE["service"]))
     disconnect(sock)
     return connect(sock, there())
@@ -78,7 +78,7 @@ def passed_udp4_elsewhere():
 
 @attempt
 def passed_listener():
-    """A socket made outside that the agent makes a listener of; the target connects in."""
+    """A socket created outside that the agent turns into a listener; the target connects to it."""
     sock = passed("tcp4")
     sock.bind(("0.0.0.0", PORT))
     sock.listen()
@@ -162,7 +162,7 @@ def moved_ring_with_new_socket():
 
 @attempt
 def moved_new_socket():
-    """Moved in as a whole: what it opens from now on is the agent's."""
+    """The whole process is moved in: sockets that it opens from now on belong to the agent."""
     enter()
     return connect(stream(), there())
 
@@ -233,7 +233,7 @@ def moved_tcp4_connected_uring():
 
 @attempt
 def moved_listener():
-    """A listener made outside; the target connects in."""
+    """A listener created outside; the target connects to it."""
     listener = stream()
     listener.bind(("0.0.0.0", PORT))
     listener.listen()
@@ -259,7 +259,7 @@ def moved_udp4_connected():
 
 
 def let_in(listener, helper="target", address="host4"):
-    """Has somebody connect to a listener of the agent, and answers with data."""
+    """Makes a process connect to a listener of the agent, and answers with data."""
     listener.settimeout(1.2)
     child = os.fork()
     if child == 0:
@@ -284,7 +284,7 @@ def inbound_tcp4():
 
 @attempt
 def inbound_tcp4_fastopen():
-    """A listener that takes data in the SYN and answers before the handshake ends."""
+    """A listener that accepts data in the SYN and answers before the handshake ends."""
     listener = stream()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
     listener.bind((HERE["host4"], PORT))
@@ -302,7 +302,7 @@ def inbound_tcp6():
 
 @attempt
 def inbound_udp4():
-    """The target's datagram would tell an address that could be answered: it never comes."""
+    """The target's datagram would reveal an address to reply to: it never arrives."""
     sock = datagram()
     sock.bind(("0.0.0.0", PORT))
     ask(HERE["target"], op="throw", address=HERE["host4"], port=PORT)
@@ -313,7 +313,7 @@ def inbound_udp4():
 
 @attempt
 def inbound_from_host():
-    """Another program of this host connects in: it could carry data on."""
+    """Another program of this host connects to it and could forward data."""
     listener = stream()
     listener.bind(("127.0.0.1", PORT))
     listener.listen()

@@ -1,25 +1,25 @@
-"""Parts of the scenarios that take more than one actor."""
+"""Parts of the scenarios with more than one actor."""
 
 IP_LOCAL_PORT_RANGE = 51
 IP_MINTTL = 21
-# Seconds: more than the test waits for anything, on a machine that is busy.
+# Seconds: longer than any wait of the test, on a busy machine.
 FLOOD_LIMIT = 110
 
 
 def ready():
-    """Tells the scene that this actor is in place."""
+    """Signals to the scene that this actor is ready."""
     open(HERE["ready"], "w").close()
 
 
 def narrowed(sock):
-    """A socket that the kernel itself binds to the daemon's port, when it has to choose one (Linux 6.3)."""
+    """A socket that the kernel itself binds to the daemon's port when it chooses one (Linux 6.3)."""
     port = HERE["transparent"]
     sock.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", port << 16 | port))
     return sock
 
 
 def waited(sock, receive):
-    """What comes to a socket within three seconds, as bytes."""
+    """The bytes that a socket receives within three seconds."""
     sock.settimeout(3)
     ready()
     try:
@@ -35,7 +35,7 @@ def accept_one(listener):
 
 
 def squat(sock, bind, receive):
-    """Has `bind` make the kernel bind the socket, and receives."""
+    """Calls `bind`, which makes the kernel bind the socket, and receives."""
     try:
         bind(narrowed(sock))
     except PermissionError:
@@ -43,7 +43,7 @@ def squat(sock, bind, receive):
     except OSError as error:
         if error.errno not in (errno.ENOPROTOOPT, errno.EADDRINUSE):
             raise
-        # An older kernel, or one that keeps the port: nobody gets it so.
+        # An older kernel, or one that reserves the port: it cannot be obtained in this way.
         ready()
         return "silence"
     assert sock.getsockname()[1] == HERE["transparent"]
@@ -63,13 +63,13 @@ def squat_tcp6():
 
 @attempt
 def squat_udp4():
-    """Receives on the resolvers' port without bind(2): a datagram that is refused binds its socket before."""
+    """Receives on the resolvers' port without bind(2): a refused datagram still binds its socket."""
     return squat(datagram(), lambda sock: sock.sendto(b"x", there()), lambda sock: sock.recv(4096))
 
 
 @attempt
 def listen_alone():
-    """An ordinary listener on the loopback, which other agents know of."""
+    """An ordinary listener on loopback, whose address other agents know."""
     listener = stream()
     listener.bind(("127.0.0.1", HERE["source"]))
     listener.listen()
@@ -82,7 +82,7 @@ def listener_of_another():
 
 
 def from_port():
-    """A socket with the scenario's own source port, whose end leaves nothing behind."""
+    """A socket with the scenario's own source port, whose close leaves no state behind."""
     sock = stream()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
@@ -97,7 +97,7 @@ def tuple_of_agent():
 
 @attempt
 def tuple_held():
-    """The same, open for a while."""
+    """The same connection, open for a while."""
     sock = from_port()
     sock.connect(there())
     ready()
@@ -107,14 +107,14 @@ def tuple_held():
 
 @attempt
 def tuple_of_stranger():
-    """The same 4-tuple, by a process that is no agent's."""
+    """The same 4-tuple, from a process outside every agent."""
     return connect(from_port(), ("127.0.0.1", HERE["transparent"]))
 
 
 @attempt
 def tuple_withdrawn():
-    """A socket that was connected, then tries a 4-tuple that another connection has, and fails: what it takes with it
-    must be nothing of the other's."""
+    """A connected socket tries the 4-tuple of another connection and fails. It must gain nothing of that
+    connection's identity."""
     first = from_port()
     first.connect(there())
     second = stream()
@@ -130,7 +130,7 @@ def tuple_withdrawn():
 
 
 def flood_child(number, opened):
-    """Opens connections from a source address of its own; every other one leaves the answer to its SYN unread."""
+    """Opens connections from a separate source address; every other one leaves the reply to its SYN unread."""
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -153,7 +153,7 @@ def flood_child(number, opened):
 
 @attempt
 def flood():
-    """Holds many connections in every state of opening, from several processes; ends them all at once."""
+    """Holds many connections in every opening state, from several processes, and closes them all at once."""
     signal.alarm(FLOOD_LIMIT)
     children = []
     counted, opened = os.pipe()
@@ -172,7 +172,7 @@ def flood():
 
 @attempt
 def many():
-    """Connections one after the other: how many were judged, and how many came to nothing."""
+    """Opens connections one after the other; returns how many were judged and how many failed."""
     signal.alarm(60)
     judged = nothing = slowest = 0
     for _ in range(HERE["many"]):

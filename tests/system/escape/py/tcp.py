@@ -1,4 +1,4 @@
-"""TCP, as many ways as there are to get a SYN on its way."""
+"""TCP: all ways to send a SYN."""
 
 IP_OPTIONS, IP_FREEBIND, IP_TRANSPARENT, IP_UNICAST_IF = 4, 15, 19, 50
 IPV6_RTHDR, IPV6_UNICAST_IF = 57, 76
@@ -64,7 +64,7 @@ def disconnect(sock):
 
 @attempt
 def own_listener_is_reached():
-    """Not an escape: an agent's programs talk to each other."""
+    """Not an escape: an agent's programs may talk to each other."""
     listener = own_listener()
     sock = stream()
     sock.connect(listener.getsockname())
@@ -75,7 +75,7 @@ def own_listener_is_reached():
 
 @attempt
 def tcp4_after_unspec():
-    """A socket that was let through to the agent's own listener, used again."""
+    """Reuses a socket that was allowed to connect to the agent's own listener."""
     sock, listener = stream(), own_listener()
     sock.connect(listener.getsockname())
     disconnect(sock)
@@ -117,7 +117,7 @@ IPV6_ADDRFORM = 1
 
 
 def again(sock):
-    """The same socket, for a Python that still takes it for one of IPv6."""
+    """The same socket, for a Python that still treats it as an IPv6 socket."""
     sock = socket.socket(fileno=sock.detach())
     sock.settimeout(LIMIT)
     return sock
@@ -166,7 +166,7 @@ def bound_to_device(sock):
 
 @attempt
 def tcp4_bound_device():
-    """The redirected SYN is for 127.0.0.1, but leaves through the device."""
+    """The redirected SYN has the destination 127.0.0.1, but leaves through the device."""
     return connect(bound_to_device(stream()), there())
 
 
@@ -198,7 +198,7 @@ def tcp4_transparent():
 
 
 def source_route():
-    """IP options: loose source route by way of the target (RFC 791). The kernel sends to the first hop."""
+    """IP options: a loose source route through the target (RFC 791). The kernel sends to the first hop."""
     return bytes([1, 131, 7, 4]) + socket.inet_aton(HERE["target4"])
 
 
@@ -217,7 +217,7 @@ def tcp4_source_route_fastopen():
 
 
 def segment_route():
-    """IPv6 segment routing header (RFC 8754) by way of the target; needs no capability, unlike other extension headers."""
+    """An IPv6 segment routing header (RFC 8754) through the target; unlike other extension headers it needs no capability."""
     segments = bytes(16) + socket.inet_pton(socket.AF_INET6, HERE["target6"])
     return bytes([0, 4, 4, 1, 1, 0, 0, 0]) + segments
 
@@ -231,7 +231,7 @@ def tcp6_segment_route():
 
 @attempt
 def tcp6_hop_options():
-    """A hop-by-hop option that every router ignores, with bytes of ours in it."""
+    """A hop-by-hop option that every router ignores, with our bytes in it."""
     sock = stream(socket.AF_INET6)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_HOPOPTS, bytes([0, 0, 0x1E, 4]) + b"data")
     return connect(sock, there(socket.AF_INET6))
@@ -239,7 +239,7 @@ def tcp6_hop_options():
 
 @attempt
 def tcp4_daemonized():
-    """Two forks and a session of its own: no parent is left in the cgroup."""
+    """Two forks and a new session: no parent is left in the cgroup."""
     read, write = os.pipe()
     if os.fork() == 0:
         os.setsid()
@@ -269,7 +269,7 @@ def dns_query(kind=1):
 
 
 def rcode(answer):
-    """Who answers a query: the daemon's resolver by a code or an address, the target by its word."""
+    """Identifies the responder of a query: the daemon's resolver by a code or an address, the target by its text."""
     if answer.startswith(b"TARGET"):
         return "answered TARGET"
     is_address = answer[3] & 15 == 0 and answer[6:8] == b"\0\1"

@@ -1,4 +1,4 @@
-"""Datagrams: refused, but for DNS, which goes to the agent's resolver whatever server was asked."""
+"""Datagrams: refused, except DNS, which goes to the agent's resolver for all servers."""
 
 IP_RETOPTS, IP_PKTINFO = 7, 8
 IP_MTU_DISCOVER = 10
@@ -6,7 +6,7 @@ IPV6_PKTINFO = 50
 
 
 def answer(sock):
-    """Who answers a datagram."""
+    """Identifies the responder of a datagram."""
     return "answered " + sock.recv(4096).split(b"\r\n")[0].decode("latin-1")
 
 
@@ -47,7 +47,7 @@ def udp6_mapped_sendto():
 
 
 def thrown_raw(sock, address, family=None):
-    """sendto(2) with an address that Python would not make for this socket."""
+    """sendto(2) with an address that Python would not create for this socket."""
     name, data = sockaddr(address), marker()
     if family is not None:
         struct.pack_into("=H", name, 0, family)
@@ -57,7 +57,7 @@ def thrown_raw(sock, address, family=None):
 
 @attempt
 def udp4_sendto_unspec():
-    """A destination of the family AF_UNSPEC, which the kernel takes for AF_INET."""
+    """A destination of the family AF_UNSPEC, which the kernel treats as AF_INET."""
     return thrown_raw(datagram(), there(), socket.AF_UNSPEC)
 
 
@@ -103,7 +103,7 @@ def udp4_sendmmsg():
 
 @attempt
 def udp4_quic():
-    """What a QUIC client's first packet needs."""
+    """The requirements of a QUIC client's first packet."""
     sock = datagram()
     sock.sendto(bytes([0xC0, 0, 0, 0, 1]) + marker().ljust(1200, b"\0"), (HERE["target4"], 443))
     return answer(sock)
@@ -111,7 +111,7 @@ def udp4_quic():
 
 @attempt
 def udp4_other_than_connected():
-    """Connected to a resolver, which is allowed, and sent elsewhere."""
+    """Connects to a resolver, which is allowed, and sends elsewhere."""
     sock = datagram()
     sock.connect((HERE["target4"], 53))
     return thrown(sock, there())
@@ -135,7 +135,7 @@ def udp4_after_unspec():
 
 @attempt
 def udp4_corked():
-    """Begun for a resolver, continued for the target."""
+    """Starts a datagram for a resolver and continues it for the target."""
     sock = datagram()
     sock.sendto(dns_query(), socket.MSG_MORE, (HERE["target4"], 53))
     sock.sendto(marker(), there())
@@ -166,7 +166,7 @@ def udp6_multicast():
 
 @attempt
 def igmp_join():
-    """Joining a group makes the host say so on the wire: the group's number is data."""
+    """Joining a group makes the host announce it on the wire: the group's number carries data."""
     sock = datagram()
     group = socket.inet_aton("239.100.97.116") + socket.inet_aton(HERE["host4"])
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
@@ -202,7 +202,7 @@ def udplite4():
 
 
 def resolved(sock, control=(), server=None):
-    """A query to the target as a resolver; `escape-` stands in the name."""
+    """A query to the target as a resolver; the name contains `escape-`."""
     sock.sendmsg([dns_query()], list(control), 0, server or (HERE["target4"], 53))
     return rcode(sock.recv(4096))
 
@@ -253,7 +253,7 @@ def dns4_connected_source_route():
 
 @attempt
 def dns4_packet_info():
-    """By the device named in the message."""
+    """Through the device named in the message."""
     device = struct.pack("=i8x", socket.if_nametoindex(HERE["device"]))
     return resolved(datagram(), [(socket.IPPROTO_IP, IP_PKTINFO, device)])
 

@@ -1,7 +1,7 @@
-"""The world around the agents, as two processes: the target, in a network namespace of its own, which counts every
+"""The processes around the agents: the target, in a separate network namespace, which counts every
 packet that reaches it; and a helper on the agents' host, in no managed cgroup.
 
-The first argument is JSON. Questions come as lines of JSON over a Unix socket.
+The first argument is JSON. Questions arrive as lines of JSON over a Unix socket.
 """
 
 import json
@@ -23,12 +23,12 @@ SO_TIMESTAMPNS = 35
 MARKER = b"escape-"
 
 
-# The groups that rows join, which are their markers.
+# The groups that rows join, which serve as their markers.
 GROUPS = {b"\xefdat": "igmp_join", b"\xefdau": "igmp_join_by_group_request", b"\xff\x15datadata": "mld_join"}
 
 
 def row_of(data):
-    """The row whose marker stands somewhere in the packet."""
+    """The row whose marker is in the packet."""
     for group, row in GROUPS.items():
         if group in data:
             return row
@@ -40,7 +40,7 @@ def row_of(data):
 
 
 def is_housekeeping(kind, body):
-    """What every IPv6 host says unasked: neighbour discovery, and reports of the groups that takes (RFC 4861, 3810)."""
+    """Unsolicited packets of every IPv6 host: neighbour discovery, and reports of its groups (RFC 4861, 3810)."""
     if 133 <= kind <= 137 or 130 <= kind <= 132:
         return True
     if kind != 143:
@@ -57,7 +57,7 @@ def is_housekeeping(kind, body):
 
 
 def parse(data):
-    """One IP packet as the table's check wants it; None for housekeeping."""
+    """One IP packet in the form that the check expects; None for housekeeping."""
     if data[0] >> 4 == 4:
         length = (data[0] & 15) * 4
         protocol, source, to = data[9], socket.inet_ntoa(data[12:16]), socket.inet_ntoa(data[16:20])
@@ -74,7 +74,7 @@ def parse(data):
     if protocol in (TCP, UDP) and len(body) >= 8:
         packet["port"] = struct.unpack_from("!H", body, 2)[0]
     if protocol == TCP and len(body) >= 20:
-        # A reset of a closed port comes from the kernel and carries nothing.
+        # The kernel resets connections to a closed port, without data.
         packet["data"] = len(body) > (body[12] >> 4) * 4
         packet["reaction"] = bool(body[13] & 4) and not packet["data"]
     elif protocol == ICMP and body:
@@ -86,10 +86,10 @@ def parse(data):
 
 
 def sniff(device):
-    """Counts IP packets that come in, and answers every ARP request: an attacker on the wire would."""
+    """Counts incoming IP packets, and answers every ARP request as an attacker on the wire would."""
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-    # The kernel's time of arrival: this thread may be late.
+    # The kernel's time of arrival, because this thread may be late.
     wire.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     wire.bind((device, 3))
     own = wire.getsockname()[4]
@@ -104,7 +104,7 @@ def sniff(device):
             try:
                 packet = parse(data[14:])
             except (IndexError, struct.error) as error:
-                # Counted all the same.
+                # Counted nevertheless.
                 packet = {"protocol": -1, "from": repr(error), "to": "", "port": 0, "reaction": False, "data": True, "row": ""}
             if packet:
                 seconds, nanoseconds = struct.unpack("=qq", control[0][2])
@@ -112,7 +112,7 @@ def sniff(device):
 
 
 def serve(ports, who):
-    """Answers on TCP and UDP ports, IPv4 and IPv6, with a word that says who answers."""
+    """Answers on TCP and UDP ports, IPv4 and IPv6, with a word that identifies this process."""
     selector = selectors.DefaultSelector()
     hits = {"count": 0}
 
@@ -156,7 +156,7 @@ def serve(ports, who):
 
 
 def open_socket(kind, peer):
-    """A socket to give away, connected if there is a peer."""
+    """A socket to pass on, connected if there is a peer."""
     family = socket.AF_INET6 if "6" in kind else socket.AF_INET
     datagrams = kind.startswith("udp")
     protocol = 262 if kind.startswith("mptcp") else 0
@@ -169,7 +169,7 @@ def open_socket(kind, peer):
 
 
 def connect_in(question):
-    """Connects to an agent's listener, says hello, and tells what comes back."""
+    """Connects to an agent's listener, sends a greeting, and returns the reply."""
     end = time.monotonic() + question.get("wait", 0.8)
     family = socket.AF_INET6 if ":" in question["address"] else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
@@ -212,7 +212,7 @@ class Handler(socketserver.StreamRequestHandler):
             sock.sendto(data.encode(), (SCENE["target4"], port))
             return {"got": sock.recv(4096).decode().strip()}, []
 
-    # `pass` is a word of Python's.
+    # `pass` is a keyword of Python.
     def give(self, kind, peer=None):
         return {}, [open_socket(kind, peer)]
 
@@ -240,6 +240,6 @@ else:
     threading.Thread(target=in_tmp.serve_forever, daemon=True).start()
 control = Control(SCENE["control"] + ".new", Handler)
 os.chmod(SCENE["control"] + ".new", 0o666)
-# Whoever waits for the name finds it served.
+# A process that waits for the name finds a listening socket.
 os.rename(SCENE["control"] + ".new", SCENE["control"])
 control.serve_forever()

@@ -1,4 +1,4 @@
-"""Gives a file of the project capabilities, in a user namespace whose root is this user; prints what came of each call."""
+"""Sets capabilities on a file of the project, as root of a user namespace; prints the result of each call."""
 
 import ctypes
 import errno

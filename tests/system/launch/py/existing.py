@@ -1,6 +1,6 @@
-"""Changes programs that have the set-user-ID bit or capabilities already, and copies them, in a directory of another user's.
+"""Changes and copies programs that already have the set-user-ID bit or capabilities, in another user's directory.
 
-The arguments are the project, which holds `bin/su`, `bin/newgrp` and `bin/ping`, and a shared directory with `su`. Prints a line of
+The arguments are the project, with `bin/su`, `bin/newgrp` and `bin/ping`, and a shared directory with `su`. Prints a line of
 JSON for each attempt.
 """
 
@@ -38,7 +38,7 @@ def unshare():
 
 
 def store(path):
-    """A store through a mapping takes no bit away."""
+    """A write through a mapping removes no bit."""
     file = os.open(path, os.O_RDWR)
     with mmap.mmap(file, os.fstat(file).st_size) as memory:
         memory[: len(PROGRAM)] = PROGRAM
@@ -68,7 +68,7 @@ def store_in_copy(lower, name):
 
 
 def uncovered():
-    """What lies below the mounts of the view."""
+    """Uncovers the files below the mounts of the view."""
     unshare()
     place = tempfile.mkdtemp()
     try:

@@ -1,6 +1,6 @@
-"""Brings files with the set-user-ID bit into a project, by every file system that a user namespace may mount.
+"""Puts files with the set-user-ID bit into a project, with every file system that a user namespace may mount.
 
-Each is a layer of an overlay file system below the project, which copies a file with its mode when it changes. Prints a line of
+Each is a layer of an overlay file system below the project, which copies a changed file with its mode. Prints a line of
 JSON for each file system. The argument is JSON: the project, and a device node of FUSE.
 """
 
@@ -55,7 +55,7 @@ def unshare(flags):
 
 
 def fuse(place):
-    """A FUSE file system whose root holds a set-user-ID program `x`."""
+    """A FUSE file system whose root contains a set-user-ID program `x`."""
     device = os.open(HERE["fuse"], os.O_RDWR)
 
     def attributes(node):
@@ -119,7 +119,7 @@ def mount_layer(kind, place):
 
 
 def seeds(kind, place):
-    """Every call that makes a file with the bit, or gives it to one; and a file capability."""
+    """Every call that creates a file with the bit or sets it, and a file capability."""
 
     def made(name, how):
         os.close(how(f"{place}/{name}"))
@@ -169,7 +169,7 @@ def is_marked(path):
 
 
 def attempt(kind):
-    """What comes of one file system; in a process of its own."""
+    """Tests one file system, in a separate process."""
     report = {"kind": kind, "mounted": "", "seeds": [], "marked": 0, "overlay": "", "refused": []}
     place = tempfile.mkdtemp()
     try:
@@ -200,13 +200,13 @@ def attempt(kind):
 
 
 def isolated(kind):
-    """In namespaces of its own, and ended after a while."""
+    """Runs in new namespaces, with a time limit."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             unshare(NEWNS | NEWCGROUP | NEWIPC | NEWPID | NEWNET)
-            # The first process of the namespace, which proc wants.
+            # The first process of the namespace, which proc requires.
             if os.fork() == 0:
                 signal.alarm(LIMIT)
                 os.write(writer, json.dumps(attempt(kind)).encode())
@@ -223,7 +223,7 @@ def isolated(kind):
 
 with open("/proc/filesystems") as listed:
     kinds = {line.split()[-1] for line in listed}
-# Those that may be modules, or unknown to the list until they are used.
+# File systems that may be modules, or that the list shows only after their first use.
 kinds |= {"bpf", "binfmt_misc", "cgroup", "cgroup2", "devpts", "devtmpfs", "fuse", "mqueue", "overlay", "ramfs"}
 os.umask(0)
 for kind in sorted(kinds):

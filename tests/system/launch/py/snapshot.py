@@ -1,6 +1,6 @@
-"""Makes a snapshot of a Btrfs subvolume, which copies its files with their modes; prints what came of each call.
+"""Creates a snapshot of a Btrfs subvolume, which copies its files with their modes; prints the result of each call.
 
-The arguments are a directory that holds the subvolume `own`, and a name for the snapshot.
+The arguments are a directory with the subvolume `own`, and a name for the snapshot.
 """
 
 import errno
