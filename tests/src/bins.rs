@@ -20,7 +20,7 @@ pub fn path(name: &str) -> PathBuf {
 /// The workspace's root.
 #[must_use]
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace")
 }
 
 /// cargo's `target` directory.

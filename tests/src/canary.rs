@@ -168,7 +168,7 @@ fn percent(value: &str, escape: impl Fn(u8) -> bool) -> Vec<u8> {
     let mut out = String::new();
     for byte in value.bytes() {
         if escape(byte) {
-            write!(out, "%{byte:02X}").expect("a String takes it");
+            write!(out, "%{byte:02X}").expect("writing to a String succeeds");
         } else {
             out.push(char::from(byte));
         }

@@ -60,7 +60,7 @@ impl Default for Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if let Err(e) = remove_tree(&self.path) {
-            eprintln!("cgroup {} stays behind: {e}", self.path.display());
+            eprintln!("cgroup {} was not removed: {e}", self.path.display());
         }
     }
 }
@@ -161,7 +161,7 @@ mod tests {
             let procs = std::fs::read_to_string(path.join("cgroup.procs")).unwrap();
             procs.lines().any(|p| p == pid).then_some(())
         });
-        assert!(entered.is_some(), "the command moves itself in");
+        assert!(entered.is_some(), "the command joins the cgroup");
         std::fs::create_dir_all(path.join("a/b")).unwrap();
         drop(cgroup);
         assert!(!path.exists(), "nested cgroups are removed");

@@ -149,7 +149,7 @@ impl Run {
         let name = Path::new(&self.program).file_name().unwrap_or_default();
         if ["onecli", "onecli-daemon"].into_iter().any(|ours| name == ours) {
             let line = self.args.iter().map(|arg| arg.as_encoded_bytes()).collect::<Vec<_>>().join(&0);
-            canary::assert_clean("a command line of ours", &line);
+            canary::assert_clean("a command line of the CLI", &line);
         }
         let mut child = Command::new(&self.program)
             .args(&self.args)
@@ -285,7 +285,7 @@ impl Outcome {
     #[must_use]
     pub fn json(&self, what: &str) -> Value {
         let out = self.ok(what);
-        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{what} gave no JSON ({e}): {out}"))
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{what} printed no JSON ({e}): {out}"))
     }
 
     /// The response as [`curl`] reports it.
@@ -430,6 +430,6 @@ mod tests {
     fn input_larger_than_a_pipe_goes_in_and_out() {
         let data = vec![b'x'; 1 << 20];
         let outcome = Run::new("cat").stdin(data.clone()).outcome();
-        assert!(outcome.stdout == data, "{} bytes came back", outcome.stdout.len());
+        assert!(outcome.stdout == data, "{} bytes were returned", outcome.stdout.len());
     }
 }

@@ -40,7 +40,7 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         if let Err(e) = umount2(&self.dir, MntFlags::MNT_DETACH) {
-            eprintln!("{} stays mounted: {e}", self.dir.display());
+            eprintln!("{} was not unmounted: {e}", self.dir.display());
         }
     }
 }
@@ -94,7 +94,7 @@ impl Drop for LoopDisk {
             self.thaw();
         }
         if let Err(e) = umount2(&self.dir, MntFlags::MNT_DETACH) {
-            eprintln!("{} stays mounted: {e}", self.dir.display());
+            eprintln!("{} was not unmounted: {e}", self.dir.display());
         }
         std::fs::remove_file(&self.image).ok();
     }

@@ -169,11 +169,11 @@ impl Drop for Docker {
         self.end();
         image::unmount_below(self.dir.path());
         if let Err(why) = run("ip", &["link", "delete", &self.name]) {
-            eprintln!("bridge {} stays behind: {why}", self.name);
+            eprintln!("bridge {} was not removed: {why}", self.name);
         }
         for left in cgroup::everywhere(&self.name) {
             if let Err(e) = cgroup::remove_empty(&left) {
-                eprintln!("cgroup {} stays behind: {e}", left.display());
+                eprintln!("cgroup {} was not removed: {e}", left.display());
             }
         }
     }

@@ -22,7 +22,7 @@ impl AdminGroup {
     #[expect(clippy::new_without_default, reason = "it changes the machine")]
     pub fn new() -> Self {
         let turn = File::create(LOCK).expect("the lock of the group");
-        turn.lock().expect("a turn with the group");
+        turn.lock().expect("the lock on the group");
         let found = || nix::unistd::Group::from_name(NAME).unwrap().map(|group| group.gid.as_raw());
         let is_ours = found().is_none();
         if is_ours {

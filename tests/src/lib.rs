@@ -16,9 +16,9 @@
     clippy::expect_used,
     clippy::panic,
     clippy::missing_panics_doc,
-    reason = "a fixture that cannot be set up ends its test, with the reason as the message"
+    reason = "a failed set-up of a fixture ends its test, with the reason as the message"
 )]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests, demo and benchmark speak to a person")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests, demo and benchmark print for the user")]
 #![allow(clippy::disallowed_methods, reason = "tests wait and measure in real time")]
 
 pub mod argv;

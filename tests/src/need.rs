@@ -56,7 +56,7 @@ pub fn given<T>(part: &str, what: Result<T, String>) -> Option<T> {
 #[must_use]
 pub fn python(part: &str) -> bool {
     let missing = crate::client::python().is_none();
-    has(part, missing.then(|| "no Python environment: `cargo xtask test` makes it".to_owned()))
+    has(part, missing.then(|| "no Python environment: `cargo xtask test` creates it".to_owned()))
 }
 
 /// The reason why this process cannot have managed cgroups; `None` if it can.
@@ -116,7 +116,7 @@ pub fn note(part: &str, why: &str) {
     if let Some(file) = std::env::var_os(NOT_RUN_FILE) {
         let file = OpenOptions::new().append(true).create(true).open(file);
         // One write, so that lines of parallel tests do not mix.
-        file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes())).expect("note what was not run");
+        file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes())).expect("note the skipped part");
     }
 }
 

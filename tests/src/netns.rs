@@ -117,7 +117,7 @@ impl Netns {
     #[must_use]
     pub fn inode(&self) -> u64 {
         use std::os::unix::fs::MetadataExt as _;
-        fs::metadata(self.path()).expect("the namespace is there").ino()
+        fs::metadata(self.path()).expect("the namespace exists").ino()
     }
 
     /// A command that runs inside the namespace.
@@ -139,7 +139,7 @@ impl Drop for Netns {
     fn drop(&mut self) {
         match Command::new("ip").args(["netns", "delete", &self.name]).status() {
             Ok(status) if status.success() => {}
-            other => eprintln!("network namespace {} stays behind: {other:?}", self.name),
+            other => eprintln!("network namespace {} was not removed: {other:?}", self.name),
         }
     }
 }

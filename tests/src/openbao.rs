@@ -91,7 +91,7 @@ impl OpenBao {
     /// Sends a request as root, which must succeed, and returns the JSON of the response.
     pub fn root(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = (method != "GET").then_some(body);
-        let (status, answer) = self.ask(method, path, ROOT, body).expect("an answer");
+        let (status, answer) = self.ask(method, path, ROOT, body).expect("a response");
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         answer
     }

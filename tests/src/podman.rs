@@ -82,7 +82,7 @@ impl Drop for Podman {
         image::unmount_below(self.dir.path());
         for left in cgroup::everywhere(CGROUP) {
             if let Err(e) = cgroup::remove_empty(&left) {
-                eprintln!("cgroup {} stays behind: {e}", left.display());
+                eprintln!("cgroup {} was not removed: {e}", left.display());
             }
         }
     }

@@ -53,7 +53,7 @@ fn profile(debug: bool) -> &'static str {
 /// Packages the compiled files and returns the path of the package.
 pub(crate) fn package(debug: bool, revision: &str, output: &Path) -> Result<PathBuf> {
     let cargo_deb = cargo_deb()?;
-    fs::create_dir_all(output).with_context(|| format!("cannot make {}", output.display()))?;
+    fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
     step(&format!("cargo-deb, revision {revision}"));
     let mut command = Command::new(cargo_deb);
     command.current_dir(workspace()).args(["--no-build", "--quiet", "--package", "onecli-daemon"]);
@@ -69,7 +69,7 @@ pub(crate) fn package(debug: bool, revision: &str, output: &Path) -> Result<Path
     let text = String::from_utf8_lossy(&told.stdout);
     let file = PathBuf::from(text.lines().last().unwrap_or_default());
     if !file.is_file() {
-        bail!("cargo-deb does not say what it made: {text}");
+        bail!("cargo-deb did not print the path of the package: {text}");
     }
     Ok(file)
 }

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &EbpfArgs) -> Result<()> {
             .with_context(|| format!("{} cannot be read: run `cargo xtask ebpf`", object.display()))?;
         ensure!(
             committed == built,
-            "{} is not what its sources build ({} bytes committed, {} built): run `cargo xtask ebpf` and commit it",
+            "{} differs from a build of its sources ({} bytes committed, {} built): run `cargo xtask ebpf` and commit it",
             object.display(),
             committed.len(),
             built.len()
@@ -149,7 +149,7 @@ fn has_sources(sysroot: &Path) -> bool {
 
 /// The source tree of Debian's rust-src package, unpacked below `dir`.
 fn debian_sources(dir: &Path) -> Result<PathBuf> {
-    const FIX: &str = "the sources of Rust's core library are needed: run `rustup component add rust-src`";
+    const FIX: &str = "the sources of Rust's core library are missing: run `rustup component add rust-src`";
     let sources = dir.join(format!("root/usr/src/rustc-{RUSTC}"));
     if sources.join("library/core/Cargo.toml").is_file() {
         return Ok(sources);
@@ -222,7 +222,7 @@ fn bpf_linker(root: &Path) -> Result<PathBuf> {
                 .arg(&tools)
                 .env("CARGO_TARGET_DIR", tools.join("build")),
             &format!(
-                "install it by hand: `cargo install bpf-linker --version {BPF_LINKER} --locked --root {}`",
+                "install it manually: `cargo install bpf-linker --version {BPF_LINKER} --locked --root {}`",
                 tools.display()
             ),
         )?;

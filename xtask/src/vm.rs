@@ -65,12 +65,12 @@ pub(crate) struct Args {
     back_within: String,
 }
 
-#[expect(clippy::disallowed_methods, reason = "progress is told in real seconds")]
+#[expect(clippy::disallowed_methods, reason = "progress is reported in real seconds")]
 pub(crate) fn test(args: &Args) -> Result<()> {
     let started = Instant::now();
     crate::setup::packages(NEEDS)?;
     let place = target().join("vm").join(&args.suite);
-    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+    fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
 
     let system = Disk::of(&place, args)?;
     let payload = match &args.tests {
@@ -124,7 +124,7 @@ impl Disk {
         let own = place.join("rootfs");
         let root = args.rootfs.as_deref().unwrap_or(&own);
         if args.rootfs.is_none() {
-            step(&format!("Debian {} by debootstrap (a minute or two, once)", args.suite));
+            step(&format!("installing Debian {} with debootstrap (a minute or two, once)", args.suite));
             if own.exists() {
                 fs::remove_dir_all(&own)?;
             }
@@ -268,7 +268,7 @@ impl Machine {
         loop {
             let ended = self.0.try_wait()?.is_some();
             let mut text = String::new();
-            File::open(results)?.read_to_string(&mut text).context("the results are no text")?;
+            File::open(results)?.read_to_string(&mut text).context("the results are not text")?;
             let lines: Vec<String> = text.lines().map(|line| line.trim_end().to_owned()).collect();
             let whole = if text.ends_with('\n') { lines.len() } else { lines.len().saturating_sub(1) };
             for line in &lines[shown..whole] {
@@ -279,7 +279,7 @@ impl Machine {
                 return Ok(lines);
             }
             if started.elapsed() > limit {
-                bail!("the machine did not end in {} minutes: see console.log", limit.as_secs() / 60);
+                bail!("the machine did not stop within {} minutes: see console.log", limit.as_secs() / 60);
             }
             sleep(Duration::from_millis(500));
         }

@@ -2,7 +2,7 @@
 //! the audit log.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to a person")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints for the user")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 use std::process::ExitCode;
@@ -33,11 +33,16 @@ fn main() -> ExitCode {
     println!("seed {seed}");
     let started = Instant::now();
     let tell = |report: &chaos::Report| {
-        eprintln!("{} kills, {} requests seen, {} s", report.kills, report.seen, started.elapsed().as_secs());
+        eprintln!(
+            "{} kills, {} requests at the upstream, {} s",
+            report.kills,
+            report.seen,
+            started.elapsed().as_secs()
+        );
     };
     let report = chaos::kills(cli.kills, seed, cli.verify_every, tell);
     println!(
-        "{} kills in {} s: the upstream saw {} requests, {} of them without a decision on record; verified {} times, damaged {}",
+        "{} kills in {} s: the upstream saw {} requests, {} of them without a recorded decision; log verified {} times, {} damage alerts",
         report.kills,
         started.elapsed().as_secs(),
         report.seen,

@@ -191,7 +191,7 @@ fn hosts_text(hosts: &Table) -> String {
     let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
     for (name, addresses) in hosts {
         for address in addresses.as_array().into_iter().flatten().filter_map(toml::Value::as_str) {
-            writeln!(text, "{address} {name}").expect("a String takes it");
+            writeln!(text, "{address} {name}").expect("writing to a String succeeds");
         }
     }
     text
@@ -314,7 +314,7 @@ impl Home {
         if self.pins().exists() {
             let outcome = self.daemon(&["--detach"]).outcome();
             if !outcome.status.success() || self.pins().exists() {
-                eprintln!("onecli-daemon --detach left {}: {outcome:?}", self.pins().display());
+                eprintln!("onecli-daemon --detach did not remove {}: {outcome:?}", self.pins().display());
                 // Removing the file drops the last reference to a pinned link, which detaches the link.
                 std::fs::remove_dir_all(self.pins()).ok();
             }
@@ -322,12 +322,12 @@ impl Home {
         if let Some(slice) = self.slice()
             && let Err(e) = cgroup::remove_tree(&slice)
         {
-            eprintln!("cgroup {} stays behind: {e}", slice.display());
+            eprintln!("cgroup {} was not removed: {e}", slice.display());
         }
         // The other hierarchies, if a container engine used the agents' cgroups.
         for left in cgroup::everywhere(&format!("{}.slice", self.name)) {
             if let Err(e) = cgroup::remove_empty(&left) {
-                eprintln!("cgroup {} stays behind: {e}", left.display());
+                eprintln!("cgroup {} was not removed: {e}", left.display());
             }
         }
         self.leftovers()

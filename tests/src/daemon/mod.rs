@@ -88,13 +88,13 @@ impl Daemon {
         let mut last = None;
         let ready = wait_for(START, || {
             let ended = self.child.try_wait().expect("wait for the daemon");
-            assert!(ended.is_none(), "the daemon ended at start ({ended:?}):\n{}", self.home.log());
+            assert!(ended.is_none(), "the daemon exited at its start ({ended:?}):\n{}", self.home.log());
             let outcome = self.onecli(&["--json", "status"]);
             let ok = outcome.status.success();
             last = Some(outcome);
             ok.then_some(())
         });
-        assert!(ready.is_some(), "the daemon does not answer: {last:?}\n{}", self.home.log());
+        assert!(ready.is_some(), "the daemon does not respond: {last:?}\n{}", self.home.log());
     }
 
     /// Its directory and configuration.
@@ -143,7 +143,7 @@ impl Daemon {
         Agent {
             name: name.to_owned(),
             user: user.map(|&u| u.to_owned()),
-            token: text(&answer, "token").expect("agent add tells the token"),
+            token: text(&answer, "token").expect("agent add prints the token"),
         }
     }
 
@@ -161,7 +161,7 @@ impl Daemon {
     pub fn grant(&self, agent: &Agent, secret: &str) -> Granted {
         let answer = self.onecli_json(&["grant", &agent.name, secret]);
         Granted {
-            placeholder: text(&answer, "placeholder").expect("grant tells the placeholder"),
+            placeholder: text(&answer, "placeholder").expect("grant prints the placeholder"),
             env: text(&answer, "env"),
         }
     }
@@ -292,7 +292,7 @@ impl Daemon {
     /// The daemon does not exit within `patience`.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let ended = wait_for(patience, || self.child.try_wait().expect("wait for the daemon"));
-        ended.expect("the daemon does not end")
+        ended.expect("the daemon does not exit")
     }
 
     /// Kills the daemon with SIGKILL, as a crash would.
@@ -336,7 +336,7 @@ impl Daemon {
     /// Fails the test if the daemon has exited or one of its tasks panicked.
     pub fn assert_healthy(&mut self) {
         let ended = self.child.try_wait().expect("wait for the daemon");
-        assert!(ended.is_none(), "the daemon ended: {ended:?}");
+        assert!(ended.is_none(), "the daemon exited: {ended:?}");
         let _ = self.onecli(&["--json", "status"]).ok("status");
         let log = self.home.log();
         assert!(!log.contains("panicked at"), "a panic in the daemon's log");
@@ -366,7 +366,7 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             let log = self.home.log();
             let from = log.ceil_char_boundary(log.len().saturating_sub(LOG_SHOWN));
-            eprintln!("--- the daemon's log, last part\n{}", &log[from..]);
+            eprintln!("--- the end of the daemon's log\n{}", &log[from..]);
         } else if self.home.dir().exists() {
             // The log, the audit log and the database (invariant 1).
             canary::assert_clean_dir(self.home.dir());
@@ -422,7 +422,7 @@ fn beside_journal(home: &Home) -> Command {
         JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@""#;
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", INSIDE]);
-    command.arg(home.journal.as_ref().expect("asked for")).arg(bins::path("onecli-daemon"));
+    command.arg(home.journal.as_ref().expect("a journal is configured")).arg(bins::path("onecli-daemon"));
     command
 }
 

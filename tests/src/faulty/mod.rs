@@ -83,7 +83,7 @@ impl Drop for FaultyDisk {
     fn drop(&mut self) {
         self.heal();
         if let Err(e) = umount2(&self.dir, MntFlags::MNT_DETACH) {
-            eprintln!("{} stays mounted: {e}", self.dir.display());
+            eprintln!("{} was not unmounted: {e}", self.dir.display());
         }
         // The session serves until the last file is closed. Processes with an open file are ended after this.
         std::mem::forget(self.session.take());

@@ -234,7 +234,7 @@ impl Filesystem for Server {
         let mode = u16::try_from(mode & 0o7777).expect("twelve bits");
         state.files.insert(ino, Content { mode, ..Content::default() });
         state.names.insert(name.to_owned(), ino);
-        let attributes = state.attributes(ino).expect("just made");
+        let attributes = state.attributes(ino).expect("just created");
         reply.created(&TTL, &attributes, Generation(0), FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
     }
 

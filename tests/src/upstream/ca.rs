@@ -35,7 +35,7 @@ impl TestCa {
     /// A server certificate for `names` (DNS names or IP addresses), with its key.
     #[must_use]
     pub fn leaf(&self, names: &[String]) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        let mut params = CertificateParams::new(names).expect("names fit a certificate");
+        let mut params = CertificateParams::new(names).expect("valid names for a certificate");
         params.distinguished_name.push(DnType::CommonName, "onecli test upstream");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -61,14 +61,14 @@ impl Repo {
         let expected = format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)));
         let given = request.headers().get(header::AUTHORIZATION);
         if given.is_none_or(|g| g.as_bytes() != expected.as_bytes()) {
-            let mut answer = text(StatusCode::UNAUTHORIZED, "credentials, please\n");
+            let mut answer = text(StatusCode::UNAUTHORIZED, "credentials required\n");
             let challenge = HeaderValue::from_static("Basic realm=\"git\"");
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             return answer;
         }
         let (head, body) = request.into_parts();
         let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
-            return text(StatusCode::BAD_REQUEST, "the body broke off\n");
+            return text(StatusCode::BAD_REQUEST, "the body ended early\n");
         };
         entry.body(&body);
         let field =
@@ -100,14 +100,14 @@ impl Repo {
         tokio::spawn(async move { stdin.write_all(&body).await });
         match child.wait_with_output().await {
             Ok(output) => from_cgi(&output.stdout),
-            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "git-http-backend broke off\n"),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "git-http-backend ended early\n"),
         }
     }
 }
 
 /// RFC 3875 section 6: header fields, an empty line, the body; `Status` is not a header field of the response.
 fn from_cgi(output: &[u8]) -> Answer {
-    let broken = || text(StatusCode::INTERNAL_SERVER_ERROR, "git-http-backend answered without a head\n");
+    let broken = || text(StatusCode::INTERNAL_SERVER_ERROR, "git-http-backend responded without a head\n");
     let Some(end) = memchr::memmem::find(output, b"\r\n\r\n") else { return broken() };
     let body = Bytes::copy_from_slice(&output[end + 4..]);
     let mut answer = Response::new(full(body));

@@ -231,7 +231,7 @@ impl Upstream {
     #[must_use]
     pub fn only_request(&self) -> Recorded {
         let mut requests = self.requests();
-        assert_eq!(requests.len(), 1, "one request at the upstream, saw {requests:#?}");
+        assert_eq!(requests.len(), 1, "expected one request at the upstream, got {requests:#?}");
         requests.remove(0)
     }
 

@@ -67,7 +67,7 @@ impl Routes {
             return discard(request.into_body()).await;
         }
         let Ok(hash) = read(request.into_body(), &entry).await else {
-            return text(StatusCode::BAD_REQUEST, "the body broke off\n");
+            return text(StatusCode::BAD_REQUEST, "the body ended early\n");
         };
         let seen = entry.snapshot();
         match (first, rest.parse::<u64>().ok()) {
@@ -188,7 +188,7 @@ async fn discard(mut body: Incoming) -> Answer {
     while let Some(frame) = body.frame().await {
         match frame {
             Ok(frame) => bytes += frame.data_ref().map_or(0, Bytes::len),
-            Err(_) => return text(StatusCode::BAD_REQUEST, "the body broke off\n"),
+            Err(_) => return text(StatusCode::BAD_REQUEST, "the body ended early\n"),
         }
     }
     json_answer(StatusCode::OK, &json!({ "bytes": bytes }))
@@ -228,7 +228,7 @@ fn echo_as(seen: &Recorded, encoding: &str) -> Option<Answer> {
         "hex" => |v| HEXLOWER.encode(v.as_bytes()),
         "percent" => |v| {
             v.bytes().fold(String::new(), |mut all, byte| {
-                write!(all, "%{byte:02X}").expect("a String takes it");
+                write!(all, "%{byte:02X}").expect("writing to a String succeeds");
                 all
             })
         },
@@ -237,7 +237,7 @@ fn echo_as(seen: &Recorded, encoding: &str) -> Option<Answer> {
     let lines = seen.headers.iter().fold(String::new(), |mut all, (name, value)| {
         // For `Bearer X` also X alone: base64 of the whole need not contain the base64 of a part.
         let last = value.rsplit(' ').next().unwrap_or_default();
-        writeln!(all, "{name}: {} {}", encode(value), encode(last)).expect("a String takes it");
+        writeln!(all, "{name}: {} {}", encode(value), encode(last)).expect("writing to a String succeeds");
         all
     });
     Some(text(StatusCode::OK, lines))
@@ -289,8 +289,8 @@ async fn bomb(count: usize) -> Answer {
 }
 
 async fn finish(mut encoder: impl AsyncWrite + Unpin, said: &[u8]) {
-    encoder.write_all(said).await.expect("memory takes it");
-    encoder.shutdown().await.expect("memory takes it");
+    encoder.write_all(said).await.expect("writing to memory succeeds");
+    encoder.shutdown().await.expect("writing to memory succeeds");
 }
 
 /// `count` bytes in chunks of at most [`CHUNK`].

@@ -17,7 +17,7 @@ use super::routes::{Answer, Request, text};
 pub(super) fn upgrade(mut request: Request, seen: &Recorded) -> Answer {
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|k| derive_accept_key(k.as_bytes()));
     let Some(accept) = key else {
-        return text(StatusCode::BAD_REQUEST, "this path wants a WebSocket handshake\n");
+        return text(StatusCode::BAD_REQUEST, "this path requires a WebSocket handshake\n");
     };
     let (path, query) = (request.uri().path().to_owned(), request.uri().query().map(str::to_owned));
     let fields = serde_json::to_string(&seen.headers).expect("headers are text");

@@ -66,7 +66,7 @@ pub(crate) fn run() -> Result<()> {
     if !problems.is_empty() {
         bail!("tidy: {} problems", problems.len());
     }
-    println!("tidy: {} files, no problem", sources.len());
+    println!("tidy: {} files, no problems", sources.len());
     Ok(())
 }
 

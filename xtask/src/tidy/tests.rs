@@ -119,16 +119,16 @@ fn broken_text_rules_are_reported() {
     let put_off = concat!("TO", "DO");
     let long = format!("//! x\n{}", "fn f() {}\n".repeat(500));
     let bad: &[(&str, &str, &str)] = &[
-        ("xtask/src/a.rs", "fn f() {}\n", "1: a file begins with a `//!` line"),
-        ("xtask/src/a.rs", &long, "501: 501 lines; a file of code has at most 500"),
+        ("xtask/src/a.rs", "fn f() {}\n", "1: a file must begin with a `//!` line"),
+        ("xtask/src/a.rs", &long, "501: 501 lines; a file of code may have at most 500"),
         ("xtask/src/a.rs", "//! x\nfn f( {}\n", "2: "),
         ("a.md", "x \n", "1: white space at the end of the line"),
         ("a.sql", "x\r\n", "1: white space at the end of the line"),
         ("a.md", "x", "1: no newline at the end of the file"),
         ("xtask/src/a.rs", &format!("//! x\n// {put_off}: later\n"), "2: `TO"),
         ("xtask/src/a.rs", &format!("//! x\nfn f() {{ {}) }}\n", concat!("to", "do!(")), "2: `to"),
-        ("a.md", "see /build/one/x\n", "1: `/build/one/` is a path of one machine"),
-        ("a.md", "see /people/me/x\n", "1: `/people/me/` is a path of one machine"),
+        ("a.md", "see /build/one/x\n", "1: `/build/one/` is valid only on one machine"),
+        ("a.md", "see /people/me/x\n", "1: `/people/me/` is valid only on one machine"),
     ];
     for (path, text, message) in bad {
         let found = problems(path, text);

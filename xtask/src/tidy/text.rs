@@ -29,10 +29,10 @@ pub(super) fn check(source: &Source, machine: &[String]) -> Vec<Problem> {
     let lines = source.text.lines().count();
     if source.is_rust() {
         if !source.text.starts_with("//!") {
-            problems.push(Problem::new(source, 1, "a file begins with a `//!` line that says what it is"));
+            problems.push(Problem::new(source, 1, "a file must begin with a `//!` line that describes it"));
         }
         if lines > LONGEST && !source.is_test() {
-            let message = format!("{lines} lines; a file of code has at most {LONGEST}");
+            let message = format!("{lines} lines; a file of code may have at most {LONGEST}");
             problems.push(Problem::new(source, lines, message));
         }
     }
@@ -44,7 +44,7 @@ pub(super) fn check(source: &Source, machine: &[String]) -> Vec<Problem> {
             problems.push(Problem::new(source, number, format!("`{word}`: open an issue instead")));
         }
         if let Some(path) = machine.iter().find(|path| begins(line, path)) {
-            problems.push(Problem::new(source, number, format!("`{path}` is a path of one machine")));
+            problems.push(Problem::new(source, number, format!("`{path}` is valid only on one machine")));
         }
     }
     if !source.text.is_empty() && !source.text.ends_with('\n') {
@@ -71,7 +71,11 @@ fn stands_alone(line: &str, word: &str) -> bool {
 /// Checks that the README names the commands that a new developer needs.
 pub(super) fn readme(sources: &[Source]) -> Vec<Problem> {
     let Some(readme) = sources.iter().find(|s| s.path == "README.md") else {
-        return vec![Problem { path: "README.md".to_owned(), line: 1, message: "there is none".to_owned() }];
+        return vec![Problem {
+            path: "README.md".to_owned(),
+            line: 1,
+            message: "the file is missing".to_owned(),
+        }];
     };
     let missing = README_NAMES.iter().filter(|name| !readme.text.contains(**name));
     missing.map(|name| Problem::new(readme, 1, format!("does not name `{name}`"))).collect()
@@ -88,14 +92,14 @@ pub(super) fn migrations(sources: &[Source]) -> Vec<Problem> {
         let number = name.split_once('_').filter(|_| sql).and_then(|(n, _)| n.parse().ok());
         match number {
             Some(number) => backends.entry(backend).or_default().push((number, source)),
-            None => problems.push(Problem::new(source, 1, "a migration is named NNNN_what.sql")),
+            None => problems.push(Problem::new(source, 1, "a migration must be named NNNN_what.sql")),
         }
     }
     for found in backends.values_mut() {
         found.sort_by_key(|(number, _)| *number);
         for (expected, (number, source)) in (1..).zip(found.iter()) {
             if *number != expected {
-                let message = format!("migration {number} stands where {expected} is due");
+                let message = format!("expected migration {expected}, found {number}");
                 problems.push(Problem::new(source, 1, message));
                 break;
             }

@@ -73,7 +73,7 @@ pub(super) fn check(source: &Source, file: &File, aliases: &Aliases) -> Vec<Prob
     found.visit_file(file);
     let problem = |(name, what): (Ident, String)| {
         let message =
-            format!("`{name}` derives `Debug` over {what}, which prints what it holds: write it by hand");
+            format!("`{name}` derives `Debug` over {what}, which prints its content: implement it by hand");
         Problem::new(source, name.span().start().line, message)
     };
     found.names.into_iter().map(problem).collect()

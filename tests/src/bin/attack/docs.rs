@@ -24,23 +24,26 @@ fn row_names() -> BTreeSet<&'static str> {
 
 #[test]
 fn every_row_is_documented_once() {
-    assert_eq!(row_names().len(), table::rows().count(), "two rows have one name");
+    assert_eq!(row_names().len(), table::rows().count(), "two rows have the same name");
     let tests: Vec<&str> =
         lines().flat_map(|cells| cells.last().copied().map(quoted).unwrap_or_default()).collect();
     for name in row_names() {
         let count = tests.iter().filter(|test| **test == name).count();
-        assert_eq!(count, 1, "`{name}` stands in the column of tests of docs/security/attacks.md");
+        assert_eq!(count, 1, "`{name}` must appear once in the test column of docs/security/attacks.md");
     }
 }
 
 #[test]
 fn every_documented_test_exists() {
     for cells in lines() {
-        assert_eq!(cells.len(), 3, "technique, defence and test: {cells:?}");
+        assert_eq!(cells.len(), 3, "a row needs technique, defence and test: {cells:?}");
         let tests = quoted(cells[2]);
         assert!(!tests.is_empty(), "a technique without a test: {cells:?}");
         for test in tests {
-            assert!(exists(test), "docs/security/attacks.md names `{test}`, which is no row and no test");
+            assert!(
+                exists(test),
+                "docs/security/attacks.md names `{test}`, which is neither a row nor a test"
+            );
         }
     }
 }
@@ -58,6 +61,6 @@ fn known_open_techniques_are_rows() {
     let section = DOCUMENT.split_once("## Known to be open").map(|(_, rest)| rest).expect("the section");
     let section = section.split("\n## ").next().unwrap_or_default();
     for name in quoted(section).into_iter().filter(|name| name.contains('/') && !name.contains('.')) {
-        assert!(row_names().contains(name), "`{name}` is no row");
+        assert!(row_names().contains(name), "`{name}` is not a row");
     }
 }

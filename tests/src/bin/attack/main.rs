@@ -9,9 +9,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a technique that cannot be set up ends its row, with the reason as the message"
+    reason = "a failed set-up ends the row, with the reason as the message"
 )]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to a person")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints for the user")]
 #![allow(clippy::disallowed_methods, reason = "it waits and measures in real time")]
 
 #[cfg(test)]

@@ -47,17 +47,17 @@ impl fmt::Display for Report {
             cells.chain([title.len()]).max().unwrap_or_default()
         };
         let name = width(|row| row.name, "technique");
-        let gets = width(|row| row.gets, "what the agent gets");
+        let gets = width(|row| row.gets, "what the agent gains");
         let control = width(|row| row.control, "control");
         writeln!(
             f,
             "\n{:<name$}  {:<gets$}  {:<control$}  verdict",
-            "technique", "what the agent gets", "control"
+            "technique", "what the agent gains", "control"
         )?;
         for (row, trial) in &self.rows {
             let known = match trial.verdict() {
                 Verdict::Open if is_known_open(row.name) => " (documented)",
-                Verdict::Held if is_known_open(row.name) => " (documented as open: remove it there)",
+                Verdict::Held if is_known_open(row.name) => " (documented as open: delete that row)",
                 _ => "",
             };
             let Row { name: row_name, gets: row_gets, control: row_control, .. } = row;

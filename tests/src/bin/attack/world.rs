@@ -214,7 +214,7 @@ impl World {
 
     /// TLS for `host` through a CONNECT of the world's agent, which must succeed.
     pub(crate) fn tunnel(&self, host: &str) -> Tunnel {
-        let tunnel = self.tunnel_of(&self.agent, host, b"http/1.1").expect("the proxy answers");
+        let tunnel = self.tunnel_of(&self.agent, host, b"http/1.1").expect("the proxy responds");
         tunnel.unwrap_or_else(|refused| panic!("CONNECT {host} is refused: {refused:?}"))
     }
 
@@ -226,7 +226,7 @@ impl World {
 
     /// HTTP/2 for `host`.
     pub(crate) fn http2(&self, host: &str) -> Http2 {
-        let tunnel = self.tunnel_of(&self.agent, host, b"h2").expect("the proxy answers");
+        let tunnel = self.tunnel_of(&self.agent, host, b"h2").expect("the proxy responds");
         let tunnel = tunnel.unwrap_or_else(|refused| panic!("CONNECT {host} is refused: {refused:?}"));
         Http2::new(tunnel).expect("HTTP/2 begins")
     }

@@ -70,7 +70,7 @@ impl Measured {
     pub(crate) fn parse(out: &str) -> Result<Self> {
         let line = out.lines().last().context("no line")?;
         let numbers: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
-        let [rate, p50, p99] = numbers[..] else { bail!("three numbers, saw {line:?}") };
+        let [rate, p50, p99] = numbers[..] else { bail!("expected three numbers, got {line:?}") };
         Ok(Self { rate, p50, p99 })
     }
 }
@@ -201,11 +201,11 @@ impl Target {
         let mut answer = Vec::new();
         // Byte by byte: the bytes after the head belong to TLS.
         while !answer.ends_with(b"\r\n\r\n") {
-            ensure!(answer.len() < 8192, "the proxy's answer has no end");
+            ensure!(answer.len() < 8192, "the proxy's response has no end");
             answer.push(stream.read_u8().await.context("the proxy closed the connection")?);
         }
         let answer = String::from_utf8_lossy(&answer);
-        ensure!(answer.starts_with("HTTP/1.1 200"), "the proxy said {answer}");
+        ensure!(answer.starts_with("HTTP/1.1 200"), "unexpected response of the proxy: {answer}");
         Ok(())
     }
 
@@ -223,7 +223,7 @@ impl Target {
         while let Some(frame) = answer.frame().await {
             frame?;
         }
-        ensure!(status == StatusCode::OK, "the answer was {status}");
+        ensure!(status == StatusCode::OK, "unexpected status {status}");
         Ok(())
     }
 }

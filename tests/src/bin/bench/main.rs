@@ -11,7 +11,7 @@
 //! medians over rounds. The ratio to the direct way is the comparable result.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to a person")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints for the user")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 mod load;
@@ -40,7 +40,7 @@ const SECRET: &str = "sk-bench-0123456789abcdef";
 const KEY: &str = "BENCH_API_KEY";
 
 #[derive(Parser)]
-#[command(about = "What the proxy costs, side by side")]
+#[command(about = "Measure the cost of the proxy, side by side")]
 struct Cli {
     /// Rounds per workload; an odd number has a median
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]

@@ -46,9 +46,9 @@ impl Report {
         let told = self.bounds.iter().flat_map(|bound| {
             self.rows.iter().filter(|row| row.name == bound.workload).filter_map(move |row| {
                 let cost = rate(row, &bound.of)? / rate(row, &bound.way)?;
-                let kept = if cost <= bound.most { "kept" } else { "NOT KEPT" };
+                let kept = if cost <= bound.most { "met" } else { "NOT MET" };
                 Some(format!(
-                    "{}: {} has {cost:.2} times the throughput of {}; wanted <= {}: {kept}",
+                    "{}: {} has {cost:.2} times the throughput of {}; limit <= {}: {kept}",
                     bound.workload, bound.of, bound.way, bound.most
                 ))
             })
@@ -136,13 +136,13 @@ mod tests {
             report.add("small", &[vec![m(9000.0)], vec![m(strict)], vec![m(1300.0)]]);
             report.add("large", &[vec![m(9000.0)], vec![m(strict)], vec![m(1300.0)]]);
             let text = report.to_string();
-            text.lines().filter(|line| line.contains("wanted")).map(str::to_owned).collect::<Vec<_>>()
+            text.lines().filter(|line| line.contains("limit <=")).map(str::to_owned).collect::<Vec<_>>()
         };
         let line = |cost, kept| {
-            format!("small: relaxed has {cost} times the throughput of explicit; wanted <= 1.3: {kept}")
+            format!("small: relaxed has {cost} times the throughput of explicit; limit <= 1.3: {kept}")
         };
-        assert_eq!(told(1000.0), [line("1.30", "kept")]);
-        assert_eq!(told(650.0), [line("2.00", "NOT KEPT")]);
+        assert_eq!(told(1000.0), [line("1.30", "met")]);
+        assert_eq!(told(650.0), [line("2.00", "NOT MET")]);
     }
 
     #[test]

@@ -9,14 +9,14 @@ use crate::row::{Row, Trial};
 use crate::world::{A, Conn, Seen, VALUE, World, reply};
 
 const GETS: &str = "the credential that another agent stored at the service";
-const CONTROL: &str = "without OneCLI the stored text holds the value";
+const CONTROL: &str = "without OneCLI the stored text contains the value";
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new("agents/stored-inspected", GETS, CONTROL, stored_inspected).quick(),
     Row::new("agents/stored-tunnel", GETS, CONTROL, stored_tunnel).quick(),
     Row::new(
         "agents/placeholder",
-        "another agent's credential, used with its placeholder",
+        "use of another agent's credential, through its placeholder",
         "the owner of the placeholder is served",
         placeholder,
     ),
@@ -55,15 +55,15 @@ fn stored_inspected(trial: &mut Trial) {
     world.secret("other", A, "anotherValue0123456789", &["--header", "X-Key: {secret}"]);
     let _ = world.daemon.grant(&other, "other");
     let answer = world.send_as(&other, A, &world.request("GET", A, "/read", ""));
-    trial.control("the other agent is answered", answer.status == 200);
-    trial.attempt("read through another secret of that host", holds(&answer.everything()));
+    trial.control("the other agent gets a response", answer.status == 200);
+    trial.attempt("read through another secret for that host", holds(&answer.everything()));
 }
 
 fn stored_tunnel(trial: &mut Trial) {
     let (world, other) = stored(trial);
     world.allow_all(A);
     let answer = world.send_as(&other, A, &world.request("GET", A, "/read", ""));
-    trial.control("the other agent is answered", answer.status == 200);
+    trial.control("the other agent gets a response", answer.status == 200);
     trial.attempt("read through a tunnel that a rule allows", holds(&answer.everything()));
 }
 

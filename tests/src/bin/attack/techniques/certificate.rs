@@ -18,8 +18,8 @@ use rustls::sign::CertifiedKey;
 use crate::row::{Row, Trial};
 use crate::world::{Script, VALUE, World, reply, server_config};
 
-const GETS: &str = "nothing itself; an attacker on the way gets the credential";
-const CONTROL: &str = "the same without the fault is accepted";
+const GETS: &str = "nothing itself; an attacker on the network gets the credential";
+const CONTROL: &str = "the same certificate without the defect is accepted";
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new("certificate/revoked-staple", GETS, CONTROL, |trial| {

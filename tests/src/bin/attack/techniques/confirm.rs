@@ -14,15 +14,15 @@ use super::oracle::switched;
 pub(crate) const ROWS: &[Row] = &[
     Row::new(
         "confirm/mask",
-        "confirmation of as many guesses as it likes",
-        "as many answers without a hit arrive",
+        "confirmation of any number of guesses",
+        "the same number of responses without a match arrive",
         mask,
     )
     .quick(),
     Row::new(
         "confirm/websocket",
-        "the same over one WebSocket",
-        "as many messages without a hit arrive",
+        "confirmation of any number of guesses over one WebSocket",
+        "the same number of messages without a match arrive",
         over_websocket,
     ),
 ];
@@ -58,7 +58,7 @@ fn mask(trial: &mut Trial) {
         |path: &str| (0..GUESSES).map(|_| world.get(A, path, "Connection: close\r\n")).collect::<Vec<_>>();
     let missed = ask("/files/miss");
     let arrived = |a: &&Answer| a.complete && memchr::memmem::find(&a.body, MISS.as_bytes()).is_some();
-    trial.control("answers without a hit arrive", missed.iter().filter(arrived).count() == GUESSES);
+    trial.control("responses without a match arrive", missed.iter().filter(arrived).count() == GUESSES);
     let hits = ask("/files/hit").iter().filter(|a| a.complete && is_masked(&a.body)).count();
     trial.attempt(format!("{hits} of {GUESSES} guesses confirmed"), hits > ALLOWED);
     trial.attempt("no alert", alerts(&world) == 0);
@@ -97,7 +97,7 @@ fn messages(world: &World, text: &str) -> Vec<Vec<u8>> {
 
 fn over_websocket(trial: &mut Trial) {
     let world = world(socket);
-    trial.control("messages without a hit arrive", messages(&world, "miss").len() == GUESSES);
+    trial.control("messages without a match arrive", messages(&world, "miss").len() == GUESSES);
     let hits = messages(&world, "hit").iter().filter(|body| is_masked(body)).count();
     trial.attempt(format!("{hits} of {GUESSES} guesses confirmed"), hits > ALLOWED);
     trial.attempt("no alert", alerts(&world) == 0);

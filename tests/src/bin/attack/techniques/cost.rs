@@ -16,8 +16,8 @@ const ROUNDS: usize = 3;
 /// Above this many nanoseconds one measurement suffices.
 const CLEAR: u64 = 200_000_000;
 
-const GETS: &str = "CPU time of the daemon that others wait for";
-const CONTROL: &str = "the short request is answered, the meter works";
+const GETS: &str = "CPU time of the daemon, which other agents then lack";
+const CONTROL: &str = "the short request gets its response, and the meter works";
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new("cost/template-denials", GETS, CONTROL, template_denials),
@@ -75,7 +75,7 @@ fn compare(trial: &mut Trial, world: &World, method: &str, begin: &str, end: &st
     let ask = |path: &str| world.send(A, &world.request(method, A, path, fields));
     let short = format!("{begin}/a/a{end}");
     let served = ask(&short);
-    trial.control(format!("the short path is answered: {}", served.status), served.status != 0);
+    trial.control(format!("the short path gets a response: {}", served.status), served.status != 0);
     let short = cost(world, || drop(ask(&short)));
     for (what, path) in long_paths(begin, end) {
         let long = cost(world, || drop(ask(&path)));
@@ -128,7 +128,7 @@ fn long_query(trial: &mut Trial) {
     let (world, _) = World::with_key(&["--query", "key", "--path", "/q"], answer);
     let ask = |query: &str| world.get(A, &format!("/q?{query}"), "Connection: close\r\n");
     let served = ask("a=1");
-    trial.control(format!("the short query is answered: {}", served.status), served.status == 200);
+    trial.control(format!("the short query gets a response: {}", served.status), served.status == 200);
     let short = cost(&world, || drop(ask("a=1")));
     for (what, query) in [
         ("15,000 pairs", "a=1&".repeat(15_000)),
@@ -151,7 +151,7 @@ fn host_names(trial: &mut Trial) {
         world.raw(request.as_bytes())
     };
     let refused = ask("x.test");
-    trial.control("a short name is answered", refused.starts_with(b"HTTP/1.1 407"));
+    trial.control("a short name gets a response", refused.starts_with(b"HTTP/1.1 407"));
     let short = cost(&world, || drop(ask("x.test")));
     let unified: String = (0..20_000).filter_map(|n| char::from_u32(0x4e00 + n)).collect();
     for (what, host) in [

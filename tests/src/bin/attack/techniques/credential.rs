@@ -10,8 +10,8 @@ use crate::row::{Row, Trial};
 use crate::wire::Answer;
 use crate::world::{Script, World, reply};
 
-const GETS: &str = "a fresh credential of its own, which outlives the grant";
-const CONTROL: &str = "an ordinary request is not refused";
+const GETS: &str = "a new credential of its own, which outlives the grant";
+const CONTROL: &str = "an ordinary request is allowed";
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new("credential/aws", GETS, CONTROL, aws),

@@ -9,14 +9,14 @@ use crate::world::{A, World, reply};
 pub(crate) const ROWS: &[Row] = &[
     Row::new(
         "dns/exfiltration",
-        "data out, as names of a domain of its own",
-        "a name that it may reach resolves",
+        "a channel for data, as names of its own domain",
+        "an allowed name resolves",
         exfiltration,
     ),
     Row::new(
         "dns/connect",
-        "the same through CONNECT at the explicit proxy",
-        "CONNECT to a host that it may reach is served",
+        "a channel for data, as CONNECT targets at the explicit proxy",
+        "CONNECT to an allowed host succeeds",
         connect,
     ),
 ];
@@ -56,7 +56,7 @@ fn exfiltration(trial: &mut Trial) {
             let records = world.daemon.audit();
             records.iter().any(|r| r["host"] == *name && r["code"] == "egress_denied").then_some(())
         });
-        trial.attempt(format!("{name} was asked for outside"), refused.is_none());
+        trial.attempt(format!("{name} was queried outside"), refused.is_none());
     }
 }
 

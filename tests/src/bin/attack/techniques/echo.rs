@@ -19,7 +19,7 @@ const ECHOED: &str = "sk/real+7Qx2mZt9Lr4WbN8cYp3VdK6h";
 /// This many consecutive characters of the value are a leak.
 const WINDOW: usize = 10;
 const GETS: &str = "the value, from an encoded echo";
-const CONTROL: &str = "the same echo without OneCLI holds the value";
+const CONTROL: &str = "the same echo without OneCLI contains the value";
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new("echo/bearer", GETS, CONTROL, bearer),

@@ -12,15 +12,15 @@ use serde_json::json;
 
 use crate::row::{Row, Trial};
 
-const GETS: &str = "a program that runs as the owner of the project for every user of the host";
-const CONTROL: &str = "outside of an agent the same program leaves such a file";
+const GETS: &str = "a program that every user of the host can run as the owner of the project";
+const CONTROL: &str = "outside of an agent the same program creates such a file";
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new("file/layers", GETS, CONTROL, layers).quick(),
     Row::new("file/existing", GETS, CONTROL, existing).quick(),
     Row::new(
         "file/capability",
-        "a program of root's project that gives every user capabilities",
+        "a program in root's project that gives every user capabilities",
         CONTROL,
         capability,
     )
@@ -87,7 +87,7 @@ impl Host {
 
     /// Runs a script as the agent, in `project`, and returns its output.
     fn inside(&self, project: &Path, script: &Path, args: &[&str]) -> String {
-        let project = project.to_str().expect("a path of text");
+        let project = project.to_str().expect("a UTF-8 path");
         let run = ["run", "--agent", "robot", "--dir", project, "--", "python3"];
         let run = self.daemon.home().cli(&run).arg(script).args(args).timeout(Duration::from_mins(1));
         run.outcome().ok("the agent")
@@ -138,7 +138,7 @@ fn existing(trial: &mut Trial) {
         let content = fs::read_to_string(project.join("bin/su")).expect("the program");
         content.contains("replaced")
     };
-    let text = |path: &Path| path.to_str().expect("a path of text").to_owned();
+    let text = |path: &Path| path.to_str().expect("a UTF-8 path").to_owned();
 
     let outside = project("outside");
     Host::outside(&script, &[&text(&outside), &text(&shared)]);
@@ -158,7 +158,7 @@ fn capability(trial: &mut Trial) {
     let (outside, project) = (host.directory("outside", PERSON.1), host.directory("project", 0));
     Host::program(&outside, "file", PERSON.1, 0o755);
     Host::program(&project, "file", 0, 0o755);
-    let path = |directory: &Path| directory.join("file").to_str().expect("a path of text").to_owned();
+    let path = |directory: &Path| directory.join("file").to_str().expect("a UTF-8 path").to_owned();
     Host::outside(&script, &[&path(&outside)]);
     trial.control(CONTROL, host.special(&outside, PERSON.1).contains("capability"));
     host.inside(&project, &script, &[&path(&project)]);

@@ -19,7 +19,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     Row::new(
         "header/underscore",
-        "a request inside a request, at servers that read `_` as `-`",
+        "a smuggled request, at servers that read `_` as `-`",
         "another name with `_` is served",
         underscore,
     )

@@ -17,8 +17,8 @@ const OUTSIDE: &str = "outside of an agent the same user reads the file";
 pub(crate) const ROWS: &[Row] = &[
     Row::new(
         "host/linked-directory",
-        "the files of a directory that its user never handed over",
-        "a directory of the project is handed over, and the target of the link if it is named",
+        "the files of a directory that its user did not share",
+        "a directory of the project is shared, and so is the link's target if the user names it",
         linked_directory,
     )
     .quick(),
@@ -26,8 +26,8 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new("host/temporary-file", "temporary files of other users", OUTSIDE, temporary_file).quick(),
     Row::new(
         "host/launcher-memory",
-        "memory of root, and the places of other users, without a right to run anything",
-        "a user who may run an agent runs it before",
+        "root's memory, and the connections of other users, without permission to run an agent",
+        "a permitted user can run an agent before the attack",
         launcher_memory,
     ),
     Row::new(
@@ -40,13 +40,13 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new(
         "host/ssh-login",
         "a shell outside of the agent's cgroup for an accomplice",
-        "the same key opens an account whose home its user can write",
+        "the same key opens an account with a home that its user can write",
         ssh_login,
     ),
     Row::new(
         "host/administrator",
-        "all values, for an administrator who is not root",
-        "the administrator manages agents, and root runs the same commands",
+        "all values, for an administrator other than root",
+        "the administrator manages agents, and root can run the same commands",
         administrator,
     )
     .quick(),
@@ -85,7 +85,7 @@ fn give(path: &Path, mode: u32) {
 }
 
 fn text(path: &Path) -> &str {
-    path.to_str().expect("a path of text")
+    path.to_str().expect("a UTF-8 path")
 }
 
 /// Returns whether `user` prints `words` with a command outside of an agent.
@@ -107,10 +107,10 @@ fn linked_directory(trial: &mut Trial) {
         daemon.home().cli(&args).cwd(place).env("PWD", place).outcome()
     };
     let named = ["--dir", text(&project)];
-    run(&named, Path::new("/"), "true").ok("the project is named once");
-    trial.control("a directory is handed over", run(&[], &part, "cat key").out() == "ordinary\n");
+    run(&named, Path::new("/"), "true").ok("the project is confirmed once");
+    trial.control("a directory is shared", run(&[], &part, "cat key").out() == "ordinary\n");
     let named_target = run(&["--dir", text(&private)], Path::new("/"), "cat key");
-    trial.control("the target is handed over by its name", named_target.out() == "private\n");
+    trial.control("the target is shared if it is named", named_target.out() == "private\n");
     // A directory that was named stays confirmed, and now the link points to another one.
     let (other, link) = (at("other"), &part);
     file(&other.join("key"), "private\n");
@@ -208,19 +208,19 @@ fn launcher_memory(trial: &mut Trial) {
         let run = Run::new("setpriv").args(["--reuid", PERSON.0, "--regid", PERSON.0, "--clear-groups"]);
         run.arg(cli.program()).args(cli.arguments()).outcome().out() == "it runs\n"
     };
-    trial.control("the person runs the agent", run());
+    trial.control("the user runs the agent", run());
     let before = memory(launcher.pid());
-    trial.control("the launcher's memory is known", before > 0);
+    trial.control("the launcher's memory can be read", before > 0);
     let holders: Vec<Running> = (70_000..70_004_u32).map(|uid| hold(&socket, uid)).collect();
     let (mut grown, mut most) = (0, 0);
     for _ in 0..10 {
         std::thread::sleep(Duration::from_secs(1));
         grown = grown.max(memory(launcher.pid()).saturating_sub(before));
         most = most.max(children(launcher.pid()).len());
-        trial.attempt("another user is kept out", !run());
+        trial.attempt("another user is locked out", !run());
     }
-    trial.control("the launcher serves them", most > 0);
-    trial.note(format!("512 connections of users who may run nothing: {most} processes, {grown} KiB"));
+    trial.control("the launcher handles the connections", most > 0);
+    trial.note(format!("512 connections of unauthorized users: {most} processes, {grown} KiB"));
     trial.attempt(format!("{grown} KiB of memory"), grown > MOST_KIB);
     drop(holders);
 }
@@ -272,7 +272,7 @@ fn package_removal(trial: &mut Trial) {
         let code = retire(&config);
         trial.attempt(format!("with {}: exit {code:?}", config.display()), !home.pins().exists());
     }
-    trial.control("the agent runs meanwhile", runs());
+    trial.control("the agent runs during the removal", runs());
     drop(agent);
     fs::write(cgroup.join("cgroup.kill"), "1").expect("end the agent");
     assert!(

@@ -12,19 +12,19 @@ use crate::world::{A, VALUE, World, reply};
 pub(crate) const ROWS: &[Row] = &[
     Row::new(
         "identity/no-token",
-        "service without proof of who asks",
+        "service without a proof of identity",
         "with the token the request is injected",
         no_token,
     ),
     Row::new(
         "identity/replayed-token",
-        "service with a token that was replaced",
-        "the new token is served",
+        "service with a replaced token",
+        "the new token is accepted",
         replayed_token,
     ),
     Row::new(
         "identity/after-ungrant",
-        "the credential after the grant is gone",
+        "the credential after the grant is revoked",
         "before, the request is injected",
         after_ungrant,
     ),
@@ -36,7 +36,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     Row::new(
         "identity/transparent-port",
-        "service at the port for redirected connections, from outside",
+        "service at the transparent port, from outside",
         "with the token the request is injected",
         transparent_port,
     ),
@@ -75,7 +75,7 @@ fn no_token(trial: &mut Trial) {
         ("nothing", String::new()),
         ("an empty token", "Proxy-Authorization: Bearer \r\n".to_owned()),
         ("the agent's name", basic("bot:bot")),
-        ("a made-up token", "Proxy-Authorization: Bearer onecli_at_0123456789abcdef\r\n".to_owned()),
+        ("an invented token", "Proxy-Authorization: Bearer onecli_at_0123456789abcdef\r\n".to_owned()),
         ("a part of the token", format!("Proxy-Authorization: Bearer {}\r\n", &world.agent.token[..20])),
         ("an agent in a header", "X-OneCLI-Agent: bot\r\nX-Forwarded-User: bot\r\n".to_owned()),
     ] {
@@ -122,8 +122,8 @@ fn stream_after_ungrant(trial: &mut Trial) {
     let taken = Instant::now();
     while tunnel.read(&mut buffer).is_ok_and(|read| read > 0) && taken.elapsed() < Duration::from_secs(5) {}
     let took = taken.elapsed();
-    trial.note(format!("the stream ended {} ms after the answer to the command", took.as_millis()));
-    trial.attempt(format!("it went on for {took:?}"), took > Duration::from_secs(1));
+    trial.note(format!("the stream ended {} ms after the response to the command", took.as_millis()));
+    trial.attempt(format!("it continued for {took:?}"), took > Duration::from_secs(1));
 }
 
 fn transparent_port(trial: &mut Trial) {
@@ -135,5 +135,5 @@ fn transparent_port(trial: &mut Trial) {
         let _ = stream.write_all(&request);
         crate::wire::http1::read_rest(&mut stream);
     }
-    trial.attempt("a request in the clear", !world.script.seen().is_empty());
+    trial.attempt("a plain HTTP request", !world.script.seen().is_empty());
 }

@@ -9,7 +9,7 @@ use crate::world::{Script, World, reply_with};
 use super::credential::{AWS_VALUE, signature};
 
 const GETS: &str = "a credential that the service issued";
-const CONTROL: &str = "the rest of the answer arrives unchanged";
+const CONTROL: &str = "the rest of the response arrives unchanged";
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new("issue/json-member", GETS, CONTROL, json_member).quick(),

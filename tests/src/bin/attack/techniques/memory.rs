@@ -9,17 +9,17 @@ use crate::world::{A, Conn, Seen, World, reply};
 pub(crate) const ROWS: &[Row] = &[
     Row::new(
         "memory/unread-http1",
-        "1 MiB of the daemon's memory per answer that it does not read",
-        "a reader gets the whole answer",
+        "1 MiB of the daemon's memory per unread response",
+        "a reader gets the whole response",
         unread_http1,
     ),
-    Row::new("memory/unread-http2", "the same per stream", "a reader gets the whole answer", unread_http2),
     Row::new(
-        "memory/names",
-        "memory for each host name that it makes up",
-        "a name that exists is served",
-        names,
+        "memory/unread-http2",
+        "1 MiB of the daemon's memory per unread stream",
+        "a reader gets the whole response",
+        unread_http2,
     ),
+    Row::new("memory/names", "memory for each invented host name", "an existing name is served", names),
 ];
 
 /// The number of responses that the agent does not read.
@@ -74,7 +74,7 @@ fn settled(world: &World) -> usize {
 
 fn judge(trial: &mut Trial, world: &World, before: usize) {
     let each = settled(world).saturating_sub(before) / UNREAD;
-    trial.note(format!("{} KiB for each of {UNREAD} unread answers", each / 1024));
+    trial.note(format!("{} KiB for each of {UNREAD} unread responses", each / 1024));
     trial.attempt(format!("{} KiB each", each / 1024), each > EACH);
 }
 
@@ -113,7 +113,7 @@ fn unread_http2(trial: &mut Trial) {
 fn names(trial: &mut Trial) {
     let world = world();
     let answer = world.get(A, "/small", "Connection: close\r\n");
-    trial.control("a name that exists is served", answer.status == 200);
+    trial.control("an existing name is served", answer.status == 200);
     let before = settled(&world);
     for number in 0..NAMES {
         let request = format!(

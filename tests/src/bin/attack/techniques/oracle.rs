@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(40);
 const ENDED: &[u8] = b"the answer ends here";
 
 const GETS: &str = "any value of that host, character by character";
-const CONTROL: &str = "an upstream that cuts its answer is told apart";
+const CONTROL: &str = "an upstream that splits its response is detected";
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new("oracle/http1-chunks", GETS, CONTROL, http1_chunks).quick(),
@@ -48,9 +48,9 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new("oracle/delay", GETS, CONTROL, delay),
     Row::new("oracle/events", GETS, CONTROL, events),
     Row::new("oracle/lines", GETS, CONTROL, lines),
-    Row::new("oracle/never-granted", "a value of another agent's secret", CONTROL, never_granted),
-    Row::new("oracle/ungranted", "a value of a secret that it was granted once", CONTROL, ungranted),
-    Row::new("oracle/disabled", "a value of a disabled secret", CONTROL, disabled),
+    Row::new("oracle/never-granted", "the value of another agent's secret", CONTROL, never_granted),
+    Row::new("oracle/ungranted", "the value of a secret after its grant is revoked", CONTROL, ungranted),
+    Row::new("oracle/disabled", "the value of a disabled secret", CONTROL, disabled),
     Row::new(
         "oracle/refresh-token",
         "a refresh token, which is never sent to that host",
@@ -170,7 +170,7 @@ fn world(handler: impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 's
 /// Runs the rows that differ only in what the agent observes.
 fn observe(trial: &mut Trial, value: &str, mut look: impl FnMut(&str, &str) -> Trace) {
     let control = tells_apart(PLANTED, |guess| look("planted", guess));
-    trial.control("the planted cut is told apart", control.is_some());
+    trial.control("the planted split is detected", control.is_some());
     let found = tells_apart(value, |guess| look("files", guess));
     trial.attempt(found.clone().unwrap_or_default(), found.is_some());
 }
@@ -236,7 +236,7 @@ fn over_http2(world: &World) -> impl FnMut(&str, &str) -> Trace {
     let mut http2 = world.http2(A);
     let host = world.at(A);
     move |kind, guess| {
-        let answer = http2.get(&host, &format!("/{kind}/{}", hex(guess))).expect("an answer");
+        let answer = http2.get(&host, &format!("/{kind}/{}", hex(guess))).expect("a response");
         assert!(answer.complete, "{answer:?}");
         (answer.frames.into_iter().filter(|size| *size > 0).collect(), Vec::new())
     }
@@ -293,8 +293,8 @@ fn gzip(text: &str) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         let mut encoder = GzipEncoder::new(Vec::new());
-        encoder.write_all(text.as_bytes()).await.expect("memory takes it");
-        encoder.shutdown().await.expect("memory takes it");
+        encoder.write_all(text.as_bytes()).await.expect("writing to memory succeeds");
+        encoder.shutdown().await.expect("writing to memory succeeds");
         encoder.into_inner()
     })
 }

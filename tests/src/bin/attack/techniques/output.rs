@@ -8,15 +8,15 @@ use crate::world::{A, World, reply};
 pub(crate) const ROWS: &[Row] = &[
     Row::new(
         "output/path",
-        "control of the terminal of the person who reads the audit log",
+        "control of the terminal of the operator who reads the audit log",
         "an ordinary path of the same agent is printed",
         path,
     )
     .quick(),
     Row::new(
         "output/spreadsheet",
-        "a formula in the spreadsheet of the person who opens an export",
-        "the formula is on record",
+        "a formula in the spreadsheet of the operator who opens an export",
+        "the formula is recorded",
         spreadsheet,
     )
     .quick(),
@@ -59,7 +59,7 @@ fn spreadsheet(trial: &mut Trial) {
     let records = world.daemon.audit();
     let on_record = |name: &str, text: &str| records.iter().any(|r: &Value| r[name] == text);
     for (name, text) in [("method", "+1"), ("method", "-1"), ("path", "/a;=1+1"), ("path", "/a;+1")] {
-        trial.control(format!("{text} is on record"), on_record(name, text));
+        trial.control(format!("{text} is recorded"), on_record(name, text));
     }
     let csv = world.daemon.onecli(&["audit", "export", "--format", "csv"]).ok("audit export");
     for line in csv.lines() {

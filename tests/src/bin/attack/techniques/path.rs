@@ -13,7 +13,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new(
         "path/http2-characters",
         "characters over HTTP/2 that HTTP/1.1 refuses",
-        "an ordinary character passes over both",
+        "an ordinary character passes over both versions",
         http2_characters,
     ),
 ];

@@ -15,7 +15,7 @@ use crate::row::{Row, Trial};
 use crate::wire::websocket;
 use crate::world::{B, Conn, Seen, VALUE, World, reply};
 
-const GETS: &str = "a leaked placeholder that no alert tells of";
+const GETS: &str = "a leaked placeholder without an alert";
 const CONTROL: &str = "in a header field it raises an alert";
 
 pub(crate) const ROWS: &[Row] = &[
@@ -76,7 +76,7 @@ impl Scene {
         let request = [self.world.request("POST", B, "/notes", &fields), body.to_vec()].concat();
         let answer = self.world.send(B, &request);
         let silent = !self.is_told();
-        trial.attempt(format!("{what}: answered {}, no alert", answer.status), silent);
+        trial.attempt(format!("{what}: status {}, no alert", answer.status), silent);
     }
 }
 
@@ -87,7 +87,7 @@ fn body(trial: &mut Trial) {
         ("text", "text/plain", key.clone()),
         ("JSON", "application/json", format!("{{\"text\": \"see {key}\"}}")),
         ("form", "application/x-www-form-urlencoded", format!("a=1&text={key}&b=2")),
-        ("behind 256 KiB", "application/octet-stream", format!("{}{key}", "x".repeat(256 * 1024))),
+        ("after 256 KiB", "application/octet-stream", format!("{}{key}", "x".repeat(256 * 1024))),
     ] {
         let fields = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
         scene.send(trial, what, &fields, body.as_bytes());

@@ -10,7 +10,7 @@ use onecli_tests::scripts::REPLACE_GIT_DIRECTORY;
 use crate::row::{Row, Trial};
 use crate::world::{World, reply};
 
-const GETS: &str = "a program that runs as the person who works in the project, unnoticed";
+const GETS: &str = "a program that runs as the owner of the project, unnoticed";
 const CONTROL: &str = "with --allow-git-config the same command changes the file";
 const NO_REPORT: &str = "an ordinary file is not reported";
 
@@ -84,7 +84,7 @@ impl Project {
         let out = self.run(script);
         let left = self.is_evil(path);
         let reported = out.err().contains(self.at(path).to_str().expect("UTF-8"));
-        trial.attempt(format!("{script}: left {left}, reported {reported}"), left);
+        trial.attempt(format!("{script}: changed {left}, reported {reported}"), left);
     }
 
     fn is_evil(&self, path: &str) -> bool {
@@ -109,7 +109,7 @@ fn with_and_without_the_flag(trial: &mut Trial, scripts: &[&str], path: &str) {
     project.allow("yes");
     let out = project.run(scripts[0]);
     trial.control(CONTROL, out.status.success() && project.is_evil(path));
-    trial.control("which is reported", out.err().contains("WARNING"));
+    trial.control("the result is reported", out.err().contains("WARNING"));
 }
 
 fn git_config(trial: &mut Trial) {

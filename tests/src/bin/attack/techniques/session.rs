@@ -13,7 +13,8 @@ const CONTROL: &str = "the session is opened, and works for its agent";
 pub(crate) const ROWS: &[Row] = &[
     Row::new("session/around", "a session that works without OneCLI", CONTROL, around).quick(),
     Row::new("session/without-grant", "requests that the grant does not cover", CONTROL, without_grant),
-    Row::new("session/after-ungrant", "the session after the grant is gone", CONTROL, after_ungrant).quick(),
+    Row::new("session/after-ungrant", "the session after the grant is revoked", CONTROL, after_ungrant)
+        .quick(),
     Row::new("session/other-agent", "the session for an agent without the grant", CONTROL, other_agent),
     Row::new(
         "session/token-header",
@@ -95,7 +96,7 @@ fn without_grant(trial: &mut Trial) {
     );
     let answer = scene.world.send(A, &request);
     trial.attempt(
-        "a path that a rule allows, with another method than the secret's",
+        "a path that a rule allows, with a method that the secret does not allow",
         answer.body == b"served as session",
     );
 }
@@ -122,7 +123,7 @@ fn other_agent(trial: &mut Trial) {
 fn token_header(trial: &mut Trial) {
     let scene = scene(trial);
     trial.attempt(
-        "X-Subject-Token arrives as it is",
+        "X-Subject-Token arrives unsealed",
         scene.opened.contains(&format!("X-Subject-Token: {SESSION}"))
             || scene.opened.contains(&format!("x-subject-token: {SESSION}")),
     );

@@ -13,14 +13,14 @@ use crate::stats::{THRESHOLD, mann_whitney, median};
 use crate::wire::Tunnel;
 use crate::world::{A, Conn, Seen, VALUE, World, reply};
 
-const CONTROL: &str = "a planted delay is found by the same test";
+const CONTROL: &str = "the same test detects a planted delay";
 
 pub(crate) const ROWS: &[Row] = &[
-    Row::new("timing/tail", "whether a guess is right, from the time of short answers", CONTROL, tail),
-    Row::new("timing/dense", "whether a guess is right, from the time of long answers", CONTROL, dense),
+    Row::new("timing/tail", "whether a guess is right, from the time of short responses", CONTROL, tail),
+    Row::new("timing/dense", "whether a guess is right, from the time of long responses", CONTROL, dense),
     Row::new(
         "timing/end",
-        "whether a guess of a value's end is right, from the time of long answers",
+        "whether a guess of a value's end is right, from the time of long responses",
         CONTROL,
         end,
     ),
@@ -133,7 +133,7 @@ fn compare(trial: &mut Trial, world: &World) {
     trial.control(format!("a delay of {PLANTED:?}: score {control:.1}"), control > THRESHOLD);
     let score = mann_whitney(&times.right, &times.wrong);
     let figures = format!(
-        "{} answers each: median {:.0} us for a right guess, {:.0} us for a wrong one, score {score:.1}; a delay of \
+        "{} responses each: median {:.0} us for a right guess, {:.0} us for a wrong one, score {score:.1}; a delay of \
          {PLANTED:?}: score {control:.1}; {THRESHOLD} counts",
         times.right.len(),
         median(&times.right),
