@@ -93,7 +93,10 @@ fn they_cannot_move_a_value(world: &World) {
     let wider = ["secret", "edit", "moved", "--path", "/v2/**", "--all-methods"];
     let unread = world.member(&wider);
     assert_eq!(unread.code(), Some(1), "{unread:?}");
-    assert!(unread.err().contains("--value-stdin"), "no pipe is read unasked: {unread:?}");
+    assert!(
+        unread.err().contains("--value-stdin"),
+        "standard input is read only with the option: {unread:?}"
+    );
     assert_eq!(shown()["version"], 2);
     world.member(&[&wider[..], &["--value-stdin"]].concat()).ok("with a value that is piped in");
     assert_eq!(shown()["version"], 3);
@@ -127,7 +130,11 @@ fn they_cannot_try_guesses(world: &World) {
         let told = world.member_gives(&args, guess).json("secret rotate");
         (told["unchanged"].clone(), told["version"].clone())
     };
-    assert_eq!(rotated(value), (Value::Null, 2.into()), "the stored value is a new version, too");
+    assert_eq!(
+        rotated(value),
+        (Value::Null, 2.into()),
+        "a rotation to the stored value also creates a version"
+    );
     assert_eq!(rotated(value), (Value::Null, 3.into()));
     // Control: root sees the difference.
     fs::write(&file, format!("OPENAI_API_KEY={value}\n")).unwrap();

@@ -45,7 +45,7 @@ fn fields(mut datagram: &[u8]) -> BTreeMap<String, String> {
 
 #[test]
 fn alert_is_in_the_journal_with_fields() {
-    if !need::root("a journal of the test's") || !need::program("a journal", "unshare", "util-linux") {
+    if !need::root("a journal for the test") || !need::program("a journal", "unshare", "util-linux") {
         return;
     }
     let dir = tempfile::tempdir_in("/var/lib").unwrap();

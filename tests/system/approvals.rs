@@ -22,7 +22,7 @@ pub(crate) fn nobody_waits(daemon: &Daemon) {
     let none = wait_for(Duration::from_secs(5), || {
         (daemon.onecli_json(&["approval", "list"]) == serde_json::json!([])).then_some(())
     });
-    assert!(none.is_some(), "nothing waits any more");
+    assert!(none.is_some(), "no request waits");
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn approval_is_allowed_or_denied_by_the_operator() {
     };
     let answer = |running: Running, answer: &str| -> (Outcome, Value) {
         let asked = waiting(daemon);
-        assert_eq!(scene.upstream.request_count(), 0, "nothing left yet");
+        assert_eq!(scene.upstream.request_count(), 0, "no request is sent before the approval");
         daemon.onecli(&["approval", answer, asked["id"].as_str().unwrap()]).ok(answer);
         (running.finish(), asked)
     };

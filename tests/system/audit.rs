@@ -176,10 +176,10 @@ fn requests_are_refused_while_the_disk_hangs_or_fails() {
     disk.freeze();
     let before = stage.upstream.request_count();
     assert_eq!(stage.verdict(), 503);
-    assert_eq!(stage.upstream.request_count(), before, "forwarded without a record");
+    assert_eq!(stage.upstream.request_count(), before, "a request was forwarded without a record");
     disk.thaw();
     let served = wait_for(Duration::from_secs(20), || (stage.verdict() == 200).then_some(()));
-    assert!(served.is_some(), "it does not resume by itself");
+    assert!(served.is_some(), "the daemon does not resume");
     let _ = stage.verify().ok("audit verify");
 
     disk.abort();
@@ -187,5 +187,5 @@ fn requests_are_refused_while_the_disk_hangs_or_fails() {
     for _ in 0..4 {
         assert_eq!(stage.verdict(), 503);
     }
-    assert_eq!(stage.upstream.request_count(), before, "forwarded without a record");
+    assert_eq!(stage.upstream.request_count(), before, "a request was forwarded without a record");
 }

@@ -54,7 +54,7 @@ fn requests_are_refused_on_a_failed_disk_and_served_after_recovery() {
         for _ in 0..tries {
             assert_eq!(verdict(&daemon), (503, Some("audit_unavailable".to_owned())), "{fault:?}");
         }
-        assert_eq!(upstream.request_count(), before, "{fault:?}: forwarded without a record");
+        assert_eq!(upstream.request_count(), before, "{fault:?}: a request was forwarded without a record");
         if matches!(fault, Fault::Slow(_)) {
             assert!(daemon.home().log().contains(told), "{fault:?}");
         } else {
@@ -66,7 +66,7 @@ fn requests_are_refused_on_a_failed_disk_and_served_after_recovery() {
         }
         disk.heal();
         let served = wait_for(Duration::from_secs(30), || (verdict(&daemon).0 == 200).then_some(()));
-        assert!(served.is_some(), "{fault:?}: it does not go on by itself");
+        assert!(served.is_some(), "{fault:?}: the daemon does not recover");
         verify(&daemon);
     }
 
@@ -86,6 +86,6 @@ fn requests_are_refused_on_a_failed_disk_and_served_after_recovery() {
         seqs.extend(record["seq"].as_u64());
         refused += u32::from(record["code"] == "audit_refused");
     }
-    assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "a number is missing or was used twice");
-    assert!(refused >= 5, "each failure is told of");
+    assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "a sequence number is missing or was used twice");
+    assert!(refused >= 5, "each failure is logged");
 }

@@ -145,12 +145,12 @@ fn sealed_server_is_reported_and_a_stale_value_serves_only_if_configured() {
     assert_eq!(status, 502, "{body}");
     assert!(body.contains("secret_unavailable") && body.contains("vault server is sealed"), "{body}");
     assert!(body.contains("not OneCLI"), "{body}");
-    assert_eq!(world.upstream.requests().len(), before, "nothing is sent without the value");
+    assert_eq!(world.upstream.requests().len(), before, "no request is sent without the value");
     let view = world.daemon.onecli_json(&["vault", "status"]);
     assert_eq!(view["sealed"], true, "{view}");
     world.bao.unseal();
     let up = wait_for(Duration::from_secs(20), || (world.answer("/echo").0 == 200).then_some(()));
-    assert!(up.is_some(), "it recovers by itself");
+    assert!(up.is_some(), "the daemon does not recover");
 }
 
 #[test]
@@ -206,15 +206,19 @@ fn database_user_of_an_agent_ends_with_the_agent_and_with_the_daemon() {
     world.add("db", &["--basic", "app", "--path", "/echo", "--vault", "database/creds/ro#password"]);
     put(&world.bao, "api", &json!({ "key": FIRST }));
     world.add("api", &["--bearer", "--path", "/accept/*", "--vault", "secret/api#key"]);
-    assert_eq!((world.answer("/accept/1").0, users(&postgres)), (200, 0), "none is issued to be looked for");
+    assert_eq!(
+        (world.answer("/accept/1").0, users(&postgres)),
+        (200, 0),
+        "no user is created for scrubbing alone"
+    );
     let other = world.daemon.add_agent("other", &["--factors", "token"]);
     let _ = world.daemon.grant(&other, "db");
     world.echoed();
     world.echoed();
-    assert_eq!(users(&postgres), 1, "one for the agent, used again");
+    assert_eq!(users(&postgres), 1, "the agent's user is reused");
     let url = world.upstream.https_url(API, "/echo");
     assert_eq!(world.daemon.explicit(&other.token, client::curl(&url)).outcome().reply().status, 200);
-    assert_eq!(users(&postgres), 2, "each agent has its own");
+    assert_eq!(users(&postgres), 2, "each agent has its own user");
 
     let _ = world.daemon.onecli(&["agent", "disable", "agent"]).ok("disable");
     until_users(&postgres, 1, "disabled");
@@ -225,7 +229,7 @@ fn database_user_of_an_agent_ends_with_the_agent_and_with_the_daemon() {
     until_users(&postgres, 0, "orphans");
     let _ = world.daemon.onecli(&["agent", "enable", "agent"]).ok("enable");
     world.echoed();
-    assert_eq!(users(&postgres), 1, "a new session, a new user");
+    assert_eq!(users(&postgres), 1, "a new session gets a new user");
 }
 
 #[test]

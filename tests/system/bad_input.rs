@@ -83,9 +83,14 @@ fn malformed_http_at_the_explicit_listener_is_refused() {
         assert!(!answer.contains("panicked"), "{what}: {answer}");
         scene.daemon.assert_healthy();
     }
-    assert_eq!(scene.upstream.request_count(), 0, "one went through: {:#?}", scene.upstream.requests());
+    assert_eq!(
+        scene.upstream.request_count(),
+        0,
+        "a request was forwarded: {:#?}",
+        scene.upstream.requests()
+    );
     let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).reply();
-    assert_eq!(reply.verdict(), 200, "it still serves: {reply:?}");
+    assert_eq!(reply.verdict(), 200, "the daemon still serves: {reply:?}");
 }
 
 #[test]
@@ -160,7 +165,7 @@ fn contradicting_host_names_are_refused() {
         assert!(refused, "{what}: {reply:?}");
         assert_eq!(scene.upstream.request_count(), 0, "{what}");
     }
-    let record = scene.daemon.audit_until("the strange Host", |r| {
+    let record = scene.daemon.audit_until("the other Host", |r| {
         r["code"] == "misdirected" && r["host"] == API && r["port"] == 1 && r["path"] == "/echo"
     });
     assert_eq!(record["method"], "GET", "{record}");
@@ -294,7 +299,7 @@ fn invalid_commands_give_a_clear_error() {
         assert_refused(&format!("host pattern {host:?}"), &outcome, &[1, 2], &[]);
     }
     let names = daemon.onecli_json(&["secret", "list"]);
-    assert_eq!(names.as_array().map(Vec::len), Some(1), "nothing was stored half: {names}");
+    assert_eq!(names.as_array().map(Vec::len), Some(1), "nothing was stored partly: {names}");
     daemon.assert_healthy();
 }
 
@@ -364,7 +369,7 @@ fn unusable_data_directories_are_refused() {
             assert!(!run.err().contains("panicked at"), "{run:?}");
             for file in files(&home.data_dir()) {
                 let open = file.metadata().unwrap().permissions().mode() & 0o077;
-                assert_eq!(open, 0, "{} is open to others", file.display());
+                assert_eq!(open, 0, "{} is readable by others", file.display());
             }
         }
     }
@@ -388,7 +393,7 @@ fn root_key_is_created_once_and_checked() {
     daemon.kill();
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
     let keys: Vec<_> = files(&daemon.home().data_dir()).into_iter().filter(|f| mode(f) == 0o400).collect();
-    let [key] = keys.as_slice() else { panic!("one file with mode 0400, saw {keys:?}") };
+    let [key] = keys.as_slice() else { panic!("expected one file with mode 0400, got {keys:?}") };
     let right = std::fs::read(key).unwrap();
     let path = key.display().to_string();
 
@@ -405,7 +410,7 @@ fn root_key_is_created_once_and_checked() {
     assert_daemon_refuses("half a key", daemon.home(), &[78], &[&path]);
     std::fs::remove_file(key).unwrap();
     assert_daemon_refuses("no key, but rows", daemon.home(), &[78], &[]);
-    assert!(!key.exists(), "no new key is made over old rows");
+    assert!(!key.exists(), "no new key is created beside existing rows");
     std::fs::write(key, &right).unwrap();
     set_mode(key, 0o400);
     daemon.restart();

@@ -42,7 +42,7 @@ fn requests_are_refused_on_a_full_disk_and_served_when_space_is_freed() {
     for _ in 0..8 {
         assert_eq!(verdict(), (503, Some("audit_unavailable".to_owned())));
     }
-    assert_eq!(upstream.request_count(), before, "something was forwarded without a record");
+    assert_eq!(upstream.request_count(), before, "a request was forwarded without a record");
     assert!(!daemon.onecli(&["agent", "add", "other", "--factors", "token"]).status.success());
     let status = daemon.onecli_json(&["status"]);
     let fault = status["audit"]["fault"].as_str().unwrap_or_default();
@@ -51,7 +51,7 @@ fn requests_are_refused_on_a_full_disk_and_served_when_space_is_freed() {
 
     disk.free();
     let served = wait_for(Duration::from_secs(10), || (verdict().0 == 200).then_some(()));
-    assert!(served.is_some(), "requests are refused although there is room");
+    assert!(served.is_some(), "requests are refused although there is space");
     for number in 0..8 {
         let _ = daemon.add_agent(&format!("later{number}"), &["--factors", "token"]);
     }
@@ -64,5 +64,5 @@ fn requests_are_refused_on_a_full_disk_and_served_when_space_is_freed() {
     });
     assert!(shipped.is_some(), "{:#}", daemon.onecli_json(&["status"]));
     let _ = daemon.onecli(&["agent", "disable", "agent"]).ok("agent disable");
-    assert_eq!(verdict().0, 403, "the change is in force");
+    assert_eq!(verdict().0, 403, "the change takes effect");
 }

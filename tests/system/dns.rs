@@ -228,7 +228,10 @@ fn refused_name_resolves_to_the_daemon() {
     let stage = Stage::new();
     let outcome = stage.run(&stage.one, &getent("evil.test"));
     let found = addresses(&outcome);
-    assert!(found.len() == 1 && found[0].starts_with("198.1"), "only the daemon is there: {outcome:?}");
+    assert!(
+        found.len() == 1 && found[0].starts_with("198.1"),
+        "the name resolves only to the daemon: {outcome:?}"
+    );
     let record = stage.refused(&stage.one, "evil.test");
     assert_eq!(record["verdict"], "deny", "{record}");
     assert_eq!(record["code"], "egress_denied", "{record}");
@@ -326,7 +329,7 @@ except PermissionError:
 
 pub(crate) fn wait_for_file(path: &Path) {
     let there = wait_for(Duration::from_secs(30), || path.exists().then_some(()));
-    assert!(there.is_some(), "{} does not appear", path.display());
+    assert!(there.is_some(), "{} was not created", path.display());
 }
 
 /// Resolver sockets are created and removed with the agents, and with the daemon.

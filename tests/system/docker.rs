@@ -133,14 +133,14 @@ fn slow_container_outside_a_cgroup_uses_the_proxy_with_a_token() {
     assert_eq!((&record["agent"], &record["mode"]), (&"crawler".into(), &"explicit".into()), "{record}");
     let reply = stage.container(&[], &run(&both.token));
     assert!([403, 407].contains(&reply.verdict()), "{reply:?}");
-    assert_eq!(stage.injected(), 0, "a token without its cgroup");
+    assert_eq!(stage.injected(), 0, "a request with a token without its cgroup was injected");
     // The container is not redirected, so it reaches whatever its network reaches.
     let host = TcpListener::bind((stage.docker.address(), 0)).unwrap();
     assert_ne!(host.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
     let url = format!("http://{}/", host.local_addr().unwrap());
     let _ = stage.container(&[], &at_its_place(&curl(&url).args(["--max-time", "1"])));
     host.set_nonblocking(true).unwrap();
-    assert!(host.accept().is_ok(), "an unmanaged container is left alone");
+    assert!(host.accept().is_ok(), "an unmanaged container is not redirected");
 }
 
 /// A container needs only the output of `agent env`.

@@ -125,7 +125,7 @@ fn self_test_is_end_to_end_and_leaves_nothing() {
         ["self-test explicit", "self-test TLS", "self-test transparent"],
         "{checks:#?}"
     );
-    assert_eq!((stands(), cgroups()), before, "something was left");
+    assert_eq!((stands(), cgroups()), before, "the self-test left something behind");
     // The log shows both ways, one of them identified by the kernel.
     let records: Vec<Value> = daemon
         .audit()

@@ -123,7 +123,7 @@ fn content(der: &[u8]) -> (usize, &[u8]) {
         short @ ..=0x7f => (2, usize::from(short)),
         0x81 => (3, usize::from(der[2])),
         0x82 => (4, usize::from(u16::from_be_bytes([der[2], der[3]]))),
-        other => panic!("a length of {other:#x}"),
+        other => panic!("unsupported length {other:#x}"),
     };
     (head + length, &der[head..head + length])
 }
@@ -164,7 +164,7 @@ fn early_data_is_refused_at_every_entry_point() {
         let out = hostile.ok(&format!("{door:?}, early"));
         assert!(out.contains("Early data was rejected"), "{door:?}: {hostile:?}");
         assert!(out.contains("200 OK"), "{door:?}: {out}");
-        assert_eq!(stage.arrived(), ["/echo?late"], "{door:?}: the early request was taken");
+        assert_eq!(stage.arrived(), ["/echo?late"], "{door:?}: the early request was accepted");
         std::fs::remove_file(&session_file).unwrap();
     }
 }

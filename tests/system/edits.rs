@@ -39,7 +39,7 @@ fn edit_applies_from_the_next_request_and_preserves_the_value() {
     {
         assert!(printed.contains(text), "{text}: {printed}");
     }
-    assert!(!printed.contains("placement"), "what stays is not listed: {printed}");
+    assert!(!printed.contains("placement"), "unchanged fields are listed: {printed}");
     assert_eq!(shown(&scene)["version"], 2);
     assert_eq!(status(&scene, API, "/echo", &[]), 403);
     assert_eq!(status(&scene, API, "/echo/1", &["-X", "POST"]), 403);
@@ -181,7 +181,7 @@ fn rollback_is_refused_for_hosts_the_value_was_not_for() {
     serves(&scene, API, "/echo", SECOND);
     secret(&scene, &["rollback", "api"], "").ok("rollback");
     serves(&scene, API, "/echo", VALUE);
-    assert_eq!(status(&scene, API, "/", &[]), 403, "the edit stays");
+    assert_eq!(status(&scene, API, "/", &[]), 403, "the rollback reverted the edit");
     // Another host, with its own value.
     let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
     secret(&scene, &["edit", "api", "--host", &host, "--value-stdin", "--force"], SECOND).ok("edit");

@@ -293,7 +293,7 @@ fn processes_left_by_a_command_are_killed() {
 fn commands_cannot_read_or_kill_each_other() {
     const HELD: &str = "held-by-the-first";
     let Some(world) = World::new() else { return };
-    if !need::program("commands that look into others", "python3", "python3") {
+    if !need::program("commands that inspect other commands", "python3", "python3") {
         return;
     }
     let _ = world.writable("seen");
@@ -318,7 +318,7 @@ fn commands_cannot_read_or_kill_each_other() {
     world.add("second", &second);
     let _ = world.ask("/accept/1");
     let seen = fs::read_to_string(world.path("seen")).unwrap();
-    assert!(seen.contains("found"), "the other one was there: {seen}");
+    assert!(seen.contains("found"), "the other command was running: {seen}");
     assert!(seen.contains("LANG=C.UTF-8"), "its own environment can be read: {seen}");
     assert!(!seen.contains(HELD) && !seen.contains("pipe:") && !seen.contains("signalled"), "{seen}");
     drop(running);

@@ -286,7 +286,7 @@ fn body_needed_for_the_decision_is_requested_at_once() {
         assert_eq!(outcome.reply().verdict(), 200, "{version}: {outcome:?}");
         assert!(outcome.took < SOON, "{version}: {outcome:?}");
         let seen = only(version, &seen);
-        assert!(!seen.is_expecting, "{version}: the body is there");
+        assert!(!seen.is_expecting, "{version}: the body arrived");
         assert!(
             seen.body.len() > BODY
                 && !seen.body.windows(placeholder.len()).any(|at| at == placeholder.as_bytes())

@@ -96,11 +96,11 @@ fn curl_uses_the_proxy_over_tls() {
     let reply = trusting(stage.through("https", PROXY, address, token)).outcome().reply();
     assert_eq!((reply.verdict(), stage.injected()), (200, 1), "{reply:?}");
     assert!(holds(&heard, PROXY), "the server name is in the ClientHello");
-    assert!(!holds(&heard, &field) && !holds(&heard, "CONNECT"), "the token can be read on the way");
+    assert!(!holds(&heard, &field) && !holds(&heard, "CONNECT"), "the token is readable on the network");
     let (address, heard) = overheard(stage.daemon.explicit_addr());
     let reply = stage.through("http", PROXY, address, token).outcome().reply();
     assert_eq!((reply.verdict(), stage.injected()), (200, 1), "{reply:?}");
-    assert!(holds(&heard, &field), "in the clear it can");
+    assert!(holds(&heard, &field), "in plain text it is readable");
 
     let reply = trusting(stage.through("https", PROXY, stage.proxy, "onecli_at_wrong")).outcome().reply();
     assert_eq!((reply.verdict(), stage.injected()), (407, 0), "{reply:?}");

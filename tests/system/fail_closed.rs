@@ -27,7 +27,7 @@ const PROBE: &str = r#"
 
 fn wait_for_file(path: &Path) {
     let there = wait_for(Duration::from_secs(30), || path.exists().then_some(()));
-    assert!(there.is_some(), "{} does not appear", path.display());
+    assert!(there.is_some(), "{} was not created", path.display());
 }
 
 /// A process outside every managed cgroup connects directly to the upstream.
@@ -65,12 +65,12 @@ fn managed_process_reaches_nothing_while_the_daemon_is_dead() {
     let before = scene.upstream.connection_count();
     std::fs::write(dir.join("go1"), "").unwrap();
     wait_for_file(&dir.join("done1"));
-    assert_eq!(scene.upstream.connection_count(), before, "a managed process got out");
+    assert_eq!(scene.upstream.connection_count(), before, "a managed process reached the upstream");
     outside_works(&scene);
     // Without a daemon to authorize it, no new agent starts.
     let started = scene.run(Way::Transparent, Run::new("true"));
     assert!(matches!(started.code(), Some(125..=127)), "{started:?}");
-    assert!(started.err().contains("admin.sock"), "names the socket: {started:?}");
+    assert!(started.err().contains("admin.sock"), "the error must name the socket: {started:?}");
 
     scene.daemon.restart();
     scene.upstream.clear();
@@ -87,7 +87,7 @@ fn managed_process_reaches_nothing_while_the_daemon_is_dead() {
         assert!(way_out != "udp" || failed(line), "{out}");
     }
     let seen = scene.upstream.requests();
-    assert!(seen.iter().all(|r| r.sni.is_some()), "plain HTTP got through: {seen:#?}");
+    assert!(seen.iter().all(|r| r.sni.is_some()), "plain HTTP was forwarded: {seen:#?}");
     assert!(udp.recv_from(&mut [0; 16]).is_err(), "a datagram of a managed process arrived");
 }
 
@@ -104,8 +104,8 @@ fn restarted_daemon_serves_stored_secrets() {
     let records = scene.daemon.audit().len();
     scene.daemon.restart();
     serves(&scene);
-    assert!(scene.daemon.audit().len() > records, "earlier records are kept");
-    assert_eq!(scene.daemon.onecli(&["ca", "export"]).ok("ca export"), ca, "the CA is kept");
+    assert!(scene.daemon.audit().len() > records, "earlier records are retained");
+    assert_eq!(scene.daemon.onecli(&["ca", "export"]).ok("ca export"), ca, "the CA is retained");
 }
 
 #[test]
@@ -120,5 +120,5 @@ fn unverified_upstream_receives_no_request() {
     let reply = scene.daemon.explicit(&scene.outside.token, run).outcome().reply();
     assert_eq!(reply.verdict(), 502, "{reply:?}");
     assert!(reply.header("x-onecli-error").is_some(), "{reply:?}");
-    assert_eq!(impostor.request_count(), 0, "the impostor saw a request");
+    assert_eq!(impostor.request_count(), 0, "the impostor received a request");
 }

@@ -242,14 +242,16 @@ fn malformed_requests_are_refused_at_every_entry_point() {
             let answer = raw.exchange(door, &template);
             let id = assert_refusal(&what, &answer, status, code);
             let records = raw.records_after(last);
-            let [record] = records.as_slice() else { panic!("{what}: one record, saw {records:#?}") };
+            let [record] = records.as_slice() else {
+                panic!("{what}: expected one record, got {records:#?}")
+            };
             last = record["seq"].as_u64().unwrap();
             assert_eq!(record["request_id"], id.as_str(), "{what}: {record:#}");
             assert_eq!(record["code"], code, "{what}: {record:#}");
             assert_eq!(record["verdict"], "deny", "{what}: {record:#}");
             assert_eq!(record["status"], status, "{what}: {record:#}");
             let requests = raw.scene.upstream.requests();
-            assert!(requests.is_empty(), "{what}: the upstream saw {requests:#?}");
+            assert!(requests.is_empty(), "{what}: the upstream received {requests:#?}");
         }
         raw.scene.daemon.assert_healthy();
     }

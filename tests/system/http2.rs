@@ -179,7 +179,7 @@ fn remainder_of_a_refused_body_is_read_up_to_a_limit() {
         upload.conn.write_all(&frame(1, 4, stream, &block_to(&authority, b"POST", b"/echo"))).unwrap();
         assert_eq!(upload.run(stream), 0, "NO_ERROR: the response was complete (RFC 9113 section 8.1)");
         let sent = upload.sent;
-        assert!(sent > 1 << 20 && sent <= TAKEN_AT_MOST, "{sent} bytes were taken on stream {stream}");
+        assert!(sent > 1 << 20 && sent <= TAKEN_AT_MOST, "{sent} bytes were accepted on stream {stream}");
     }
     upload.conn.write_all(&frame(1, 5, 5, &block_to(&authority, b"GET", b"/echo"))).unwrap();
     let data = std::iter::repeat_with(|| read_frame(&mut upload.conn).unwrap())

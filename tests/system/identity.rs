@@ -77,7 +77,7 @@ impl Stage {
                 assert_eq!((reply.verdict(), injected), (200, 1), "{what}: {reply:?}");
             }
             Then::Refused(statuses) | Then::Alert(statuses) => {
-                assert_eq!(injected, 0, "{what}: the credential left: {reply:?}");
+                assert_eq!(injected, 0, "{what}: the credential was sent: {reply:?}");
                 assert!(statuses.contains(&reply.verdict()), "{what}: {statuses:?}: {reply:?}");
                 let new = |r: &serde_json::Value| r["seq"].as_u64().is_some_and(|s| s >= before as u64);
                 let _ = self.daemon.audit_until(what, |r| new(r) && r["verdict"] == "deny");
@@ -267,7 +267,7 @@ fn unmanaged_process_on_the_transparent_port_is_refused() {
     let answer = String::from_utf8_lossy(&answer).to_lowercase();
     assert!(answer.starts_with("http/1.1 403") && answer.contains("x-onecli-error"), "{answer:?}");
     assert_eq!(stage.upstream.connection_count(), 0);
-    let record = stage.daemon.audit_until("the stranger", |r| r["verdict"] == "deny");
+    let record = stage.daemon.audit_until("the unmanaged process", |r| r["verdict"] == "deny");
     assert!(record["agent"].is_null() || record["agent"] == "", "{record}");
     assert_eq!(record["mode"], "transparent", "{record}");
 }

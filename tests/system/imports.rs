@@ -82,7 +82,7 @@ fn import_skips_existing_secrets_without_replace() {
         "{skipped}"
     );
     assert!(skipped[0]["reason"].as_str().unwrap().contains("--replace"), "{skipped}");
-    assert_eq!(world.version("openai"), json!(1), "the live value stays");
+    assert_eq!(world.version("openai"), json!(1), "the stored value is unchanged");
 
     let replaced = world.import_as_foretold(&["--replace"]);
     assert_eq!(

@@ -21,7 +21,7 @@ fn curl_uses_a_credential_over_both_versions() {
             assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/echo?q=1"));
             assert_eq!(seen.body, b"hello");
             assert_eq!(seen.sni.as_deref(), Some(API));
-            assert!(seen.alpn.is_some(), "the upstream agreed on a protocol ({alpn} here): {seen:?}");
+            assert!(seen.alpn.is_some(), "the negotiated protocol must be {alpn}: {seen:?}");
         }
         let name = &scene.agent(way).name;
         let mode = if way == Way::Transparent { "transparent" } else { "explicit" };

@@ -100,7 +100,7 @@ fn slow_memory_stays_bounded_with_all_limits_reached() {
         .iter()
         .filter(|record| record["event"] == "decision" && record["verdict"] != "deny")
         .count();
-    assert!(open >= DOWN + STREAMS + UP, "all of them are under way: {open}");
+    assert!(open >= DOWN + STREAMS + UP, "all of them are in progress: {open}");
     let grown = resident(scene.daemon.pid()).saturating_sub(before);
     println!("{} KiB for each of {}", (grown >> 10) / (DOWN + STREAMS + UP), DOWN + STREAMS + UP);
     assert!(grown < (DOWN + STREAMS + UP) * EACH, "{} MiB", grown >> 20);

@@ -136,7 +136,7 @@ fn refused_token_is_requested_again_once() {
         let records = world.daemon.audit();
         records.iter().filter(|r| r["event"] == "decision" && r["mode"] == mode).count()
     };
-    assert_eq!((decided("explicit"), decided("daemon")), (2, 2), "one for each attempt");
+    assert_eq!((decided("explicit"), decided("daemon")), (2, 2), "one token request for each attempt");
     // Once a minute: an agent that makes an upstream respond 401 must not cause unlimited token requests, nor the loss
     // of older tokens.
     for _ in 0..5 {
@@ -244,7 +244,7 @@ fn refusing_token_endpoint_is_not_asked_again_at_once() {
     assert!(world.bought().len() <= 2, "{:#?}", world.bought());
     assert!(
         !world.upstream.requests().iter().any(|seen| seen.path == "/echo"),
-        "nothing left without its token"
+        "no request was sent without its token"
     );
     // The daemon's own requests may go where agents may go, and nowhere else.
     for url in ["https://169.254.169.254/token", "https://nowhere.invalid/token"] {

@@ -70,7 +70,11 @@ fn placeholder_in_a_body_is_forwarded_with_an_alert() {
                 curl(&format!("https://{host}{path}")).args([version, "--data-binary", &data]).args(*args);
             let reply = scene.daemon.explicit(&scene.outside.token, run).outcome().reply();
             assert_eq!(reply.verdict(), 200, "{path}: {reply:?}");
-            assert_eq!(scene.upstream.only_request().body, body.as_bytes(), "{path}: bodies pass unchanged");
+            assert_eq!(
+                scene.upstream.only_request().body,
+                body.as_bytes(),
+                "{path}: bodies are forwarded unchanged"
+            );
             let record = alert(&scene, &path);
             let codes: Vec<_> = scene
                 .daemon
@@ -161,7 +165,7 @@ fn alerts_about_bodies_are_folded() {
     let _ = alert(&scene, "/echo");
     std::thread::sleep(Duration::from_millis(500));
     let records = scene.daemon.audit().iter().filter(|record| record["event"] == "alert").count();
-    assert!(records <= 2, "{records} alerts are on record, one in ten seconds is");
+    assert!(records <= 2, "{records} alerts are recorded instead of one in ten seconds");
 }
 
 /// A WebSocket in plain text through a CONNECT, after its 101.
@@ -218,7 +222,7 @@ fn placeholder_in_a_websocket_message_is_forwarded_with_an_alert() {
         while !echoed.windows(wanted.len()).any(|window| window == wanted) {
             let mut some = [0; 256];
             let length = stream.read(&mut some).unwrap();
-            assert!(length > 0, "{what}: the message passes");
+            assert!(length > 0, "{what}: the message is forwarded");
             echoed.extend(&some[..length]);
         }
         drop(stream);

@@ -128,7 +128,7 @@ fn process_in_another_namespace_is_redirected_with_its_identity() {
     for run in tries {
         let _ = island.inside.wrap(&scene.daemon.managed(&scene.inside, &run)).outcome();
     }
-    assert_eq!(island.reached(), 0, "something went to the target directly");
+    assert_eq!(island.reached(), 0, "a packet reached the target directly");
 }
 
 /// A container's cgroup and namespace exist before its program. The listener exists by then too, even before loopback
@@ -199,7 +199,7 @@ fn same_tuple_in_another_namespace_has_no_identity() {
     let managed = contained(&scene, &scene.inside, &run).start();
     let under_way =
         wait_for(Duration::from_secs(10), || (scene.upstream.connection_count() > 0).then_some(()));
-    assert!(under_way.is_some(), "the managed request does not come");
+    assert!(under_way.is_some(), "the managed request does not arrive");
 
     let same: SocketAddr = (Ipv4Addr::LOCALHOST, local).into();
     let mut stranger = connect_from(same, scene.daemon.transparent_addr());
@@ -210,7 +210,7 @@ fn same_tuple_in_another_namespace_has_no_identity() {
     let _ = stranger.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-    let record = scene.daemon.audit_until("the stranger", |r| r["verdict"] == "deny");
+    let record = scene.daemon.audit_until("the unmanaged process", |r| r["verdict"] == "deny");
     assert!(record["agent"].is_null() || record["agent"] == "", "{record}");
     assert_eq!(managed.finish().reply().verdict(), 200);
     scene.injected_once(&format!("Bearer {VALUE}"));
@@ -385,10 +385,7 @@ fn agent_is_limited_to_64_namespaces() {
     assert!(all.is_some(), "{} more sockets", sockets(scene.daemon.pid()) - before);
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(sockets(scene.daemon.pid()), before + 3 * ALLOWED);
-    assert!(
-        scene.daemon.home().log().contains("more processes or network namespaces"),
-        "it is said in the log"
-    );
+    assert!(scene.daemon.home().log().contains("more processes or network namespaces"), "the log reports it");
     // The other agents are still served.
     let reply =
         scene.run(crate::scene::Way::Explicit, request(&scene.upstream, "/echo", "127.0.0.1")).reply();
@@ -400,5 +397,5 @@ fn agent_is_limited_to_64_namespaces() {
 fn wait_until_empty(cgroup: &Path) {
     let events: PathBuf = cgroup.join("cgroup.events");
     let empty = || fs::read_to_string(&events).unwrap_or_default().contains("populated 0").then_some(());
-    assert!(wait_for(Duration::from_secs(5), empty).is_some(), "{} has processes still", cgroup.display());
+    assert!(wait_for(Duration::from_secs(5), empty).is_some(), "{} still has processes", cgroup.display());
 }

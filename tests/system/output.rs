@@ -75,7 +75,7 @@ fn colors_follow_the_terminal_and_the_option() {
     let _ = daemon.add_agent("coder", &["--factors", "token"]);
     let has_codes = |text: &str| text.contains('\u{1b}');
     let list = |option: &[&str]| daemon.onecli(&[option, &["agent", "list"]].concat()).ok("agent list");
-    assert!(!has_codes(&list(&[])), "a file gets no codes");
+    assert!(!has_codes(&list(&[])), "output to a file contains no colour codes");
     assert!(list(&["--color", "always"]).starts_with(BOLD));
     let shown = on_terminal(&daemon, 100, "agent list", &[]);
     assert!(shown.starts_with(BOLD), "{shown:?}");

@@ -68,7 +68,7 @@ fn placeholder_in_basic_credentials_is_replaced() {
         assert_eq!(
             reply.header("www-authenticate"),
             Some("Basic realm=\"OneCLI\""),
-            "git asks again: {reply:?}"
+            "git repeats the request: {reply:?}"
         );
     }
 }
@@ -104,7 +104,7 @@ fn placeholder_in_a_json_body_is_replaced() {
             let expected = body.replace(&format!("${KEY}"), &escaped);
             assert_eq!(String::from_utf8_lossy(&seen.body), expected, "{way:?} {flag}");
             assert_eq!(seen.header("content-length"), Some(expected.len().to_string().as_str()));
-            assert_eq!(seen.header("content-md5"), None, "it was that of another body");
+            assert_eq!(seen.header("content-md5"), None, "the length is that of another body");
         }
     }
 }
@@ -143,7 +143,7 @@ fn unsuitable_json_bodies_are_refused() {
                 "{way:?} {arguments}: {reply:?}"
             );
         }
-        assert_eq!(scene.upstream.request_count(), 0, "nothing left");
+        assert_eq!(scene.upstream.request_count(), 0, "nothing was sent");
     }
 }
 

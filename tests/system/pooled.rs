@@ -69,12 +69,26 @@ fn connections_are_shared_by_requests_with_the_same_credentials() {
         let (one, two) = (world.grant("one"), world.grant("two"));
         let (plain, injected) = (world.ask("/out", None), world.ask("/one/a", Some(&one)));
         assert_eq!((plain.1, injected.1), (false, true), "{protocols:?}");
-        assert_ne!(plain.0, injected.0, "{protocols:?}: without and with a credential");
-        assert_eq!(world.ask("/out", None), plain, "{protocols:?}: without again");
-        assert_eq!(world.ask("/one/b", Some(&one)), injected, "{protocols:?}: with again");
+        assert_ne!(
+            plain.0, injected.0,
+            "{protocols:?}: requests without and with a credential use separate connections"
+        );
+        assert_eq!(
+            world.ask("/out", None),
+            plain,
+            "{protocols:?}: requests without a credential share a connection"
+        );
+        assert_eq!(
+            world.ask("/one/b", Some(&one)),
+            injected,
+            "{protocols:?}: requests with the same credential share a connection"
+        );
         let other = world.ask("/two/a", Some(&two));
-        assert!(other.0 != plain.0 && other.0 != injected.0 && other.1, "{protocols:?}: another credential");
-        assert!(world.has_open(3), "{protocols:?}: {} are open", world.open());
+        assert!(
+            other.0 != plain.0 && other.0 != injected.0 && other.1,
+            "{protocols:?}: another credential uses another connection"
+        );
+        assert!(world.has_open(3), "{protocols:?}: {} connections are open", world.open());
     }
 }
 
@@ -94,11 +108,11 @@ fn connections_of_a_revoked_grant_are_closed() {
     for (take, give) in takes {
         let plain = world.ask("/out", None);
         let injected = world.ask("/one/a", Some(&one));
-        assert!(injected.1 && world.has_open(2), "{take:?}: {} are open", world.open());
+        assert!(injected.1 && world.has_open(2), "{take:?}: {} connections are open", world.open());
         let path = file.path().to_str().unwrap();
         let take: Vec<&str> = take.iter().copied().chain((take[1] == "rotate").then_some(path)).collect();
         world.daemon.onecli(&take).ok("take");
-        assert!(world.has_open(1), "{take:?}: {} are open", world.open());
+        assert!(world.has_open(1), "{take:?}: {} connections are open", world.open());
         assert_eq!(world.ask("/out", None), plain, "{take:?}: the connection without a credential stays");
         world.daemon.onecli(give).ok("give");
     }

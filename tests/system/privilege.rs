@@ -71,7 +71,7 @@ fn serving_process_has_no_capability() {
     let scene = Scene::new();
     scene
         .run(Way::Transparent, curl_with_key(&scene.url("/echo"), &[]))
-        .ok("a request, so that all threads are there");
+        .ok("a request, so that all threads are started");
     scene.injected_once(&format!("Bearer {VALUE}"));
     let threads = threads(scene.daemon.pid());
     assert!(threads.len() > 1, "{threads:?}");
@@ -191,7 +191,9 @@ fn uid_0_without_capabilities_cannot_detach_programs() {
         assert!(!outcome.status.success(), "{program} {args:?}: {outcome:?}");
         assert!(link.exists(), "{program} {args:?} removed a pin");
     }
-    scene.run(Way::Transparent, curl_with_key(&scene.url("/echo"), &[])).ok("still enforced and served");
+    scene
+        .run(Way::Transparent, curl_with_key(&scene.url("/echo"), &[]))
+        .ok("agents are still confined and served");
     scene.injected_once(&format!("Bearer {VALUE}"));
 }
 

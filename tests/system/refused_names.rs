@@ -308,7 +308,7 @@ fn musl_and_glibc_get_the_reason_with_search_domains() {
     }
     std::thread::sleep(ALONE);
     let queries: Vec<_> = stage.daemon.audit().into_iter().filter(|record| record["port"] == 53).collect();
-    assert!(queries.is_empty(), "the connections' records stand for the queries: {queries:#?}");
+    assert!(queries.is_empty(), "records of connections replace those of queries: {queries:#?}");
 }
 
 #[test]

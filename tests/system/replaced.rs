@@ -98,12 +98,12 @@ fn replaced_value_is_scrubbed_while_stored_and_then_erased() {
     let kept = versions(&database)[0].clone();
     assert_eq!(kept.0, 1);
     assert!(shown(&scene)["previous_until"].is_string(), "{}", shown(&scene));
-    assert!(is_on_disk(&scene, &kept.1), "the test finds what is there");
+    assert!(is_on_disk(&scene, &kept.1), "the test finds stored values");
     let text = read(&open);
     assert!(text.contains("Bearer ****") && !text.contains(VALUE), "{text}");
 
     let is_erased = || !is_on_disk(&scene, &kept.1);
-    wait_for(Duration::from_mins(1), || is_erased().then_some(())).expect("it is never erased");
+    wait_for(Duration::from_mins(1), || is_erased().then_some(())).expect("the value was not erased");
     assert!(shown(&scene)["previous_until"].is_null(), "{}", shown(&scene));
     assert_eq!(versions(&database).len(), 1);
     refused(&scene, "no previous value of secret 'api' is retained");

@@ -205,7 +205,7 @@ fn revoked_grant_ends_the_attempts() {
 /// address.
 #[test]
 fn slow_reused_connection_with_lost_packets_is_retried() {
-    if !need::root("packets that vanish") || !need::program("packets that vanish", "ip", "iproute2") {
+    if !need::root("lost packets") || !need::program("lost packets", "ip", "iproute2") {
         return;
     }
     let netns = Netns::new();

@@ -138,7 +138,7 @@ fn tunnel_rule_passes_bytes_unread_with_a_warning() {
     let added = scene.daemon.onecli(&rule);
     added.ok("rule add");
     assert!(added.err().contains("warning: ") && added.err().contains("unscrubbed"), "{added:?}");
-    assert!(added.err().contains("api"), "it names the secret: {added:?}");
+    assert!(added.err().contains("api"), "the warning must name the secret: {added:?}");
     assert_eq!(pinned(&open).verdict(), 200);
     let tunnel = scene.daemon.audit_until("the tunnel", |r| r["verdict"] == "tunnel");
     assert!(tunnel["rule"].as_str().unwrap().starts_with("allow "), "{tunnel}");
@@ -174,7 +174,7 @@ fn external_value_of_another_agent_is_searched_while_in_memory() {
     get(&scene, &user, "/echo", &[]).ok("the agent that may use it");
     std::fs::remove_file(&file).unwrap();
     let outcome = get(&scene, &open, "/stored", &[]);
-    assert!(outcome.ok("it is in memory").contains("Bearer ****"), "{outcome:?}");
+    assert!(outcome.ok("the value is in memory").contains("Bearer ****"), "{outcome:?}");
     canary.assert_absent("the response", &outcome.stdout);
     assert_eq!(get(&scene, &user, "/echo", &[]).reply().verdict(), 502, "its own request fails");
 }

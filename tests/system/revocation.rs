@@ -37,7 +37,7 @@ fn a_stream_ends_with_its_agent_its_grant_or_its_secret() {
             daemon.onecli(take).ok(&what);
             let taken = Instant::now();
             let outcome = stream.finish();
-            assert!(taken.elapsed() < SOON, "{what}: it went on for {:?}", taken.elapsed());
+            assert!(taken.elapsed() < SOON, "{what}: it continued for {:?}", taken.elapsed());
             // The agent sees that the body is truncated, not complete.
             assert!(outcome.code() != Some(0) && !outcome.timed_out, "{what}: {outcome:?}");
             assert!(outcome.out().contains("data: event 0"), "{what}: {outcome:?}");
@@ -75,7 +75,7 @@ fn unread_stream_ends_too() {
             let is_its = |r: &&Value| r["seq"].as_u64() > Some(seen as u64) && r["event"] == "outcome";
             daemon.audit().iter().find(is_its).cloned()
         });
-        let ended = ended.unwrap_or_else(|| panic!("{version}: it goes on"));
+        let ended = ended.unwrap_or_else(|| panic!("{version}: the stream continues"));
         assert_eq!(
             (&ended["code"], &ended["status"]),
             (&"revoked".into(), &200.into()),
@@ -109,7 +109,7 @@ fn a_websocket_ends_with_the_grant_it_was_opened_with() {
     let taken = Instant::now();
     let mut rest = Vec::new();
     let _ = socket.read_to_end(&mut rest);
-    assert!(taken.elapsed() < SOON, "it went on for {:?}", taken.elapsed());
+    assert!(taken.elapsed() < SOON, "it continued for {:?}", taken.elapsed());
     let ended = daemon.audit_until("the end", |r| r["event"] == "outcome" && r["agent"] == "open");
     assert_eq!(ended["code"], "revoked", "{ended}");
 }

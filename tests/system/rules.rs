@@ -186,7 +186,7 @@ fn new_rule_ends_requests_in_progress() {
         let done = daemon.onecli_json(command);
         let taken = Instant::now();
         let outcome = running.finish();
-        assert!(taken.elapsed() < SOON, "{what}: it went on for {:?}", taken.elapsed());
+        assert!(taken.elapsed() < SOON, "{what}: it continued for {:?}", taken.elapsed());
         assert!(outcome.code() != Some(0) && !outcome.timed_out, "{what}: {outcome:?}");
         assert!(outcome.out().contains("data: event 0"), "{what}: {outcome:?}");
         let ended = daemon.audit_until(what, |r| r["event"] == "outcome" && r["code"] == "revoked");
@@ -404,7 +404,7 @@ fn unreadable_protocol_is_matched_by_its_address() {
     daemon
         .onecli(&["rule", "add", "allow", "--agent", "inside", "--host", API, "--port", &port])
         .ok("the name");
-    assert!(!greeted(), "the host has a secret: what goes there is read");
+    assert!(!greeted(), "the host has a secret, so its requests are inspected");
     daemon.onecli(&["ungrant", "inside", "api"]).ok("ungrant");
     assert!(greeted());
     let tunnel = daemon.audit_until("the tunnel", |r| r["verdict"] == "tunnel");

@@ -40,7 +40,7 @@ impl World {
     fn test(&self, args: &[&str]) -> Outcome {
         let outcome = self.daemon.onecli(&[&["--json", "secret", "test"], args].concat());
         assert!(!outcome.out().contains(VALUE) && !outcome.err().contains(VALUE), "{outcome:?}");
-        assert!(outcome.took < Duration::from_secs(4), "nothing is waited for: {args:?}: {outcome:?}");
+        assert!(outcome.took < Duration::from_secs(4), "the command must not wait: {args:?}: {outcome:?}");
         outcome
     }
 
@@ -116,7 +116,7 @@ fn a_request_of_ones_own_shows_less(world: &World) {
     let people = |args: &[&str]| world.daemon.onecli(&[&["secret", "test"], args].concat());
     let answered = people(&own).ok("own");
     assert!(answered.contains("answered (2xx; ") && !answered.contains("accepted"), "{answered}");
-    let own_path = people(&["openai", "--path", "/v1/models"]).ok("a path of one's own");
+    let own_path = people(&["openai", "--path", "/v1/models"]).ok("a path chosen by the caller");
     assert!(own_path.contains("answered (2xx; "), "{own_path}");
     for path in ["/status/401", "/status/500"] {
         let told = people(&["own", "--path", path]).err();

@@ -104,7 +104,7 @@ fn cookies_are_sealed_for_the_agent_and_opened_for_the_upstream() {
     let login = issue(&cookies, &[], &format!("{{\"session\":\"{SESSION}\"}}"));
     for way in ways() {
         let run = Run::new("sh").args(["-c", BOTH, "sh", &scene.url(&login), &scene.url("/echo")]);
-        let out = scene.run(way, run).ok("curl, twice");
+        let out = scene.run(way, run).ok("curl, two requests");
         // The service repeats the session in a body, and then all data that it received.
         assert!(!out.contains(SESSION), "{out}");
         let fields: Vec<_> = out.lines().filter_map(|line| line.strip_prefix("set-cookie: ")).collect();
@@ -204,7 +204,7 @@ fn session_ends_with_the_grant_and_the_token() {
         scene.daemon.onecli_json(&["agent", "rotate", "outside"])["token"].as_str().unwrap().to_owned();
     let run = curl(&scene.url("/echo")).args(["-b", &jar.path()]);
     assert_eq!(scene.daemon.explicit(&token, run).outcome().reply().verdict(), 200);
-    assert_eq!(seen(&scene).header("cookie"), None, "of the token before");
+    assert_eq!(seen(&scene).header("cookie"), None, "a stand-in for the previous token");
 }
 
 /// Outside of OneCLI the stand-in is an ordinary text.
@@ -218,7 +218,7 @@ fn stand_in_is_useless_elsewhere() {
     let trusted = scene.upstream.ca_file().display().to_string();
     let direct = ["--resolve", &address, "--cacert", &trusted, "-H", &format!("Cookie: sid={stand_in}")]
         .map(str::to_owned);
-    curl(&scene.url("/echo")).args(direct).outcome().ok("curl, around OneCLI");
+    curl(&scene.url("/echo")).args(direct).outcome().ok("curl, directly to the upstream");
     assert_eq!(seen(&scene).count(SESSION), 0);
     // Under another name, for another host, changed, or in a request without the credential: it is removed.
     let own = format!("Cookie: other={stand_in}");

@@ -172,7 +172,7 @@ fn as_a_member_of_the_group(world: &World) {
     }
     let rotate = world.daemon.home().cli(&["secret", "rotate", "aws"]).stdin(ended.as_str()).outcome();
     let told = rotate.ok("the value of AWS has the right form");
-    assert!(told.contains("unchanged"), "what was imported is the value of the file: {told}");
+    assert!(told.contains("unchanged"), "the imported value is that of the file: {told}");
     // Run as the user, and only with these arguments.
     let log = fs::read_to_string(world.path("home/gh-log")).unwrap();
     assert_eq!(log, format!("{PERSON_ID} auth token\n"));
@@ -191,7 +191,7 @@ fn as_a_member_of_the_group(world: &World) {
         assert!(out.contains(word), "{word:?} in {out}");
     }
     assert!(!out.contains("sudo"), "{out}");
-    assert_eq!(fs::read(world.path("home/.netrc")).unwrap(), before, "the originals stay");
+    assert_eq!(fs::read(world.path("home/.netrc")).unwrap(), before, "the original files are unchanged");
     removals_work(world, &out);
 }
 

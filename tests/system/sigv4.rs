@@ -188,7 +188,7 @@ fn session_tokens_are_sent_and_scrubbed() {
     let out = outcome.ok("curl");
     let seen = cloud.verified();
     assert_eq!(seen.header("x-amz-security-token"), Some(TOKEN));
-    assert_eq!(seen.header("range"), None, "an answer with the token in it must come whole");
+    assert_eq!(seen.header("range"), None, "a response with the token must arrive complete");
     assert!(
         !out.contains("session+token")
             && !outcome.reply().headers.values().flatten().any(|v| v.contains(TOKEN))
@@ -278,7 +278,7 @@ fn foreign_scopes_are_refused() {
     assert_eq!(ask("us-east-1:s3", HOST), denied, "another region");
     assert_eq!(ask("eu-central-1:dynamodb", HOST), denied, "another service");
     assert_eq!(ask("eu-central-1:s3", DYNAMO), denied, "another service");
-    assert_eq!(ask("eu-central-1:execute-api", CUSTOMERS), denied, "somebody's program, not AWS");
+    assert_eq!(ask("eu-central-1:execute-api", CUSTOMERS), denied, "another service, not AWS");
     assert_eq!(ask("eu-central-1:sts", HOST), (403, "credential_endpoint".to_owned()));
     let plain = client::curl(&cloud.upstream.https_url(HOST, "/echo"));
     let reply = cloud.daemon.explicit(&cloud.agent.token, plain).outcome().reply();

@@ -120,7 +120,7 @@ fn evicted_connection_gets_a_reason() {
     }
     for mut client in waiting {
         client.write_all(b"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
-        assert!(said(&mut client).starts_with("HTTP/1.1 407"), "it kept its place");
+        assert!(said(&mut client).starts_with("HTTP/1.1 407"), "the connection was not evicted");
     }
     // The first has its own record. The others share one that is written after ten seconds.
     let counted = wait_for(Duration::from_secs(30), || {

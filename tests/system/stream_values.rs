@@ -47,14 +47,14 @@ impl Stream {
     fn wait_for(&self, text: &str) {
         let event = format!("data: {text}\n\n");
         let came = wait_for(Duration::from_secs(10), || self.read().contains(&event).then_some(()));
-        assert!(came.is_some(), "no event '{text}' came: {}", self.read());
+        assert!(came.is_some(), "no event '{text}' arrived: {}", self.read());
     }
 
     /// Checks that it ends within a second of `since`, in the middle of the body. Returns the bytes read.
     fn ends(self, since: Instant) -> String {
         let Stream { running, output } = self;
         let outcome: Outcome = running.finish();
-        assert!(since.elapsed() < SOON, "it went on for {:?}", since.elapsed());
+        assert!(since.elapsed() < SOON, "it continued for {:?}", since.elapsed());
         assert!(outcome.code() != Some(0) && !outcome.timed_out, "{outcome:?}");
         std::fs::read_to_string(output.path()).unwrap()
     }

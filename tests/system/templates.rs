@@ -114,7 +114,7 @@ fn every_service_receives_its_credential() {
         }
         let row = SERVICES.iter().find(|(own, _, _)| *own == name);
         let (_, host, sent) = row.unwrap_or_else(|| panic!("no row for the template '{name}'"));
-        assert!(has_host(template, host), "{name}: {host} is none of {}", template["hosts"]);
+        assert!(has_host(template, host), "{name}: {host} is not one of {}", template["hosts"]);
         let value = if matches!(sent, Signed(_)) { "AKIDREAL:real-credential/0123456789" } else { VALUE };
         daemon.add_secret(name, value, &["--template", name, "--host", &format!("{host}:{port}")]);
         let granted = daemon.grant(&agent, name);

@@ -157,7 +157,7 @@ fn upgrade_stops_the_old_launcher() {
     assert!(at("stop onecli-launcher.service") < at("start onecli-launcher.socket"), "{upgrade}");
     assert!(!upgrade.contains("stop onecli-launcher.socket"), "clients wait there: {upgrade}");
     let service = fs::read_to_string(units.join("onecli-launcher.service")).unwrap();
-    assert!(service.contains("\nKillMode=process\n"), "agents that run go on");
+    assert!(service.contains("\nKillMode=process\n"), "running agents continue");
 }
 
 /// As the README says: credentials in the configuration's directory are removed too, and so are programs pinned
@@ -182,7 +182,7 @@ fn purge_removes_credentials_and_pins_and_ends_agents() {
 
     package.run("prerm", &["remove"]);
     assert_eq!(fs::read_to_string(etc.join("left-behind")).unwrap(), note);
-    assert!(etc.join("secret-id").exists() && pins.exists(), "remove keeps them");
+    assert!(etc.join("secret-id").exists() && pins.exists(), "remove does not delete them");
     package.run("postrm", &["purge"]);
     assert_eq!(fs::read_to_string(cgroup.join("cgroup.kill")).unwrap(), "1\n");
     for gone in [etc, data, pins, package.at("sys/fs/bpf/onecli")] {

@@ -55,7 +55,7 @@ fn restore_by_root_creates_files_for_the_daemons_user() {
     let backup = scene.daemon.home().dir().join("backup.db");
     let file = backup.to_str().unwrap().to_owned();
     scene.daemon.onecli(&["backup", &file]).ok("backup");
-    assert_eq!(std::fs::metadata(&backup).unwrap().mode() & 0o7777, 0o600, "nobody but root reads it");
+    assert_eq!(std::fs::metadata(&backup).unwrap().mode() & 0o7777, 0o600, "only root can read it");
     scene.daemon.onecli(&["secret", "remove", "api"]).ok("secret remove");
     scene.daemon.terminate();
     let config = scene.daemon.home().config_file();

@@ -109,7 +109,7 @@ fn unreachable_upstream_times_out() {
     // Unaccepted connections fill its queue, so further ones get no reply.
     let connect = || TcpStream::connect_timeout(&full_address, Duration::from_millis(300));
     let waiting: Vec<_> = std::iter::from_fn(|| connect().ok()).take(64).collect();
-    assert!(waiting.len() < 64, "the queue has no end");
+    assert!(waiting.len() < 64, "the queue never fills");
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
 
     let upstream = Upstream::start(&[API]);

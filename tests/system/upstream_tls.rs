@@ -84,7 +84,7 @@ fn tls_failures_have_distinct_messages() {
         let (told, next) = stage.told(port).unwrap_or_else(|| panic!("{name} {options:?} answered"));
         assert!(told.contains(message) && next.contains(hint), "{name} {options:?}: {told:?}, {next:?}");
         let dumped = told.contains('{') || told.contains("Context") || told.contains("[4");
-        assert!(!dumped, "in the form for programmers: {told}");
+        assert!(!dumped, "the message has a debug format: {told}");
     };
     let wanted = ["-Verify", "1", "-verify_return_error"];
     for version in ["-tls1_2", "-tls1_3"] {

@@ -152,7 +152,7 @@ fn replaced_version_is_not_in_the_database_log_of_a_killed_daemon() {
         assert!(!found, "the replaced wrap is in {}", file.display());
     }
     let all = [fs::read(&database).unwrap(), fs::read(database.with_extension("db-wal")).unwrap_or_default()];
-    assert!(all.concat().windows(112).any(|window| window == &kept[9..121]), "what is there is found");
+    assert!(all.concat().windows(112).any(|window| window == &kept[9..121]), "the stored wrap is found");
     sql(&scene.daemon, "UPDATE secrets SET version = 1");
     scene.daemon.restart();
     let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).reply();
@@ -397,7 +397,7 @@ fn backup_is_restored_unchanged() {
     let bytes = fs::read(&backup).unwrap();
     Canary::new(VALUE).assert_absent("the backup", &bytes);
     let key = fs::read(scene.daemon.home().data_dir().join("root.key")).unwrap();
-    assert!(!bytes.windows(key.len()).any(|window| window == key), "the key is kept apart");
+    assert!(!bytes.windows(key.len()).any(|window| window == key), "the key is not in the backup");
     let left: Vec<PathBuf> = fs::read_dir(scene.daemon.home().data_dir())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -445,7 +445,7 @@ fn backup_is_restored_unchanged() {
     assert!(refused.code() == Some(78) && refused.err().contains("has the id"), "{refused:?}");
     fs::remove_file(&root_key).unwrap();
     write_key(&root_key, &key);
-    assert!(fs::read(&database).unwrap() == before, "what was refused changed nothing");
+    assert!(fs::read(&database).unwrap() == before, "the refused restore changed nothing");
 
     let told = restore(&scene, &file, &[]).ok("restore");
     assert!(told.contains("was renamed to"), "{told}");
@@ -453,7 +453,7 @@ fn backup_is_restored_unchanged() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .find(|path| path.to_string_lossy().contains("before-restore"))
-        .expect("the old database is kept");
+        .expect("a copy of the old database");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let secrets = runtime.block_on(async {
         onecli_store::open(&format!("sqlite://{}", aside.display()))
@@ -464,7 +464,7 @@ fn backup_is_restored_unchanged() {
             .unwrap()
             .secrets
     });
-    assert!(secrets.is_empty(), "the last change before the restore is in what was kept");
+    assert!(secrets.is_empty(), "the copy contains the last change before the restore");
     scene.daemon.restart();
     serves(&scene, VALUE);
     let _ = scene.daemon.audit_until("backup_taken", |record| record["code"] == "backup_taken");
@@ -523,7 +523,7 @@ fn no_value_is_in_the_memory_of_agents_or_of_the_daemons_children() {
         let placeholder = scene.inside_grant.placeholder.as_bytes();
         has_placeholder |= memory.windows(placeholder.len()).any(|window| window == placeholder);
     }
-    assert!(has_placeholder, "what was looked at is the agent's memory");
+    assert!(has_placeholder, "the inspected memory is the agent's");
     // The executor has processed a value as well.
     let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir_in("/run").unwrap();
     for (name, mode, text) in
@@ -679,7 +679,7 @@ fn rekey_under_fire(secrets: u32, kills: u32) {
             }
         }
         println!(
-            "{secrets} secrets re-keyed {rounds} times, {killed} kills, {} requests injected meanwhile",
+            "{secrets} secrets re-keyed {rounds} times, {killed} kills, {} requests injected during the run",
             injected.load(Ordering::SeqCst)
         );
     });

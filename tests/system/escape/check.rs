@@ -86,13 +86,13 @@ impl<'s> Findings<'s> {
                 report.result,
                 report.detail
             )
-            .expect("a String takes it");
+            .expect("writing to a String succeeds");
             wrong.extend(complaints.into_iter().map(|c| format!("{mode} {}: {c} ({report:?})", report.row)));
         }
         let others =
             audit.iter().filter(|r| !r["agent"].is_null() && r["agent"] != self.stage.one.name.as_str());
-        wrong.extend(others.map(|record| format!("put down to another agent: {record}")));
-        wrong.extend(strays.iter().map(|packet| format!("a packet of no attempt: {packet:?}")));
+        wrong.extend(others.map(|record| format!("attributed to another agent: {record}")));
+        wrong.extend(strays.iter().map(|packet| format!("a packet without an attempt: {packet:?}")));
         (table, wrong)
     }
 

@@ -37,7 +37,7 @@ impl Stage {
             let refused = ["EPERM", "ECONNREFUSED", "silence"].contains(&result.as_str());
             assert!(refused, "{victim} while {squatter}: {result}");
         }
-        assert_eq!(in_place.result(), "silence", "{squatter} got what another agent sent");
+        assert_eq!(in_place.result(), "silence", "{squatter} received data of another agent");
     }
 
     /// Checks that no packet reached the target.
@@ -155,7 +155,7 @@ fn identity_follows_the_connection_when_a_four_tuple_is_reused() {
         assert_eq!(stage.one("tuple_of_agent", &told(), as_other), refusal);
     }
     assert_eq!(stage.taken_for("tuple_of_agent"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
-    assert_eq!(stage.agents_on_record().len(), 6, "nothing of the stranger's is put down to an agent");
+    assert_eq!(stage.agents_on_record().len(), 6, "requests of the other process are attributed to no agent");
 
     // At the same time, in another network namespace. There either no process listens, or the daemon does, but not for
     // that tuple.

@@ -224,7 +224,7 @@ impl Stage {
         let running = wrap(&self.python(Mode::Outside, &[Attempt { name, index: 0 }], &more)).start();
         let there = wait_for(Duration::from_secs(15), || ready.exists().then_some(()));
         let actor = Actor { name, running };
-        assert!(there.is_some(), "{name} is not in its place: {}", actor.result());
+        assert!(there.is_some(), "{name} is not ready: {}", actor.result());
         actor
     }
 

@@ -52,7 +52,7 @@ impl World {
         let process = run.start();
         if wait_for(Duration::from_secs(10), || control.exists().then_some(())).is_none() {
             drop(process);
-            panic!("{} does not appear", control.display());
+            panic!("{} was not created", control.display());
         }
         Self { process, control }
     }
@@ -73,7 +73,7 @@ impl World {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         writeln!(stream, "{question}").unwrap();
         let mut answer = String::new();
-        BufReader::new(stream).read_to_string(&mut answer).expect("the helper answers");
+        BufReader::new(stream).read_to_string(&mut answer).expect("the helper responds");
         serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{e} in {answer:?}"))
     }
 

@@ -161,7 +161,7 @@ impl Doors {
         }
         let wait = || {
             let got = wait_for(Duration::from_secs(10), || through().then_some(()));
-            assert!(got.is_some(), "the head got through");
+            assert!(got.is_some(), "the head was forwarded");
         };
         match door {
             Door::Proxy => both(&mut self.stream(), first, second, wait),

@@ -60,7 +60,7 @@ impl Hostile {
         }
         let hits = self.canary.find("the answer", &got.bytes);
         if !hits.is_empty() {
-            wrong.push(format!("the client got the value: {hits:?}"));
+            wrong.push(format!("the client received the value: {hits:?}"));
         }
         if !wrong.is_empty() {
             self.failures.push(format!("{what}: wanted {then:?}, {}", wrong.join(", ")));
@@ -75,7 +75,7 @@ impl Hostile {
         self.judge(&what, &got, then);
         let out = self.upstream.request_count() - before;
         if out != usize::from(then == Then::Yes) {
-            self.failures.push(format!("{what}: {out} requests got out"));
+            self.failures.push(format!("{what}: {out} requests were forwarded"));
         }
     }
 
@@ -108,7 +108,11 @@ impl Hostile {
             .inspect(|r| assert_eq!(r["agent"], self.agent.name.as_str(), "{r}"))
             .count();
         assert!(self.failures.is_empty(), "{} failed:\n{}", self.failures.len(), self.failures.join("\n"));
-        assert_eq!(seen.len(), forwarded, "requests at the upstream, and forwarded by the audit");
+        assert_eq!(
+            seen.len(),
+            forwarded,
+            "requests at the upstream, and forwarded according to the audit log"
+        );
         self.canary.assert_absent_in_dir(self.daemon.home().dir());
         self.daemon.assert_healthy();
         assert!(self.cases >= CASES, "{} cases", self.cases);
@@ -275,7 +279,7 @@ fn bodies(hostile: &mut Hostile) {
             hostile.judge(&what, &got, *then);
             let out = hostile.upstream.request_count() - before;
             if out != 1 {
-                hostile.failures.push(format!("{what}, {door:?}: {out} requests got out"));
+                hostile.failures.push(format!("{what}, {door:?}: {out} requests were forwarded"));
             }
         }
     }
@@ -336,7 +340,7 @@ fn connects(hostile: &mut Hostile) {
         let what = format!("CONNECT {target} with Host {host}");
         hostile.judge(&what, &got, *then);
         if hostile.upstream.request_count() != before {
-            hostile.failures.push(format!("{what}: a request got out"));
+            hostile.failures.push(format!("{what}: a request was forwarded"));
         }
     }
     for (name, good) in SERVER_NAMES {
@@ -347,7 +351,7 @@ fn connects(hostile: &mut Hostile) {
         hostile.judge(&format!("server name {name}"), &got, then);
         let out = hostile.upstream.request_count() - before;
         if out != usize::from(*good) {
-            hostile.failures.push(format!("server name {name}: {out} requests got out"));
+            hostile.failures.push(format!("server name {name}: {out} requests were forwarded"));
         }
     }
 }

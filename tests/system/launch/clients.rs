@@ -119,7 +119,7 @@ except grpc.RpcError as refused:
         let out = stage.run(&["sh", "-c", &script]).timeout(Duration::from_mins(2)).outcome();
         let seen = stage.scene.upstream.requests();
         stage.scene.upstream.clear();
-        assert!(!seen.is_empty(), "pip reached nothing: {out:?}");
+        assert!(!seen.is_empty(), "pip reached no index: {out:?}");
     }
     if need::program("Node", "node", "nodejs") {
         let script = format!(

@@ -62,12 +62,12 @@ fn link_created_by_the_agent_shares_nothing() {
         file(&place.join("key"), "secret\n", ALICE);
     }
     let named = mono.to_str().unwrap();
-    stage.alice(&["--dir", named], "cd api").outcome().ok("the control: a directory is a directory");
+    stage.alice(&["--dir", named], "cd api").outcome().ok("control: the directory itself is accepted");
     for target in [&ssh, &private] {
         let script = format!("rm -rf api; ln -s {} api; cat api/key", target.display());
         let out = stage.alice(&["--dir", named], &script).outcome();
         assert!(!out.out().contains("secret"), "{out:?}");
-        assert_eq!(owner(&mono.join("api")).0, ALICE, "the link is on the disk as the caller's");
+        assert_eq!(owner(&mono.join("api")).0, ALICE, "the link is on the disk and belongs to the caller");
         let link = mono.join("api");
         let physical = target.to_str().unwrap();
         // A shell after `cd api`.

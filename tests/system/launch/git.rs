@@ -106,7 +106,7 @@ fn everyday_git_works_in_an_agent() {
     let line = format!("new git repository: {}", project.at("copy/.git").display());
     assert!(out.err().contains(&line), "{out:?}");
     let out = project.agent("git -C copy config user.name y");
-    assert!(!out.status.success(), "it is protected like any other: {out:?}");
+    assert!(!out.status.success(), "the repository is protected like any other: {out:?}");
 }
 
 /// Names and contents of all files, for comparison.
@@ -298,7 +298,7 @@ fn unusual_git_directories_are_protected_or_reported() {
     }
     file(&project.at("shared-config"), "", ALICE);
     let out = project.agent(evil);
-    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "root made something there: {out:?}");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "root created something there: {out:?}");
     assert!(out.err().contains("cannot protect") && out.err().contains("symbolic link"), "{out:?}");
     assert!(out.err().contains(&format!("changed: {}", project.at(".git/config").display())), "{out:?}");
     // A submodule: `.git` is a file, and its git directory is inside that of the parent repository.

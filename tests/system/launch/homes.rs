@@ -92,7 +92,7 @@ fn caller_may_share_only_accessible_directories() {
         let script = format!("cat {}/x", path.display());
         stage.alice(&["--no-dir", option, path.to_str().unwrap()], &script).outcome()
     };
-    assert_eq!(share("--share", &carols).ok("what others may read"), "of carol\n");
+    assert_eq!(share("--share", &carols).ok("a file readable by others"), "of carol\n");
     refused(&share("--share-rw", &carols), "you may not write");
     fs::set_permissions(&carols, fs::Permissions::from_mode(0o711)).unwrap();
     refused(&share("--share", &carols), "you may not read");

@@ -144,7 +144,7 @@ fn python(scene: &Scene) -> Option<PathBuf> {
 
 /// A program of the test tools, at its path inside an agent.
 fn tool(scene: &Scene, program: &Path) -> PathBuf {
-    let inside = program.strip_prefix(onecli_tests::client::tools()).expect("one of the tools");
+    let inside = program.strip_prefix(onecli_tests::client::tools()).expect("a file of the test tools");
     scene.daemon.home().dir().join("tools").join(inside)
 }
 

@@ -38,7 +38,7 @@ fn agent_of_an_unprivileged_user_uses_a_credential() {
     let own = status.lines().find_map(|line| line.strip_prefix("0::")).expect("a cgroup2 line");
     let (agent, command) = own.rsplit_once('/').expect("a path");
     assert!(cgroup.ends_with(agent.trim_start_matches('/')), "{own} is not in {}", cgroup.display());
-    assert!(command.starts_with("run-"), "{own} is not a command's own");
+    assert!(command.starts_with("run-"), "{own} is not the cgroup of a single command");
 }
 
 #[test]
@@ -190,7 +190,10 @@ fn user_is_created_for_an_agent() {
     ] {
         assert!(out.contains(part), "{part:?}: {out}");
     }
-    assert!(nix::unistd::User::from_name("onecli-a-a_b").unwrap().is_none(), "the host's own is as it was");
+    assert!(
+        nix::unistd::User::from_name("onecli-a-a_b").unwrap().is_none(),
+        "the host's users are unchanged"
+    );
 }
 
 /// For the whole host, on a copy of its trust store.

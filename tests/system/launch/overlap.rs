@@ -148,7 +148,7 @@ fn processes_left_by_a_killed_launcher_process_are_killed() {
     assert_eq!(running.finish().code(), Some(125));
     let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot);
     assert_eq!(placeholders(&project), ["hooks", "info"]);
-    assert!(!processes(&cgroup).is_empty(), "the command goes on");
+    assert!(!processes(&cgroup).is_empty(), "the command continues");
     let outcome = stage.alice(&options, "true").outcome();
     outcome.ok("the next command");
     assert!(outcome.err().contains("lost its launcher"), "{outcome:?}");
@@ -173,12 +173,12 @@ fn launcher_process_ends_with_its_command_while_another_runs() {
     let place = Path::new("/proc").join(short.trim()).join("cmdline");
     // A zombie has no arguments.
     let ended = || fs::read(&place).unwrap_or_default().is_empty().then_some(());
-    assert!(wait_for(Duration::from_secs(5), ended).is_some(), "its process waits");
+    assert!(wait_for(Duration::from_secs(5), ended).is_some(), "its launcher process waits");
     file(&project.join("off"), "", ID);
     long.finish().ok("the long one");
     let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot);
     let empty = || fs::read_dir(&cgroup).unwrap().all(|entry| !entry.unwrap().path().is_dir()).then_some(());
-    assert!(wait_for(Duration::from_secs(5), empty).is_some(), "cgroups of commands are left");
+    assert!(wait_for(Duration::from_secs(5), empty).is_some(), "cgroups of ended commands remain");
 }
 
 /// A process of an earlier command holds leases (`F_SETLEASE`, fcntl(2)) on files that the launcher reads.

@@ -81,11 +81,11 @@ fn runner_sees_only_own_runs() {
     for record in &own {
         assert_eq!(record["launched_by"], UIDS.0, "{record}");
         let tells_of_others = ["seq", "prev"].iter().any(|field| record.get(field).is_some());
-        assert!(!tells_of_others, "numbers count the records of others: {record}");
+        assert!(!tells_of_others, "sequence numbers reveal records of others: {record}");
     }
-    assert_eq!(own, records(&stage, PERSON, &[]), "without a name: all her agents");
+    assert_eq!(own, records(&stage, PERSON, &[]), "without a name: all agents of the runner");
     // No filter finds another user's record, and each returns the same as for a record that does not exist.
-    let foreign = daemon.audit_until("the other's", |record| record["host"] == "for-man.test");
+    let foreign = daemon.audit_until("the other user's record", |record| record["host"] == "for-man.test");
     let id = foreign["request_id"].as_str().unwrap();
     for filter in [
         &["--host", "for-man.test"][..],
@@ -106,7 +106,7 @@ fn runner_sees_only_own_runs() {
 
     let shown = onecli(&stage, PERSON, &["--json", "agent", "show", "robot"]).ok("agent show");
     let shown: Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!(shown["runners"], serde_json::json!([PERSON]), "not who else may: {shown}");
+    assert_eq!(shown["runners"], serde_json::json!([PERSON]), "other runners are hidden: {shown}");
     let placeholder = shown["secrets"][0].get("placeholder");
     assert!(shown["secrets"][0]["secret"] == "api" && placeholder.is_none(), "{shown}");
 }
@@ -170,7 +170,7 @@ fn runner_sees_nothing_else() {
     let listed: Value = serde_json::from_str(&listed).unwrap();
     let names: Vec<_> =
         listed.as_array().unwrap().iter().map(|agent| agent["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["robot"], "her own alone");
+    assert_eq!(names, ["robot"], "only the runner's own records");
     for args in [
         &["status"][..],
         &["secret", "list"],
@@ -215,7 +215,7 @@ fn runner_sees_nothing_else() {
 /// Without redirection, the session token identifies the user who launched the command. The agent's own token does not.
 #[test]
 fn session_token_identifies_the_user_who_launched_the_command() {
-    if !need::root("agents of several persons") || !need::program("agents", "setpriv", "util-linux") {
+    if !need::root("agents of several users") || !need::program("agents", "setpriv", "util-linux") {
         return;
     }
     let upstream = Upstream::start(&[API, API_V6]);

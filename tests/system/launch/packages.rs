@@ -167,7 +167,7 @@ fn slow_pip_installs_a_package() {
         printf 'machine %s login deploy password %s\n' site.test "$SITE_KEY" > "$HOME/.netrc"
         "$1" -m pip --disable-pip-version-check install --quiet --target lib --index-url "$2" answer
         PYTHONPATH=lib exec "$1" -c 'import answer; print(answer.ANSWER)'"#;
-    let python = python(&site.stage.scene).expect("it was found before");
+    let python = python(&site.stage.scene).expect("the toolchain exists");
     let outcome = site.in_project(&[], script, &[python.to_str().unwrap(), &site.upstream.url("/simple/")]);
     site.served_answer("pip", &outcome, &["/simple/answer/", "/files/answer-1.0.0-py3-none-any.whl"]);
 }

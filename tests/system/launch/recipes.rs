@@ -77,7 +77,7 @@ fn run_with_a_recipe_sets_variables_and_names_missing_rules() {
     assert!(stage.rules().iter().all(|rule| rule["host"] != "platform.claude.com"));
 
     let kept = run(&["--recipe", "claude-code", "--keep-env", "DISABLE_AUTOUPDATER"]);
-    assert_eq!(kept.ok("run"), "0\n", "what the person keeps wins");
+    assert_eq!(kept.ok("run"), "0\n", "variables passed by the user take precedence");
     assert_eq!(run(&[]).ok("run"), "\n");
 
     stage.scene.daemon.onecli(&SET).ok("agent set");

@@ -20,7 +20,7 @@ fn run_ends_with_the_refusals_and_the_command_that_explains_them() {
     {
         assert!(told.contains(line), "{line}: {told}");
     }
-    assert!(told.contains("\n  alone.test (egress_denied)\n"), "a query that no connection followed: {told}");
+    assert!(told.contains("\n  alone.test (egress_denied)\n"), "a query without a connection: {told}");
     assert!(!told.contains("single"), "{told}");
     let command = told.lines().find_map(|line| line.strip_prefix("details: onecli ")).expect("the command");
     let words: Vec<_> = command.split(' ').collect();

@@ -69,7 +69,7 @@ for _ in range(200):
 time.sleep(1)
 print(open(f'/proc/{os.getppid()}/task/{os.getppid()}/children').read().split() == [str(os.getpid())])";
     let outcome = stage.run_in_project(&["python3", "-c", siblings]).outcome();
-    assert_eq!(outcome.ok("siblings"), "True\n", "the launcher's process reaps them: {outcome:?}");
+    assert_eq!(outcome.ok("siblings"), "True\n", "the launcher process reaps them: {outcome:?}");
 }
 
 #[test]

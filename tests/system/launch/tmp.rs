@@ -16,7 +16,7 @@ fn temporary_files_are_private_persistent_and_removed_with_the_agent() {
         let see = format!("ls {0}", hosts.path().display());
         let outside = Run::new("setpriv").args(["--reuid", ROBOT, "--clear-groups", "sh", "-c", &see]);
         outside.outcome().ok("the control");
-        assert!(!stage.shell(&see).outcome().status.success(), "{place} is the host's");
+        assert!(!stage.shell(&see).outcome().status.success(), "{place} is that of the host");
         stage.shell(&format!("echo kept > {name}; stat -c %a {place}")).outcome().ok("write");
         assert_eq!(stage.shell(&format!("cat {name}")).outcome().ok("kept"), "kept\n");
         assert!(!fs::exists(&name).unwrap(), "{name} is on the host");
@@ -31,11 +31,11 @@ fn temporary_files_are_private_persistent_and_removed_with_the_agent() {
     let kept = || fs::read_dir(daemon.home().agents_dir().join(".state/agents")).unwrap().count();
     assert_eq!(kept(), 2);
     daemon.onecli(&["agent", "remove", "robot", "--kill"]).ok("remove");
-    assert_eq!(kept(), 1, "what the agent left stays behind");
+    assert_eq!(kept(), 1, "files of the removed agent remain");
     daemon.onecli(&["agent", "add", "robot", "--user", ROBOT, "--runner", PERSON]).ok("add again");
     assert!(
         !stage.shell(&format!("cat {name}")).outcome().status.success(),
-        "a new agent finds the old one's files"
+        "a new agent finds files of the old one"
     );
 }
 

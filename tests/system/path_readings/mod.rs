@@ -167,7 +167,7 @@ fn unambiguous_paths_are_read_alike_by_all_servers() {
     for odd in ["/a/../b", "/a//b", "/a/..%2fb", "/a/./b", "/a%2fb"] {
         let odd = path(odd);
         assert!(odd.ambiguity().is_some(), "{odd}");
-        assert!(!disagreements(&mut readers, &odd).1.is_empty(), "every server reads {odd} as it is written");
+        assert!(!disagreements(&mut readers, &odd).1.is_empty(), "every server reads {odd} literally");
     }
     let (read, wrong) = disagreements(&mut readers, &path("/a/b%20c/%C3%A9"));
     assert_eq!((read, wrong), (readers.len(), Vec::new()), "all servers read a plain path");
