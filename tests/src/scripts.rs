@@ -68,7 +68,7 @@ pub const SSHD: &str = r#"
         done
         grep -o 'Permission denied (publickey)' "$keys/ssh" || { cat "$keys/ssh" "$keys/log"; false; }
     }
-    # Without PAM sshd lets nobody in whose password is locked: that must not be what keeps the accomplice out.
+    # Without PAM sshd rejects users with a locked password: that must not be the reason why the accomplice is rejected.
     unlock() { usermod --password '*' "$1"; }
     mark() { echo "== $1"; }
 "#;

@@ -8,8 +8,8 @@
     clippy::disallowed_methods,
     reason = "a test ends by panicking, and waits in real time"
 )]
-#![allow(clippy::print_stdout, reason = "figures for whoever runs a test alone")]
-#![allow(clippy::items_after_statements, reason = "a script stands where it is run")]
+#![allow(clippy::print_stdout, reason = "figures for a developer who runs one test")]
+#![allow(clippy::items_after_statements, reason = "a script is next to its use")]
 
 mod administrators;
 mod alerts;

@@ -94,7 +94,7 @@ impl Cloud {
              def client(name, host, **more):\n    \
              more.setdefault('config', one)\n    \
              return boto3.client(name, endpoint_url=f'https://{{host}}:{}', region_name='eu-central-1', **more)\n\
-             # The upstream is no AWS: what it answers is no matter.\n\
+             # The upstream is not AWS, so its response is ignored.\n\
              try:\n    {}\nexcept (ClientError, ResponseParserError): pass",
             self.upstream.https_addr().port(),
             code.replace('\n', "\n    ")

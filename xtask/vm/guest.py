@@ -140,7 +140,7 @@ def stage_1():
         run(*apt, package(1), env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
         return run("dpkg-query", "-W", "onecli").strip()
 
-    @check("the service runs, key and CA are made, status is green")
+    @check("the service runs, key and CA exist, status is green")
     def _():
         assert run("systemctl", "is-active", "onecli-daemon.service").strip() == "active"
         run("journalctl", "--no-pager", "-b", "-u", "onecli-*", "-n", "30", check=False)
@@ -152,7 +152,7 @@ def stage_1():
         return ", ".join(sorted(p.name for p in data.iterdir())) + "; " + run(
             "systemctl", "show", "-P", "StatusText", "onecli-daemon.service").strip()
 
-    @check("the daemon has no privilege, its helper serves it")
+    @check("the daemon is unprivileged and its helper runs")
     def _():
         seen = []
         for unit, user, bounded in (("onecli-daemon", "onecli", True), ("onecli-helper", "root", False)):
@@ -165,7 +165,7 @@ def stage_1():
             seen.append(f"{unit}: {user}, capabilities {fields['CapEff']}")
         return "; ".join(seen)
 
-    @check("doctor finds nothing that does not work, its self-test goes through both ways")
+    @check("doctor finds no failure, its self-test succeeds both ways")
     def _():
         found = doctor()
         for name in ("self-test explicit", "self-test transparent", "self-test TLS", "CA", "CA bundle", "pins"):
@@ -173,14 +173,14 @@ def stage_1():
         warned = [name for name, told in found.items() if told["status"] == "warn"]
         return f"{len(found)} checks, warnings: {', '.join(warned) or 'none'}"
 
-    @check("manual pages, completions and the configuration are there")
+    @check("manual pages, completions and the configuration are installed")
     def _():
         for path in ("man/man1/onecli-run.1.gz", "man/man8/onecli-daemon.8.gz", "bash-completion/completions/onecli",
                      "zsh/vendor-completions/_onecli", "fish/vendor_completions.d/onecli.fish"):
             assert (pathlib.Path("/usr/share") / path).exists(), path
         run("onecli-daemon", "--check-config")
 
-    @check("the listeners were born in the daemon's slice")
+    @check("the listeners were created in the daemon's slice")
     def _():
         listening = run("ss", "-H", "-tlnp", "--cgroup", "sport = :10256 or sport = :10255")
         lines = listening.strip().splitlines()
@@ -210,7 +210,7 @@ def stage_1():
         expect_injected("curl", text)
         return "5 commands, the installation among them"
 
-    @check("an ordinary user runs the agent once allowed to, not before")
+    @check("an ordinary user runs the agent only with permission")
     def _():
         run("useradd", "--create-home", PERSON)
         run("runuser", "-u", PERSON, "--", "sh", "-c", "mkdir ~/project && echo mine > ~/project/file")
@@ -233,7 +233,7 @@ def stage_1():
         assert "placeholder_missing" in text and "401" in text, text
         return "401, because it presents no placeholder"
 
-    @check("a command prints the value, as a user that is nobody else's")
+    @check("a command prints the value, run by a dedicated user")
     def _():
         script = pathlib.Path("/usr/local/bin/print-credential")
         script.write_text('#!/bin/sh\n[ "$(id -un) $HOME" = "onecli-executor /var/lib/onecli-executor" ] || exit 1\n'
@@ -248,7 +248,7 @@ def stage_1():
         run("onecli", "secret", "remove", "printed")
         return seen
 
-    @check("an agent reaches nothing but what it was granted")
+    @check("an agent reaches only what it was granted")
     def _():
         text = agent("sh", "-c", f"curl -sS -m 5 http://{ADDRESS}/; echo end $?", check=False)
         assert not [line for line in seen_upstream() if "reached" in line], seen_upstream()
@@ -292,11 +292,11 @@ def stage_2():
     def _():
         run("systemctl", "is-active", "onecli-daemon.service", "onecli-daemon.socket", "onecli-agents.slice")
         assert "coder" in run("onecli", "agent", "list")
-        return "with the agent and the secret of before"
+        return "with the previous agent and secret"
 
     clients("after the reboot")
 
-    @check("kill -9: back within a second, and nothing was reached meanwhile")
+    @check("kill -9: back within a second, and agents reached nothing in between")
     def _():
         for line in seen_upstream():
             assert "reached" not in line, line
@@ -335,7 +335,7 @@ def stage_2():
 
     clients("after the crash")
 
-    @check("stopped: agents reach nothing, everybody else is untouched")
+    @check("stopped: agents reach nothing, other processes are unaffected")
     def _():
         run("systemctl", "stop", "onecli-daemon.socket", "onecli-daemon.service")
         # In a separate unit: a slice accepts no process itself while scopes below it run.
@@ -346,12 +346,12 @@ def stage_2():
             assert "curl: (" in text, "curl did not run in the agent: " + text
             assert len([line for line in seen_upstream() if "reached" in line]) == before, text
             run("curl", "-sS", "-m", "5", f"http://{ADDRESS}/", check=False)
-            assert len([line for line in seen_upstream() if "reached" in line]) == before + 1, "a process of nobody's was stopped"
+            assert len([line for line in seen_upstream() if "reached" in line]) == before + 1, "an unmanaged process was blocked"
         finally:
             run("systemctl", "start", "onecli-daemon.service")
         return text
 
-    @check("remove: nothing of it runs, nothing is pinned, the data stays")
+    @check("remove: no process and no pin is left, the data stays")
     def _():
         run("apt-get", "remove", "--yes", "onecli")
         assert not pathlib.Path("/usr/bin/onecli").exists()
@@ -359,7 +359,7 @@ def stage_2():
         assert not PINS.exists(), list(PINS.iterdir())
         assert pathlib.Path("/var/lib/onecli").is_dir()
 
-    @check("purge: asks nothing, leaves nothing")
+    @check("purge: asks no question, leaves nothing")
     def _():
         run("apt-get", "purge", "--yes", "onecli", stdin=subprocess.DEVNULL)
         for path in ("/var/lib/onecli", "/run/onecli", "/etc/onecli", str(PINS), AGENTS):
@@ -373,7 +373,7 @@ def stage_2():
                    "-not -path '/var/lib/onecli-agents*'")
         assert not left.strip(), left
 
-    @check("the agent's own user and home were not touched")
+    @check("the agent's own user and home are unchanged")
     def _():
         assert ROBOT in run("getent", "passwd")
         assert pathlib.Path(f"/var/lib/onecli-agents/{ROBOT}").is_dir()

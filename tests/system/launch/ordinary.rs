@@ -168,7 +168,7 @@ fn user_is_created_for_an_agent() {
         onecli agent add a.b --create-user --factors token >/dev/null
         id onecli-a-a_b; ls -ld /var/lib/onecli-agents/onecli-a-a_b
         onecli run --agent a.b -- sh -c 'ls -ld ~; id -un; cd; touch x && ls'
-        # One that is refused leaves no user behind.
+        # A refused command leaves no user behind.
         onecli agent add a.b --create-user --user other 2>&1 || true
         id other 2>&1 || true
         onecli agent add c --create-user --user bin 2>&1 || true"#;
@@ -208,7 +208,7 @@ fn authority_is_installed_and_removed() {
         mkdir "$1/etc"; mount -t tmpfs tmpfs "$1/etc" && mkdir "$1/etc/u" "$1/etc/w"
         mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc/u,workdir=$1/etc/w" /etc
         mount -t tmpfs tmpfs /usr/local/share/ca-certificates
-        # Hooks of other packages take their time, and do not matter here.
+        # Hooks of other packages are slow, and irrelevant here.
         rm -rf /etc/ca-certificates/update.d; mkdir /etc/ca-certificates/update.d
         ask() { curl -sS -o /dev/null --proxy "$3" "$2" 2>/dev/null && echo trusted || echo "curl $?"; }
         ask "$@"

@@ -34,7 +34,7 @@ fn sshd_ignores_files_written_by_an_agent() {
         mark again; onecli run --agent a --no-dir -- sh -c 'cd; git config user.name; ls -A .ssh'
         mark outside; ls -A /var/lib/onecli-agents/onecli-a-a
         mark login; login onecli-a-a
-        # The control: the same key in a home that its user can write.
+        # Control: the same key in a home that its user can write.
         useradd --system --create-home --home-dir "$dir/upper/visitor" --shell /bin/sh visitor; unlock visitor
         chmod 755 "$dir" "$dir/upper"; mkdir "$dir/upper/visitor/.ssh"; echo "$pub" > "$dir/upper/visitor/.ssh/authorized_keys"
         chown -R visitor "$dir/upper/visitor"; chmod 700 "$dir/upper/visitor/.ssh"

@@ -18,7 +18,7 @@ steps, command = json.loads(sys.argv[1]), sys.argv[2:]
 pid, terminal = pty.fork()
 if pid == 0:
     size(0, 31, 97)
-    # A shell with job control in between, as there is in life: it takes the terminal back when the job stops.
+    # A shell with job control in between, as in practice: it takes the terminal back when the job stops.
     os.execvp("bash", ["bash", "--norc", "--noprofile", "-i", "-c", 'set -m; trap : INT; echo "client $BASHPID"; "$@"; echo "status $?"; stty -a | grep -o -- "-\\?icanon"; jobs; fg >/dev/null 2>&1; echo "status $?"', "sh"] + command)
 seen = b""
 def until(text, limit=LIMIT):
@@ -46,7 +46,7 @@ for what, value in steps:
     elif what == "pause":
         time.sleep(value)
     elif what == "kill":
-        # The client: of the terminal's foreground group the leader.
+        # The client: the leader of the terminal's foreground group.
         os.kill(os.tcgetpgrp(terminal), value)
 print("done")
 "#;
