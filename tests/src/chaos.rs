@@ -84,7 +84,7 @@ fn run(
     let load = Load::start(daemon.explicit_addr(), &host, &agent.token, &granted.placeholder);
     let audit = daemon.home().data_dir().join("audit");
     let verify = |daemon: &Daemon| {
-        let dir = audit.to_str().expect("a path of ours");
+        let dir = audit.to_str().expect("a UTF-8 path");
         let _ = daemon.onecli(&["audit", "verify", "--dir", dir]).ok("audit verify");
     };
 

@@ -59,7 +59,7 @@ impl LoopDisk {
     pub fn over(dir: &Path, mib: u64) -> Option<Self> {
         let image = dir.with_added_extension("ext4");
         File::create(&image).and_then(|file| file.set_len(mib << 20)).expect("the image");
-        let path = |path: &Path| path.to_str().expect("a path of ours").to_owned();
+        let path = |path: &Path| path.to_str().expect("a UTF-8 path").to_owned();
         let made = command("mkfs.ext4", &["-q", "-F", "-m", "0", &path(&image)]);
         if !made || !command("mount", &["-o", "loop", &path(&image), &path(dir)]) {
             crate::need::note("a disk that hangs", "no mkfs.ext4, or no loop device");

@@ -41,7 +41,7 @@ fn malformed_http_at_the_explicit_listener_is_refused() {
         ("an empty line", b"\r\n\r\n".to_vec()),
         ("no version", b"GET\r\n\r\n".to_vec()),
         ("HTTP/9.9", head(&format!("GET http://{API}/ HTTP/9.9"), "")),
-        ("a TLS hello where HTTP is due", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
+        ("a TLS hello instead of HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
         ("CONNECT without a port", head(&format!("CONNECT {API} HTTP/1.1"), "")),
         ("CONNECT with a port past the end", head(&format!("CONNECT {API}:65536 HTTP/1.1"), "")),
         ("CONNECT with port zero", head(&format!("CONNECT {API}:0 HTTP/1.1"), "")),

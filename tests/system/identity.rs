@@ -171,7 +171,7 @@ fn managed_agents_follow_the_factor_table() {
         ("transparent, placeholder", &alice, show(None, key), Then::Injected),
         ("transparent, no placeholder", &alice, show(None, None), Then::Refused(&[401])),
         (
-            "transparent, a made-up placeholder",
+            "transparent, an invented placeholder",
             &alice,
             show(None, Some("sk-made-up")),
             Then::Refused(&[401, 403]),

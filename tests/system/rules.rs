@@ -143,7 +143,7 @@ fn rules_allow_and_deny_requests() {
     let deny = bare.rule(&["deny", "--agent", "coder", "--host", "**.test"]);
     bare.check("a denied host", "/echo", &[], (403, None));
     bare.daemon.onecli(&["rule", "remove", &deny.to_string()]).ok("remove");
-    bare.check("and taken back", "/echo", &[], (200, None));
+    bare.check("after the rule's removal", "/echo", &[], (200, None));
 }
 
 /// The same connection, another policy: the next request on it is judged by the new policy.

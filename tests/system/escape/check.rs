@@ -168,7 +168,7 @@ impl<'s> Findings<'s> {
             wrong.push(format!("{} packets reached the target, the first {first}", arrived.len()));
         }
         if result.starts_with("answered TARGET") || result.starts_with("answered HOST") {
-            wrong.push("somebody answered whom no agent may reach".to_owned());
+            wrong.push("a process answered that no agent may reach".to_owned());
         }
         let as_expected = match expect {
             Expect::Judged => {

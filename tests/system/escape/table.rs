@@ -146,23 +146,25 @@ const RESOLVER: Expect = Says("address 198.1");
 /// A connected, listening or raw socket that passes no cgroup hook of ours when it sends.
 const MADE_OUTSIDE: Expect = Secured(
     &Denied("NoBirthRecord"),
-    "a socket from outside: who starts an agent without the launcher must leave it none, nor a way to be passed one",
+    "a socket from outside: without the launcher, an agent must be started with none and without a way to receive one",
 );
 /// The accepted sockets of a listener.
 const ACCEPTED_OUTSIDE: Expect =
-    Secured(&Says("silence"), "a listener from outside: as other sockets from there");
+    Secured(&Says("silence"), "a listener from outside: like other sockets from outside");
 const NOT_SEEN: Expect = Secured(
     &Denied("SocketKind"),
-    "no cgroup hook sees this family: the launcher's seccomp does, others must drop it",
+    "no cgroup hook sees this family: the launcher's seccomp refuses it, other starters must too",
 );
-const GROUPS: Expect =
-    Open("the kernel announces a joined group itself, by no socket: the launcher's seccomp refuses to join");
+const GROUPS: Expect = Open(
+    "the kernel itself announces a joined group, without a socket: the launcher's seccomp refuses joins",
+);
 const KEYS: Expect = Open(
-    "request_key(2) has the host ask DNS where keyutils is installed: the launcher's seccomp refuses it",
+    "request_key(2) makes the host query DNS if keyutils is installed: the launcher's seccomp refuses it",
 );
-const FILES: Expect = Open("files are for the launcher to see to: no kernel program looks at them");
-const UNIX_SERVICES: Expect =
-    Open("host services over Unix sockets: the launcher's private /run and Landlock, others must see to it");
+const FILES: Expect = Open("no kernel program checks files: the launcher does");
+const UNIX_SERVICES: Expect = Open(
+    "host services over Unix sockets: the launcher hides /run and uses Landlock, other starters must too",
+);
 
 /// The attempts.
 pub(super) const ROWS: &[Row] = &[
@@ -278,11 +280,8 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("trace_root").both(NOT_PERMITTED).root(NOT_PERMITTED).no_control(),
     Row::new("take_descriptor").both(NOT_PERMITTED).root(NOT_PERMITTED).no_control(),
     Row::new("trace_same_user")
-        .launched(Scoped(
-            &NOT_PERMITTED,
-            "Landlock before its scopes keeps no process of one user from another",
-        ))
-        .placed(Open("processes of one user may trace each other: give an agent a user of its own"))
+        .launched(Scoped(&NOT_PERMITTED, "without scopes, Landlock does not separate processes of one user"))
+        .placed(Open("processes of one user may trace each other: give each agent its own user"))
         .no_control(),
     Row::new("open_pins").both(NO_ACCESS).no_control(),
     // The host and the daemon.
@@ -310,10 +309,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("kernel_resolver").launched(Errno(&["ENOSYS"])).placed(KEYS).no_control(),
     Row::new("host_services").launched(Says("reached none")).placed(UNIX_SERVICES).no_control(),
     Row::new("host_service_abstract")
-        .launched(Scoped(
-            &NOT_PERMITTED,
-            "abstract sockets are shared with the host where nothing scopes them",
-        ))
+        .launched(Scoped(&NOT_PERMITTED, "without scopes, abstract sockets are shared with the host"))
         .placed(UNIX_SERVICES),
     Row::new("host_service_tmp").launched(Errno(&["ENOENT"])).placed(UNIX_SERVICES),
     // Files that other users would run with more rights.

@@ -132,7 +132,7 @@ fn is_clean(request: &Recorded) -> Result<(), String> {
         return Err("a path that servers read differently".to_owned());
     }
     if request.header("authorization") != Some(&format!("Bearer {VALUE}")) || request.count(VALUE) != 1 {
-        return Err("the credential is not where it belongs, once".to_owned());
+        return Err("the credential is not exactly once where it belongs".to_owned());
     }
     if !request.authority.starts_with(&format!("{API}:")) {
         return Err("another authority".to_owned());
@@ -153,7 +153,7 @@ fn is_clean(request: &Recorded) -> Result<(), String> {
             || (name == "expect" && value != "100-continue")
             || (name == "connection" && value != "te")
         {
-            return Err(format!("the field {name} got out"));
+            return Err(format!("the field {name} was forwarded"));
         }
     }
     Ok(())
@@ -315,7 +315,7 @@ fn http2(hostile: &mut Hostile) {
     for (what, fields) in PSEUDO {
         let then = match *what {
             "CONNECT" | "CONNECT to another" | "extended CONNECT" => Then::No(405, "method_not_allowed"),
-            "another scheme" | "a scheme of nobody" => Then::No(421, "misdirected"),
+            "another scheme" | "an unknown scheme" => Then::No(421, "misdirected"),
             _ => Then::No(400, "bad_request"),
         };
         hostile.http2(what, fields, then);

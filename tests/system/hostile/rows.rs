@@ -469,7 +469,7 @@ pub(crate) const PSEUDO: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
-        "a pseudo field of nobody",
+        "an unknown pseudo field",
         &[
             (":method", "GET"),
             (":scheme", "https"),
@@ -495,7 +495,7 @@ pub(crate) const PSEUDO: &[(&str, &[(&str, &str)])] = &[
         &[(":method", "GET"), (":scheme", "http"), (":authority", "{authority}"), (":path", "/v1/echo")],
     ),
     (
-        "a scheme of nobody",
+        "an unknown scheme",
         &[(":method", "GET"), (":scheme", "ftp"), (":authority", "{authority}"), (":path", "/v1/echo")],
     ),
     (

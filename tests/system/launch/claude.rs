@@ -39,7 +39,7 @@ struct Claude {
 impl Claude {
     fn new() -> Option<Claude> {
         let missing =
-            || "Claude Code is not installed: `cargo xtask test` installs it where npm can".to_owned();
+            || "Claude Code is not installed: `cargo xtask test` installs it if npm is available".to_owned();
         if !Stage::is_possible() {
             return None;
         }
