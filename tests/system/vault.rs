@@ -492,8 +492,8 @@ fn memory(pid: u32) -> Vec<u8> {
     all
 }
 
-/// Invariant 1: no value is in the memory of an agent that received a response with the echoed value, of the daemon's
-/// helper, or of its executor, which ran a command that printed one.
+/// Invariant 1: no value is in the memory of these processes: an agent that received a response with the echoed value,
+/// the daemon's helper, and the executor, which ran a command that printed a value.
 #[test]
 fn no_value_is_in_the_memory_of_agents_or_of_the_daemons_children() {
     const PRINTED: &str = "sk-exec/canary+91d7C~=3%Kv";

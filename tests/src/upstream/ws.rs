@@ -13,7 +13,7 @@ use super::record::Recorded;
 use super::routes::{Answer, Request, text};
 
 /// Answers the handshake and echoes messages. The reply to the message `headers` is the handshake's header fields as
-/// JSON, so a test sees whether an injected value can be read back through the socket.
+/// JSON. It shows a test whether an injected value can be read back through the socket.
 pub(super) fn upgrade(mut request: Request, seen: &Recorded) -> Answer {
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|k| derive_accept_key(k.as_bytes()));
     let Some(accept) = key else {
