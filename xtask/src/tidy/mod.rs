@@ -82,6 +82,7 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
     }
     for source in sources {
         problems.extend(text::check(source, machine));
+        problems.extend(docs::contract(source));
         if source.is_rust() {
             match syn::parse_file(&source.text) {
                 Ok(file) => {
@@ -92,6 +93,7 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
             }
         }
     }
+    problems.extend(docs::invariants(sources));
     problems.extend(text::readme(sources));
     problems.extend(text::migrations(sources));
     problems.sort();

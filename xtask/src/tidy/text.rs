@@ -60,7 +60,7 @@ fn begins(line: &str, path: &str) -> bool {
 }
 
 /// Returns whether `line` contains `word` as a whole word.
-fn stands_alone(line: &str, word: &str) -> bool {
+pub(super) fn stands_alone(line: &str, word: &str) -> bool {
     let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     line.match_indices(word).any(|(at, _)| {
         let after = line[at + word.len()..].chars().next();
