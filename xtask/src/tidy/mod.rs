@@ -2,6 +2,7 @@
 //!
 //! Every rule is a function from files to [`Problem`]s, so that its test can pass it a bad file.
 
+mod docs;
 mod rules;
 #[cfg(test)]
 mod tests;
