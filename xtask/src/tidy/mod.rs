@@ -84,6 +84,7 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
     for source in sources {
         problems.extend(text::check(source, machine));
         problems.extend(docs::contract(source));
+        problems.extend(docs::words(source));
         if source.is_rust() {
             match syn::parse_file(&source.text) {
                 Ok(file) => {
