@@ -1,6 +1,4 @@
-//! `onecli template list
-//!
-//! show`: the built-in templates of common services. The commands do not contact the daemon.
+//! `onecli template list | show`: the built-in templates of common services. The commands do not contact the daemon.
 
 use onecli_model::TemplateName;
 use onecli_model::narrow::NarrowProfile;

@@ -1,6 +1,4 @@
-//! `onecli ca install
-//!
-//! uninstall`: adds the CA to the host's trust store.
+//! `onecli ca install | uninstall`: adds the CA to the host's trust store.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
