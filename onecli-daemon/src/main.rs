@@ -1,9 +1,25 @@
-//! The daemon: reads its configuration and passes it to [`app`].
+//! The daemon: reads its configuration and runs the command that its arguments name.
 
 #![forbid(unsafe_code)]
 
-mod app;
+mod agents;
 mod args;
+mod audit;
+mod authority;
+mod backends;
+mod commands;
+mod data_dir;
+mod executor;
+mod helper;
+mod host;
+mod names;
+mod policy;
+mod process;
+mod restore;
+mod run;
+mod serving;
+mod shutdown;
+mod upstream_proxy;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -44,10 +60,10 @@ fn main() -> ExitCode {
     match Config::load(args.config.as_deref(), flags) {
         Err(error) => {
             complain("bad_config", &error, args.json);
-            app::tell_failure(&error);
+            commands::tell_failure(&error);
             ExitCode::from(BAD_CONFIG)
         }
-        Ok(config) if args.check_config => match app::check_files(&config) {
+        Ok(config) if args.check_config => match commands::check_files(&config) {
             Ok(()) => {
                 let _ = writeln!(io::stdout(), "the configuration is valid");
                 ExitCode::SUCCESS
@@ -57,12 +73,12 @@ fn main() -> ExitCode {
                 ExitCode::from(BAD_CONFIG)
             }
         },
-        Ok(config) if args.detach => app::detach(&config),
-        Ok(config) if args.retire => app::retire(&config, &mut io::stdout()),
-        Ok(config) if args.helper => app::help(&config),
-        Ok(config) if args.executor => app::execute(&config),
+        Ok(config) if args.detach => commands::detach(&config),
+        Ok(config) if args.retire => commands::retire(&config, &mut io::stdout()),
+        Ok(config) if args.helper => commands::help(&config),
+        Ok(config) if args.executor => commands::execute(&config),
         Ok(config) => match args.restore {
-            Some(file) => match app::restore(&config, &file, args.dry_run) {
+            Some(file) => match restore::restore(&config, &file, args.dry_run) {
                 Ok(report) => {
                     let text = if args.json { report.json() } else { report.to_string() };
                     let _ = writeln!(io::stdout(), "{text}");
@@ -73,7 +89,7 @@ fn main() -> ExitCode {
                     ExitCode::from(error.exit_code())
                 }
             },
-            None => app::run(config),
+            None => run::run(config),
         },
     }
 }

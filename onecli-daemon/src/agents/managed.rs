@@ -18,17 +18,17 @@ use onecli_sys::kernel::AgentEntry;
 use onecli_sys::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect};
 use tokio::net::TcpStream;
 
-use super::error::AppError;
-use super::helper::service::is_within;
-use super::helper::{Helper, HelperError, Opened, Survey, Surveyed};
 use super::launches::Launches;
+use crate::helper::{Helper, HelperError, Opened, Survey, Surveyed};
+use crate::process::AppError;
+use crate::process::peer::is_within;
 
 /// The interval at which the agents root is checked. If the root is recreated, agents are unenforced and `onecli run`
 /// is refused for up to this time.
 const ROOT_CHECK: Duration = Duration::from_millis(500);
 
 /// The managed cgroups of this host.
-pub(super) struct Managed {
+pub(crate) struct Managed {
     agents_root: PathBuf,
     attached: Result<Attached, Off>,
 }
@@ -64,7 +64,7 @@ impl Managed {
     /// Attaches the kernel programs, moves this process into the daemon's cgroup, outside every agent's, and starts
     /// the helper there. If the helper is a service, takes over the programs that it attached. If both fail, the
     /// daemon still serves the explicit proxy and logs the reason.
-    pub(super) fn attach(config: &Config) -> Managed {
+    pub(crate) fn attach(config: &Config) -> Managed {
         let agents_root = PathBuf::from(&config.kernel.agents_root);
         let attached = if config.kernel.ebpf {
             Attached::new(config).map_err(|error| Off {
@@ -89,18 +89,18 @@ impl Managed {
     }
 
     /// Returns whether connections are redirected.
-    pub(super) fn is_attached(&self) -> bool {
+    pub(crate) fn is_attached(&self) -> bool {
         self.attached.is_ok()
     }
 
     /// Marks a listener as the daemon's: the kernel redirects to no other listener. Does nothing if connections are
     /// not redirected.
-    pub(super) fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
+    pub(crate) fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
         self.attached.as_ref().map_or(Ok(()), |attached| attached.redirect.stamp(listener))
     }
 
     /// Returns the state as the admin API reports it.
-    pub(super) fn transparent(&self) -> Transparent {
+    pub(crate) fn transparent(&self) -> Transparent {
         match &self.attached {
             Ok(_) => Transparent::Available,
             Err(off) => Transparent::Off { reason: off.reason.clone(), fix: off.fix.clone() },
@@ -108,13 +108,13 @@ impl Managed {
     }
 
     /// Checks that all programs are still attached.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         self.attached()?.helper.check()
     }
 
     /// Waits until the agents root is no longer the cgroup that the programs are attached to, and returns the reason.
     /// Waits forever if no programs are attached.
-    pub(super) async fn root_lost(&self) -> String {
+    pub(crate) async fn root_lost(&self) -> String {
         let Ok(attached) = &self.attached else { return std::future::pending().await };
         let mut tick = tokio::time::interval(ROOT_CHECK);
         loop {
@@ -138,7 +138,7 @@ impl Managed {
 
     /// Opens the sockets that an agent lacks in the network namespaces of its processes. Blocks until the helper has
     /// answered.
-    pub(super) fn survey(&self, survey: Survey) -> Result<(Vec<Opened>, Surveyed), HelperError> {
+    pub(crate) fn survey(&self, survey: Survey) -> Result<(Vec<Opened>, Surveyed), HelperError> {
         match &self.attached {
             Ok(attached) => attached.helper.survey(survey),
             Err(off) => Err(HelperError::Refused(off.reason.clone())),
@@ -146,7 +146,7 @@ impl Managed {
     }
 
     /// Returns the agents' cgroups, each with the address of its resolver, as last [announced](Self::announce).
-    pub(super) fn agents(&self) -> Vec<(CgroupName, Option<Ipv4Addr>)> {
+    pub(crate) fn agents(&self) -> Vec<(CgroupName, Option<Ipv4Addr>)> {
         let Ok(attached) = &self.attached else { return Vec::new() };
         let entries = attached.entries.read().unwrap_or_else(PoisonError::into_inner);
         let resolver =
@@ -155,7 +155,7 @@ impl Managed {
     }
 
     /// Registers an agent whose cgroup has appeared with the kernel programs.
-    pub(super) fn recognise(&self, name: &CgroupName) {
+    pub(crate) fn recognise(&self, name: &CgroupName) {
         let Ok(attached) = &self.attached else { return };
         let bound = attached
             .cgroups
@@ -167,19 +167,19 @@ impl Managed {
     }
 
     /// Returns the directory of the agents root; `None` if no programs are attached to it.
-    pub(super) fn root_directory(&self) -> Option<PathBuf> {
+    pub(crate) fn root_directory(&self) -> Option<PathBuf> {
         self.attached.as_ref().ok()?.cgroups.path(&self.agents_root).ok()
     }
 
     /// Returns the default cgroup of an agent.
-    pub(super) fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
+    pub(crate) fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
         let name = kernel::agent_directory(&self.agents_root, agent.as_str())
             .map_err(|error| error_chain(&error))?;
         name.parse().map_err(|error: onecli_model::agent::CgroupNameError| error.to_string())
     }
 
     /// Creates a cgroup if it is missing.
-    pub(super) fn ensure(&self, name: &CgroupName) -> Result<CgroupInfo, String> {
+    pub(crate) fn ensure(&self, name: &CgroupName) -> Result<CgroupInfo, String> {
         let attached = self.attached()?;
         let path = self.agents_root.join(name.as_str());
         attached.helper.make_cgroup(name)?;
@@ -190,7 +190,7 @@ impl Managed {
 
     /// Registers the complete list of agents with the kernel programs, by the cgroups that exist now, each with the
     /// address of its resolver. DNS of an agent without a resolver is refused.
-    pub(super) fn announce<'n>(
+    pub(crate) fn announce<'n>(
         &self,
         agents: impl Iterator<Item = (&'n CgroupName, Option<Ipv4Addr>)>,
     ) -> Result<(), KernelError> {
@@ -214,7 +214,7 @@ impl Managed {
 
     /// Returns the directory of a cgroup that contains processes. Queries the kernel even if connections are not
     /// redirected, because the next start of the daemon may redirect them.
-    pub(super) fn populated(&self, name: &CgroupName) -> Result<Option<PathBuf>, String> {
+    pub(crate) fn populated(&self, name: &CgroupName) -> Result<Option<PathBuf>, String> {
         let path = self.agents_root.join(name.as_str());
         let Some(cgroups) = self.cgroups() else { return Ok(None) };
         let populated = cgroups.is_populated(&path).map_err(|error| error_chain(&error))?;
@@ -222,7 +222,7 @@ impl Managed {
     }
 
     /// Kills all processes in a cgroup.
-    pub(super) fn kill(&self, name: &CgroupName) -> Result<(), String> {
+    pub(crate) fn kill(&self, name: &CgroupName) -> Result<(), String> {
         if let Ok(attached) = &self.attached {
             return attached.helper.kill_cgroup(name);
         }
@@ -237,7 +237,7 @@ impl Managed {
     }
 
     /// Removes an agent's cgroup.
-    pub(super) fn remove(&self, name: &CgroupName) -> Result<(), String> {
+    pub(crate) fn remove(&self, name: &CgroupName) -> Result<(), String> {
         let Ok(attached) = &self.attached else { return Ok(()) };
         let path = self.agents_root.join(name.as_str());
         if let Ok(id) = attached.cgroups.id_of(&path) {
@@ -247,12 +247,12 @@ impl Managed {
     }
 
     /// Returns the kernel programs' counters.
-    pub(super) fn stats(&self) -> Vec<(&'static str, u64)> {
+    pub(crate) fn stats(&self) -> Vec<(&'static str, u64)> {
         self.attached.as_ref().ok().and_then(|attached| attached.redirect.stats().ok()).unwrap_or_default()
     }
 
     /// Returns the kernel's refusals, for the one task that reads them.
-    pub(super) fn take_denials(&self) -> Option<Denials> {
+    pub(crate) fn take_denials(&self) -> Option<Denials> {
         let attached = self.attached.as_ref().ok()?;
         attached
             .redirect
@@ -264,13 +264,13 @@ impl Managed {
     }
 
     /// Returns the name of the agent's cgroup with this id.
-    pub(super) fn name_of(&self, id: u64) -> Option<CgroupName> {
+    pub(crate) fn name_of(&self, id: u64) -> Option<CgroupName> {
         self.attached.as_ref().ok()?.name_of(id)
     }
 
     /// Returns the uid that launched the command in the cgroup with id `command`. `agent` is the id of its agent's
     /// cgroup.
-    pub(super) fn launched_by(&self, agent: u64, command: u64) -> Option<u32> {
+    pub(crate) fn launched_by(&self, agent: u64, command: u64) -> Option<u32> {
         let attached = self.attached.as_ref().ok()?;
         attached.launched_by(&attached.name_of(agent)?, command)
     }

@@ -14,8 +14,8 @@ use onecli_vault::{Credentials, Vault};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use zeroize::Zeroizing;
 
-use super::error::AppError;
-use super::managed::Managed;
+use crate::agents::Managed;
+use crate::process::AppError;
 
 /// The name of an unwrapped secret id among the store's sealed values.
 const SECRET_ID: &str = "backend.vault.secret_id";

@@ -1,22 +1,4 @@
-//! The helper: a process with the privileges that the serving process lacks.
-//!
-//! It does three things, for the daemon alone:
-//!
-//! - it checks that the kernel programs are attached;
-//! - it opens sockets in the network namespaces of managed processes;
-//! - it creates, empties and removes the agents' cgroups.
-//!
-//! It cannot detach the programs: root does so with `onecli-daemon --detach`.
-//!
-//! The helper is a child of the daemon, forked while the daemon still had its privileges. Under a service manager it
-//! is a separate service ([`service`]). The service attaches the programs earlier and passes their maps to a daemon
-//! that was never privileged.
-
-mod duties;
-mod protocol;
-pub(super) mod service;
-
-pub(super) use protocol::{Kind, Survey, Surveyed};
+//! The daemon's side: starts the helper or connects to it, and sends requests.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -28,7 +10,8 @@ use onecli_model::CgroupName;
 use onecli_sys::kernel::KernelConfig;
 use onecli_sys::privilege::{self, Channel, PrivilegeError};
 
-use protocol::{Answer, Request, receive, send};
+use super::protocol::{Answer, Kind, Request, Survey, Surveyed, receive, send};
+use super::server;
 
 /// The time limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// The reason why the helper did not execute a request.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HelperError {
+pub(crate) enum HelperError {
     /// The connection is unusable: its next message may be the answer to another request.
     #[error("the helper process does not answer: {0}")]
     Gone(String),
@@ -50,7 +33,7 @@ pub(super) enum HelperError {
 }
 
 /// The daemon's side.
-pub(super) struct Helper {
+pub(crate) struct Helper {
     /// Allows one request at a time. `None` once an answer was missed.
     channel: Mutex<Option<Channel>>,
 }
@@ -63,20 +46,20 @@ impl fmt::Debug for Helper {
 
 /// New sockets in one network namespace.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(crate) struct Opened {
     /// The inode number of the namespace.
-    pub(super) netns: u64,
+    pub(crate) netns: u64,
     /// The cookie of the namespace, as in flows.
-    pub(super) cookie: u64,
+    pub(crate) cookie: u64,
     /// The sockets.
-    pub(super) sockets: Vec<(Kind, OwnedFd)>,
+    pub(crate) sockets: Vec<(Kind, OwnedFd)>,
 }
 
 impl Helper {
     /// Forks the helper. This process has one thread and all its capabilities, and is in the daemon's cgroup. Sockets
     /// that the helper opens are therefore created outside every agent's cgroup.
-    pub(super) fn start(config: &KernelConfig) -> Result<Helper, PrivilegeError> {
-        let channel = privilege::fork(c"onecli-helper", |daemon| duties::serve(&daemon, config))?;
+    pub(crate) fn start(config: &KernelConfig) -> Result<Helper, PrivilegeError> {
+        let channel = privilege::fork(c"onecli-helper", |daemon| server::serve(&daemon, config))?;
         channel
             .set_patience(PATIENCE)
             .map_err(|source| PrivilegeError::Fork { step: "setsockopt(SO_RCVTIMEO)", source })?;
@@ -85,7 +68,7 @@ impl Helper {
 
     /// Connects to the helper that runs as a service, and returns the maps of the programs that it attached. A helper
     /// may exit on the first connection because the agents root was replaced. The next connection starts it again.
-    pub(super) fn connect(socket: &Path) -> Result<(Helper, Vec<OwnedFd>), HelperError> {
+    pub(crate) fn connect(socket: &Path) -> Result<(Helper, Vec<OwnedFd>), HelperError> {
         let gone = |error: std::io::Error| HelperError::Gone(format!("{}: {error}", socket.display()));
         for _ in 0..TRIES {
             let channel = Channel::connect(socket).map_err(gone)?;
@@ -102,17 +85,17 @@ impl Helper {
     }
 
     /// Creates an agent's cgroup if it is missing.
-    pub(super) fn make_cgroup(&self, name: &CgroupName) -> Result<(), String> {
+    pub(crate) fn make_cgroup(&self, name: &CgroupName) -> Result<(), String> {
         self.change(&Request::MakeCgroup(name.clone()))
     }
 
     /// Kills all processes in an agent's cgroup.
-    pub(super) fn kill_cgroup(&self, name: &CgroupName) -> Result<(), String> {
+    pub(crate) fn kill_cgroup(&self, name: &CgroupName) -> Result<(), String> {
         self.change(&Request::KillCgroup(name.clone()))
     }
 
     /// Removes an agent's cgroup with its nested cgroups.
-    pub(super) fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String> {
+    pub(crate) fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String> {
         self.change(&Request::RemoveCgroup(name.clone()))
     }
 
@@ -126,7 +109,7 @@ impl Helper {
 
     /// Checks that all programs are still attached; the error names the problem. Blocks until the helper has
     /// answered.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         self.ask(&Request::Check, |answer, _| match answer {
             Answer::Health(health) => Ok(Some(health)),
             other => Err(unexpected(&other)),
@@ -135,7 +118,7 @@ impl Helper {
     }
 
     /// Opens missing sockets in an agent's namespaces. Blocks until the helper has answered.
-    pub(super) fn survey(&self, survey: Survey) -> Result<(Vec<Opened>, Surveyed), HelperError> {
+    pub(crate) fn survey(&self, survey: Survey) -> Result<(Vec<Opened>, Surveyed), HelperError> {
         let mut opened = Vec::new();
         let surveyed = self.ask(&Request::Survey(survey), |answer, sockets| match answer {
             Answer::Opened { netns, cookie, sockets: kinds } if kinds.len() == sockets.len() => {

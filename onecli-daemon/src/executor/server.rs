@@ -12,11 +12,11 @@ use nix::unistd::{Pid, Uid, User};
 use onecli_model::{SourceCommand, error_chain};
 use onecli_sys::privilege::{self, Channel};
 
-use super::run::{self, Surroundings};
-use super::{FAILED, PRINTED, Request};
-use crate::app::error::AppError;
-use crate::app::helper::service::{check, owner};
-use crate::app::service as manager;
+use super::command::{self, Surroundings};
+use super::protocol::{FAILED, PRINTED, Request};
+use crate::process::AppError;
+use crate::process::peer::{check, owner};
+use crate::process::service_manager as manager;
 
 /// The maximum number of commands that run at a time.
 const MOST: usize = 16;
@@ -47,7 +47,7 @@ pub(super) fn child(daemon: &Channel, user: &User) {
 }
 
 /// Serves daemons as a separate service with a user of its own, until it is killed.
-pub(in crate::app) fn service(daemon_cgroup: &std::path::Path) -> Result<(), AppError> {
+pub(crate) fn service(daemon_cgroup: &std::path::Path) -> Result<(), AppError> {
     let own = Uid::effective();
     if own.is_root() {
         return Err(AppError::Executor(
@@ -152,7 +152,7 @@ fn run_one(command: &SourceCommand, surroundings: &Surroundings, outcome: &File)
     if let Err(error) = privilege::adopt_orphans() {
         return tell(outcome, FAILED, format!("its child processes cannot be tracked: {error}").as_bytes());
     }
-    let ended = run::run(command, surroundings, outcome);
+    let ended = command::run(command, surroundings, outcome);
     // Includes processes outside the command's process group and processes in a session of their own.
     if let Err(error) = privilege::end_children(LEFT_BEHIND) {
         tracing::error!(%error, "cannot end the processes that a command left behind");

@@ -27,17 +27,17 @@ pub(super) enum Request {
 
 /// The sockets that an agent has, and the places to search for namespaces without any.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::app) struct Survey {
+pub(crate) struct Survey {
     /// The agent's cgroup.
-    pub(in crate::app) cgroup: CgroupName,
+    pub(crate) cgroup: CgroupName,
     /// The address of its resolver, if it has one.
-    pub(in crate::app) resolver: Option<Ipv4Addr>,
+    pub(crate) resolver: Option<Ipv4Addr>,
     /// Namespaces (inode numbers) that have listeners, of this agent and of others.
-    pub(in crate::app) listening: Vec<u64>,
+    pub(crate) listening: Vec<u64>,
     /// Namespaces that have this agent's DNS socket.
-    pub(in crate::app) resolving: Vec<u64>,
+    pub(crate) resolving: Vec<u64>,
     /// The number of namespaces that may be opened now.
-    pub(in crate::app) room: usize,
+    pub(crate) room: usize,
 }
 
 /// An answer of the helper.
@@ -60,18 +60,18 @@ pub(super) enum Answer {
 
 /// The result of a survey.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(in crate::app) struct Surveyed {
+pub(crate) struct Surveyed {
     /// The namespaces that currently contain processes of the agent.
-    pub(in crate::app) live: Vec<u64>,
+    pub(crate) live: Vec<u64>,
     /// The namespaces among them that could not be opened, and the reasons.
-    pub(in crate::app) failed: Vec<(u64, String)>,
+    pub(crate) failed: Vec<(u64, String)>,
     /// More namespaces exist than were searched or may be opened.
-    pub(in crate::app) cut: bool,
+    pub(crate) cut: bool,
 }
 
 /// The purpose of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::app) enum Kind {
+pub(crate) enum Kind {
     /// Receives redirected connections: bound, not listening.
     Transparent,
     /// Receives the agent's DNS queries.

@@ -17,7 +17,7 @@ use onecli_model::{Clock as _, SourceCommand};
 use onecli_sys::{SystemClock, trusted};
 use zeroize::Zeroizing;
 
-use super::{LARGEST, RUNS_FOR};
+use super::protocol::{LARGEST, RUNS_FOR};
 
 /// The search path for programs that the command starts.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

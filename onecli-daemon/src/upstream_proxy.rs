@@ -8,7 +8,7 @@ use onecli_config::Upstream;
 use onecli_proxy::UpstreamProxy;
 use zeroize::Zeroizing;
 
-use super::error::AppError;
+use crate::process::AppError;
 
 /// The maximum length of a password, in bytes, including the line end that editors add.
 const MAX_PASSWORD: u64 = 1024;

@@ -19,7 +19,7 @@ use onecli_store::{Store, VaultChange};
 use onecli_tls::{CaError, CaMaterial, CertAuthority, CertificateFacts, UpstreamTls};
 use onecli_vault::Vault;
 
-use super::error::AppError;
+use crate::process::AppError;
 
 /// The signing authority: the meta entry of its certificate and the purpose of its sealed key.
 const CURRENT: Names = Names { certificate: "ca.certificate", key: "ca.key" };

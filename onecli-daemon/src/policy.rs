@@ -8,7 +8,7 @@ use onecli_store::{Store, StoreError};
 use onecli_vault::Vault;
 use tokio::sync::{Mutex, watch};
 
-use super::managed::Managed;
+use crate::agents::Managed;
 
 /// The pause after a failed reload.
 const RETRY: Duration = Duration::from_secs(1);

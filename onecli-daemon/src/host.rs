@@ -17,10 +17,10 @@ use onecli_model::{AgentId, AgentName, CgroupName, Clock, Random, Refusal, Reque
 use onecli_proxy::Gateway;
 use onecli_sys::kernel;
 
-use super::authority::Authority;
-use super::error::AppError;
-use super::managed::Managed;
-use super::policy::Policy;
+use crate::agents::Managed;
+use crate::authority::Authority;
+use crate::policy::Policy;
+use crate::process::AppError;
 
 /// The time that killed processes may take to end, and the interval at which they are checked.
 const KILL_TIME: Duration = Duration::from_secs(5);

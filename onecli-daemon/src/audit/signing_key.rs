@@ -5,7 +5,7 @@ use onecli_model::Random;
 use onecli_store::{Store, VaultChange};
 use onecli_vault::Vault;
 
-use super::error::AppError;
+use crate::process::AppError;
 
 /// The name of the key among the store's sealed values. A rotation of the root key reseals it under this name.
 const KEY: &str = "audit.key";

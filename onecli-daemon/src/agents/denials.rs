@@ -21,13 +21,13 @@ const LOST: &str = "deny_events_lost";
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The task that records refusals.
-pub(super) struct DenialReport {
-    pub(super) managed: Arc<Managed>,
-    pub(super) policy: watch::Receiver<Arc<Snapshot>>,
-    pub(super) audit: AuditLog,
-    pub(super) quota: Arc<Quota>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) random: Arc<dyn Random>,
+pub(crate) struct DenialReport {
+    pub(crate) managed: Arc<Managed>,
+    pub(crate) policy: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) audit: AuditLog,
+    pub(crate) quota: Arc<Quota>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
 }
 
 /// The key for folding refusals: the agent's cgroup and the uid that launched the command, if known.
@@ -43,7 +43,7 @@ struct Kind {
 
 impl DenialReport {
     /// Records until it is dropped. Returns at once if no connections are redirected.
-    pub(super) async fn run(self) {
+    pub(crate) async fn run(self) {
         let Some(mut denials) = self.managed.take_denials() else { return };
         let mut folds: HashMap<Of, Fold<Kind>> = HashMap::new();
         let mut lost = self.lost();

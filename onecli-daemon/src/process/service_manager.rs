@@ -28,7 +28,7 @@ const DNS: &str = "dns-";
 /// Listening sockets that were opened before this process. They are found by their addresses, so that the
 /// configuration alone determines where the daemon listens.
 #[derive(Debug, Default)]
-pub(super) struct Handed {
+pub(crate) struct Handed {
     tcp: Vec<(SocketAddr, Passed)>,
     unix: Vec<(PathBuf, Passed)>,
     /// By name. An agent never receives the socket of another agent, in which that agent's queries wait.
@@ -43,7 +43,7 @@ struct Passed {
 
 impl Handed {
     /// Takes the sockets that the service manager passed to this process.
-    pub(super) fn take() -> Handed {
+    pub(crate) fn take() -> Handed {
         Handed::sort(privilege::inherited_sockets())
     }
 
@@ -72,14 +72,14 @@ impl Handed {
     }
 
     /// Takes the TCP listener with this address.
-    pub(super) fn tcp(&mut self, address: SocketAddr) -> Option<Bound> {
+    pub(crate) fn tcp(&mut self, address: SocketAddr) -> Option<Bound> {
         let at = self.tcp.iter().position(|(found, _)| *found == address)?;
         let (_, passed) = self.tcp.swap_remove(at);
         Bound::try_from(OwnedFd::from(passed.socket)).ok()
     }
 
     /// Takes the stream listener at this path.
-    pub(super) fn unix(&mut self, path: &Path) -> Option<UnixListener> {
+    pub(crate) fn unix(&mut self, path: &Path) -> Option<UnixListener> {
         let at = self.unix.iter().position(|(found, _)| found == path)?;
         let (_, passed) = self.unix.swap_remove(at);
         passed.socket.set_nonblocking(true).ok()?;
@@ -87,12 +87,12 @@ impl Handed {
     }
 
     /// Takes the agents' DNS sockets that the service manager held since the previous daemon.
-    pub(super) fn datagrams(&mut self) -> Datagrams {
+    pub(crate) fn datagrams(&mut self) -> Datagrams {
         Datagrams(Mutex::new(std::mem::take(&mut self.datagrams)))
     }
 
     /// Closes sockets that the configuration does not name. Must be called after all configured ones were taken.
-    pub(super) fn close_rest(self) {
+    pub(crate) fn close_rest(self) {
         for (address, passed) in self.tcp {
             if passed.name == KEPT {
                 // An earlier configuration named it. The service manager drops it when it hangs up (sd_notify(3),
@@ -113,16 +113,16 @@ impl Handed {
 
 /// The sockets besides the listeners for connections of agents.
 #[derive(Debug)]
-pub(super) struct Sockets {
+pub(crate) struct Sockets {
     /// The admin socket.
-    pub(super) admin: UnixListener,
+    pub(crate) admin: UnixListener,
     /// The agents' DNS sockets of the previous daemon.
-    pub(super) datagrams: Datagrams,
+    pub(crate) datagrams: Datagrams,
 }
 
 /// Agents' DNS sockets in the service manager's store.
 #[derive(Debug)]
-pub(super) struct Datagrams(Mutex<HashMap<String, UdpSocket>>);
+pub(crate) struct Datagrams(Mutex<HashMap<String, UdpSocket>>);
 
 impl Keeper for Datagrams {
     fn take(&self, agent: AgentId) -> Option<UdpSocket> {
@@ -150,37 +150,37 @@ const UNIT_HINT: &str =
     "connections there are not served; change the unit with 'systemctl edit onecli-daemon.socket'";
 
 /// Asks the service manager to hold a listener that this process opened, for the next start.
-pub(super) fn keep(listener: &impl AsFd) {
+pub(crate) fn keep(listener: &impl AsFd) {
     let states = [NotifyState::FdStore, NotifyState::FdName(KEPT)];
     told(sd_notify::notify_with_fds(&states, &[listener.as_fd()]));
 }
 
 /// Extends the time that the start may take before it counts as failed (`EXTEND_TIMEOUT_USEC`).
-pub(super) fn starting(at_most: Duration) {
+pub(crate) fn starting(at_most: Duration) {
     let at_most = u32::try_from(at_most.as_micros()).unwrap_or(u32::MAX);
     told(sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(at_most)]));
 }
 
 /// Reports that every listener is open and served from now on.
-pub(super) fn ready(status: &str) {
+pub(crate) fn ready(status: &str) {
     told(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]));
 }
 
 /// Reports why this process ends. `onecli` shows it to administrators and recognizes it by its first words.
-pub(super) fn failed(reason: &str) {
+pub(crate) fn failed(reason: &str) {
     // A status is one line.
     let status = format!("failed: {}", reason.replace('\n', "; "));
     told(sd_notify::notify(&[NotifyState::Status(&status)]));
 }
 
 /// Reports that open requests finish and new connections wait.
-pub(super) fn stopping() {
+pub(crate) fn stopping() {
     told(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("finishing open requests")]));
 }
 
 /// Sends keep-alive messages to the service manager at the interval that it requests. This is a task of the serving
 /// runtime: if no task runs any more, this one does not either.
-pub(super) async fn watchdog() {
+pub(crate) async fn watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let mut tick = tokio::time::interval(limit / 3);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

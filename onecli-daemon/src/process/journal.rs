@@ -17,7 +17,7 @@ const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 const PREFIX: &str = "ONECLI";
 
 /// Starts the log. Alerts go to standard error as well if no journal is connected to it.
-pub(super) fn init() {
+pub(crate) fn init() {
     let filter = EnvFilter::try_from_env("ONECLI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let journal = journal();

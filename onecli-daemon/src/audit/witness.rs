@@ -22,7 +22,7 @@ const PRIORITY: u8 = 10 * 8 + 6;
 
 /// Sends checkpoints to every witness, at most one a minute, until the log ends; then sends the last one. Logs a
 /// failing witness once and tries it again with the next checkpoint.
-pub(super) async fn tell(
+pub(crate) async fn tell(
     witnesses: Vec<Witness>,
     mut checkpoints: watch::Receiver<Option<Arc<str>>>,
     requests: Arc<OwnRequests>,

@@ -15,8 +15,8 @@ use onecli_sys::privilege;
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
 use onecli_vault::{KeySource, Vault};
 
-use super::error::AppError;
-use super::{hold, key_source};
+use crate::data_dir::{hold, key_source};
+use crate::process::AppError;
 
 /// The copy of the backup during verification. It is in the data directory, so that it is on the same file system.
 const CANDIDATE: &str = "restore-candidate.db";

@@ -1,30 +1,5 @@
 //! The composition root: attaches the kernel programs, unlocks the vault, binds all listeners, then serves.
 
-mod audit_key;
-mod authority;
-mod backends;
-mod denials;
-mod error;
-mod executor;
-mod helper;
-mod host;
-mod journal;
-mod launches;
-mod managed;
-mod names;
-mod namespaces;
-mod policy;
-mod restore;
-mod service;
-pub(crate) mod ship;
-mod stand;
-mod upstream_proxy;
-mod witness;
-
-pub(crate) use error::AppError;
-pub(crate) use restore::restore;
-
-use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -32,41 +7,36 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onecli_audit::AuditLog;
 use onecli_config::{Config, DaemonLayout};
-use onecli_model::{Clock, LogId, Random, error_chain};
+use onecli_model::{Clock, Random};
 use onecli_net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
 use onecli_policy::{Approvals, Snapshot};
 use onecli_proxy::{Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
-use onecli_store::Store;
 use onecli_sys::kernel;
 use onecli_sys::privilege;
-use onecli_sys::sole::{Sole, SoleError};
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
-use onecli_tls::{AgentTls, UpstreamTls, UpstreamTlsError};
-use onecli_vault::{Backends, Credentials, KeySource, Vault, VaultError};
+use onecli_tls::{AgentTls, UpstreamTls};
+use onecli_vault::{Backends, Credentials, KeySource, Vault};
 use tokio::sync::watch;
-use zeroize::Zeroizing;
 
-use authority::Authority;
-use denials::DenialReport;
-use executor::HostExecutor;
-use host::AppHost;
-use managed::Managed;
-use names::HostNames;
-use namespaces::Namespaces;
-use policy::Policy;
-use service::{Handed, Sockets};
-use stand::{Front, Stand, told_to_stop};
+use crate::agents::{DenialReport, Managed};
+use crate::audit::{open_audit, ship, witness};
+use crate::authority::Authority;
+use crate::data_dir::{hold, key_source};
+use crate::executor::{self, HostExecutor};
+use crate::host::AppHost;
+use crate::names::HostNames;
+use crate::policy::Policy;
+use crate::process::service_manager::{self as service, Handed, Sockets};
+use crate::process::{AppError, journal};
+use crate::serving::{Front, Namespaces, Stand};
+use crate::shutdown::told_to_stop;
+use crate::{backends, upstream_proxy};
 
-/// The environment variable with a key, for `--insecure-key-from-env`.
-const KEY_VARIABLE: &str = "ONECLI_ROOT_KEY";
 /// During a stop, the time to bring audit records into the store: first while names are still resolved, then for the
 /// records that arrived meanwhile.
 const SHIPPING: Duration = Duration::from_secs(5);
 const LAST_SHIPPING: Duration = Duration::from_secs(1);
-/// The store's meta entry that names the audit log of this host.
-const AUDIT_LOG: &str = "audit.log";
 /// The directory of the audit segments in the data directory.
 const AUDIT_DIR: &str = "audit";
 /// The time that the service manager allows for opening the database.
@@ -82,89 +52,6 @@ pub(crate) fn run(config: Config) -> ExitCode {
         Err(error) => {
             tracing::error!("{error}");
             service::failed(&error.to_string());
-            ExitCode::from(error.exit_code())
-        }
-    }
-}
-
-/// Reads the files that a valid configuration names, as the daemon does when it starts.
-///
-/// # Errors
-/// A file cannot be read, or has the wrong content.
-pub(crate) fn check_files(config: &Config) -> Result<(), UpstreamTlsError> {
-    UpstreamTls::new(&config.upstream.extra_ca_files).map(drop)
-}
-
-/// Reports to the service manager why the daemon does not start.
-pub(crate) fn tell_failure(reason: &dyn std::fmt::Display) {
-    service::failed(&reason.to_string());
-}
-
-/// Removes the pinned kernel programs. Managed processes are then neither redirected nor refused.
-pub(crate) fn detach(config: &Config) -> ExitCode {
-    journal::init();
-    match kernel::detach(&config.kernel.bpffs_dir) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = error_chain(&error), "cannot remove the kernel programs");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// The exit code of [`retire`] if the programs stay attached.
-const KEPT: u8 = 3;
-
-/// Detaches the kernel programs unless an agent runs. Prints `cgroup PATH` for each cgroup that they were attached to
-/// and, if they stay, `pins PATH`. The package's purge reads this after program and configuration are gone.
-///
-/// Exit codes: 0 detached, 3 still attached because an agent runs, 1 unknown.
-pub(crate) fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode {
-    journal::init();
-    let pins = &config.kernel.bpffs_dir;
-    let retired = match kernel::retire(pins) {
-        Ok(retired) => retired,
-        Err(error) => {
-            let _ = writeln!(out, "pins {}", pins.display());
-            tracing::error!(error = error_chain(&error), "the kernel programs stay attached");
-            return ExitCode::FAILURE;
-        }
-    };
-    for cgroup in &retired.cgroups {
-        let _ = writeln!(out, "cgroup {}", cgroup.display());
-    }
-    let Some(kept) = retired.kept else { return ExitCode::SUCCESS };
-    let _ = writeln!(out, "pins {}", pins.display());
-    tracing::error!("the kernel programs stay attached: {kept}");
-    ExitCode::from(KEPT)
-}
-
-/// Attaches the kernel programs and serves daemons without privileges, until it is killed. Exit codes as for [`run`].
-pub(crate) fn help(config: &Config) -> ExitCode {
-    journal::init();
-    if !config.kernel.ebpf {
-        // The service manager starts this unit with the daemon's even if it has no work.
-        service::ready("kernel.ebpf is off: there is nothing to do");
-        loop {
-            std::thread::park();
-        }
-    }
-    match helper::service::run(&DaemonLayout::new(config).kernel_config()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
-}
-
-/// Runs commands that print values, for daemons that connect, until it is killed. Exit codes as for [`run`].
-pub(crate) fn execute(config: &Config) -> ExitCode {
-    journal::init();
-    match executor::service(Path::new(&config.kernel.daemon_cgroup)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
             ExitCode::from(error.exit_code())
         }
     }
@@ -202,31 +89,6 @@ fn start(config: Config) -> Result<(), AppError> {
     runtime.block_on(serve(config, parts))
 }
 
-/// Returns all configured locations of the key that opens the vault.
-fn key_source(config: &Config, data_dir: &PrivateDir) -> Result<KeySource, AppError> {
-    let mut source = KeySource::file(data_dir);
-    if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY") {
-        source = source.with_credentials(dir.into());
-    }
-    if let Some(file) = &config.vault.passphrase_file {
-        source = source.with_passphrase_file(file).map_err(VaultError::from)?;
-    }
-    if config.vault.insecure_key_from_env {
-        let text = Zeroizing::new(std::env::var(KEY_VARIABLE).unwrap_or_default());
-        source = source.with_variable(KEY_VARIABLE, &text).map_err(VaultError::from)?;
-    }
-    Ok(source)
-}
-
-/// Locks the data directory against other daemons.
-fn hold(data_dir: &PrivateDir) -> Result<Sole, AppError> {
-    let path = data_dir.path();
-    let opened = File::open(path).map_err(SoleError::Io);
-    opened
-        .and_then(Sole::take)
-        .map_err(|source| AppError::DataInUse { path: path.display().to_string(), source })
-}
-
 /// Locks the kernel part against other daemons. [`Managed::attach`] reports other problems with it.
 fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
     // A helper that runs as a service already holds the claim.
@@ -238,45 +100,6 @@ fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
         Err(error) if error.is_claimed() => Err(error.into()),
         Err(_) => Ok(None),
     }
-}
-
-async fn open_audit(
-    config: &Config,
-    dir: &PrivateDir,
-    store: &dyn Store,
-    vault: &Vault,
-    clock: &Arc<dyn Clock>,
-    random: &dyn Random,
-) -> Result<AuditLog, AppError> {
-    let signer = audit_key::open(store, vault, random).await?;
-    // The store's note takes precedence: an attacker who removed the files would have removed the log's name with
-    // them.
-    let noted = store.get_meta(AUDIT_LOG).await?.and_then(|log| log.parse().ok());
-    let known = match noted.or(onecli_audit::log_in(dir.path(), &signer)?) {
-        Some(log) => Some(onecli_audit::Known { log, last: store.last_audit_line(log).await? }),
-        None => None,
-    };
-    let config = &config.audit;
-    let settings = onecli_audit::Settings {
-        clock: Arc::clone(clock),
-        signer,
-        fresh: LogId::generate(clock.now(), random)?,
-        known,
-        durability: match config.durability {
-            onecli_config::Durability::Strict => onecli_audit::Durability::Strict,
-            onecli_config::Durability::Relaxed => onecli_audit::Durability::Relaxed,
-        },
-        retention: onecli_audit::Retention {
-            age: (config.keep_days > 0).then(|| Duration::from_hours(24 * u64::from(config.keep_days))),
-            bytes: (config.keep_bytes > 0).then_some(config.keep_bytes),
-        },
-        reserve: config.reserve_bytes,
-    };
-    let log = AuditLog::open(dir, settings)?;
-    if noted != Some(log.id()) {
-        store.set_meta(&[(AUDIT_LOG, &log.id().to_string())]).await?;
-    }
-    Ok(log)
 }
 
 /// Everything that was created with privileges.

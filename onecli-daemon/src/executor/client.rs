@@ -1,16 +1,4 @@
-//! The executor: a process that runs the host's commands that print values, as a separate user.
-//!
-//! The serving process may not execute programs. The helper must not: it has privileges that a command must not have,
-//! and its system call filter, which a command would inherit, lets no program run. So this is a third process. It has
-//! no privileges, and its user is not the daemon's, who can read the root key and the database.
-//!
-//! The executor is a child of the daemon, forked while the daemon still ran as root. Under a service manager it is a
-//! separate service ([`serve::service`]).
-
-mod run;
-mod serve;
-
-pub(super) use serve::service;
+//! The daemon's side: starts the executor or connects to it, and reads the outcome of a command.
 
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
@@ -24,31 +12,19 @@ use onecli_config::Config;
 use onecli_model::{SourceCommand, error_chain};
 use onecli_sys::privilege::{self, Channel};
 use onecli_vault::backends::exec::Executor;
-use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use zeroize::Zeroizing;
 
-/// The maximum output of a command, in bytes.
-const LARGEST: usize = 64 << 10;
-/// The time limit of a command.
-const RUNS_FOR: Duration = Duration::from_secs(10);
+use super::protocol::{LARGEST, PRINTED, Request};
+use super::server;
+
 /// The time limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A request to the executor. It is sent with the pipe that receives the outcome.
-#[derive(Debug, Serialize, Deserialize)]
-struct Request {
-    command: SourceCommand,
-}
-
-/// The first byte of an outcome: either the output follows or the reason for the failure.
-const PRINTED: u8 = 0;
-const FAILED: u8 = 1;
-
 /// The daemon's side.
 #[derive(Debug, Clone)]
-pub(super) struct HostExecutor(Arc<Way>);
+pub(crate) struct HostExecutor(Arc<Way>);
 
 #[derive(Debug)]
 enum Way {
@@ -60,7 +36,7 @@ enum Way {
 impl HostExecutor {
     /// Forks the executor, or stores the socket of the executor service. This process has one thread, and no secret
     /// is in memory yet.
-    pub(super) fn start(config: &Config) -> HostExecutor {
+    pub(crate) fn start(config: &Config) -> HostExecutor {
         let way = if let Some(socket) = &config.executor_socket {
             Way::Service(socket.clone())
         } else if config.helper_socket.is_some() || !Uid::effective().is_root() {
@@ -72,7 +48,7 @@ impl HostExecutor {
     }
 
     /// Returns the reason why commands cannot run; `None` if they can.
-    pub(super) fn off(&self) -> Option<&str> {
+    pub(crate) fn off(&self) -> Option<&str> {
         match &*self.0 {
             Way::Off(reason) => Some(reason),
             _ => None,
@@ -82,7 +58,7 @@ impl HostExecutor {
 
 /// Returns the uids that agents must not have: the executor's, and the daemon's if it is a service. A daemon that a
 /// user starts may serve agents with that user's uid.
-pub(super) fn own_uids(config: &Config) -> Vec<u32> {
+pub(crate) fn own_uids(config: &Config) -> Vec<u32> {
     let executor = User::from_name(&config.backend.exec.user).ok().flatten().map(|user| user.uid);
     let daemon = config.helper_socket.is_some().then(Uid::effective);
     executor.into_iter().chain(daemon).map(Uid::as_raw).collect()
@@ -96,7 +72,7 @@ fn fork(name: &str) -> Way {
              (useradd --system {name}), and restart the daemon"
         ));
     };
-    match privilege::fork(c"onecli-executor", move |daemon| serve::child(&daemon, &user)) {
+    match privilege::fork(c"onecli-executor", move |daemon| server::child(&daemon, &user)) {
         Ok(channel) => Way::Child(Mutex::new(channel)),
         Err(error) => Way::Off(error_chain(&error)),
     }

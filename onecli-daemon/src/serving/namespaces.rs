@@ -9,8 +9,6 @@
 //! A listener keeps its namespace alive. The daemon therefore closes a listener whose namespace has had no managed
 //! process for a while.
 
-mod watch;
-
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::pending;
 use std::net::Ipv4Addr;
@@ -23,11 +21,11 @@ use onecli_net::Bound;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::error::AppError;
-use super::helper::{HelperError, Kind, Opened, Survey, Surveyed};
-use super::managed::Managed;
-use super::stand::Reception;
-use watch::Watch;
+use super::cgroup_events::Watch;
+use super::connections::Reception;
+use crate::agents::Managed;
+use crate::helper::{HelperError, Kind, Opened, Survey, Surveyed};
+use crate::process::AppError;
 
 /// The maximum number of namespaces for one agent. Processes in any others are refused.
 const MAX_OF_AGENT: usize = 64;
@@ -52,7 +50,7 @@ const UNSERVED: [&str; 2] = ["connections_unserved", "packets_dropped"];
 const SOCKETS: &str = "sockets_created";
 
 /// Synchronizes the listeners with the agents' processes.
-pub(super) struct Namespaces {
+pub(crate) struct Namespaces {
     managed: Arc<Managed>,
     dns: Option<Arc<onecli_dns::Server>>,
     reception: Reception,
@@ -100,7 +98,7 @@ struct Counters {
 
 impl Namespaces {
     /// Watches the agents' cgroups if connections are redirected. Must be called in a tokio runtime.
-    pub(super) fn new(
+    pub(crate) fn new(
         managed: Arc<Managed>,
         dns: Option<Arc<onecli_dns::Server>>,
         reception: Reception,
@@ -119,7 +117,7 @@ impl Namespaces {
     }
 
     /// Serves until the helper is lost, which is its only end. Without redirection it waits forever.
-    pub(super) async fn serve(mut self) -> HelperError {
+    pub(crate) async fn serve(mut self) -> HelperError {
         let Some(mut watch) = self.watch.take() else { return pending().await };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,0 +1,8 @@
+//! The agents on this host: their cgroups, the kernel programs attached to them, and the refusals of those programs.
+
+mod denials;
+mod launches;
+mod managed;
+
+pub(crate) use denials::DenialReport;
+pub(crate) use managed::Managed;

@@ -1,0 +1,39 @@
+//! The lock of the data directory, and the keys that open its vault.
+
+use std::fs::File;
+
+use onecli_config::Config;
+use onecli_sys::PrivateDir;
+use onecli_sys::sole::{Sole, SoleError};
+use onecli_vault::{KeySource, VaultError};
+use zeroize::Zeroizing;
+
+use crate::process::AppError;
+
+/// The environment variable with a key, for `--insecure-key-from-env`.
+const KEY_VARIABLE: &str = "ONECLI_ROOT_KEY";
+
+/// Returns all configured locations of the key that opens the vault.
+pub(super) fn key_source(config: &Config, data_dir: &PrivateDir) -> Result<KeySource, AppError> {
+    let mut source = KeySource::file(data_dir);
+    if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY") {
+        source = source.with_credentials(dir.into());
+    }
+    if let Some(file) = &config.vault.passphrase_file {
+        source = source.with_passphrase_file(file).map_err(VaultError::from)?;
+    }
+    if config.vault.insecure_key_from_env {
+        let text = Zeroizing::new(std::env::var(KEY_VARIABLE).unwrap_or_default());
+        source = source.with_variable(KEY_VARIABLE, &text).map_err(VaultError::from)?;
+    }
+    Ok(source)
+}
+
+/// Locks the data directory against other daemons.
+pub(super) fn hold(data_dir: &PrivateDir) -> Result<Sole, AppError> {
+    let path = data_dir.path();
+    let opened = File::open(path).map_err(SoleError::Io);
+    opened
+        .and_then(Sole::take)
+        .map_err(|source| AppError::DataInUse { path: path.display().to_string(), source })
+}

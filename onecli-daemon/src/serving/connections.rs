@@ -1,0 +1,154 @@
+//! Accepts connections and serves each with the proxy or with the DNS server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use onecli_net::Origins;
+use onecli_proxy::{Capacity, Gateway, Wire, serve_explicit, serve_transparent};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// The pause after accept(2) failed, for example because no file descriptors are left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The port of DNS over TCP.
+const DNS_PORT: u16 = 53;
+
+/// The shared parts that serve connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Front {
+    /// Serves HTTP and tunnels.
+    pub(crate) gateway: Arc<Gateway>,
+    /// The kernel's records of connections.
+    pub(crate) origins: Arc<dyn Origins>,
+    /// The limits on open connections.
+    pub(crate) capacity: Capacity,
+    /// The DNS server, present if connections are redirected.
+    pub(crate) dns: Option<Arc<onecli_dns::Server>>,
+}
+
+/// The networks from which the explicit proxy accepts connections.
+#[derive(Debug)]
+pub(super) struct Sources(pub(super) Vec<IpNet>);
+
+impl Sources {
+    /// Allows loopback always. Allows other addresses if their network is listed, or if none is.
+    fn allow(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.0.is_empty() || peer.is_loopback() || self.0.iter().any(|network| network.contains(&peer))
+    }
+}
+
+/// The handler of accepted connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Reception {
+    pub(super) front: Front,
+    /// Permits for connections of all listeners together.
+    pub(super) places: Arc<Semaphore>,
+    pub(super) stopped: watch::Receiver<()>,
+    pub(super) sources: Arc<Sources>,
+}
+
+impl Reception {
+    /// Serves the clients of the explicit proxy that connect to `listener`.
+    pub(super) async fn explicit(self, listener: TcpListener, wire: Wire) {
+        let (gateway, sources) = (self.front.gateway, self.sources);
+        let serve = move |stream, peer: SocketAddr| {
+            let (gateway, sources) = (Arc::clone(&gateway), Arc::clone(&sources));
+            async move {
+                if !sources.allow(peer.ip()) {
+                    tracing::debug!(%peer, "closed a connection: its source is not in listen.allow_sources");
+                    return;
+                }
+                let served = serve_explicit(Arc::clone(&gateway), stream, peer, wire);
+                gateway.until_end(served).await;
+            }
+        };
+        accept(listener, self.places, self.stopped, serve).await;
+    }
+
+    /// Serves the connections that the kernel redirects to `listener`.
+    pub(super) async fn transparent(self, listener: TcpListener) {
+        let front = self.front;
+        let serve = move |stream, peer| {
+            let front = front.clone();
+            async move {
+                let gateway = Arc::clone(&front.gateway);
+                gateway.until_end(serve_redirected(front, stream, peer)).await;
+            }
+        };
+        accept(listener, self.places, self.stopped, serve).await;
+    }
+}
+
+/// Serves a redirected connection: DNS or the gateway, by its original destination port.
+async fn serve_redirected(front: Front, stream: TcpStream, peer: SocketAddr) {
+    let origin = front.origins.origin(&stream);
+    let asker = origin
+        .as_ref()
+        .filter(|origin| origin.flow.original_destination.port() == DNS_PORT)
+        .and_then(|origin| front.dns.as_ref()?.asker(origin.cgroup.as_ref()?));
+    match (asker, &front.dns) {
+        (Some(asker), Some(dns)) => dns.serve_stream(asker, stream).await,
+        // Includes connections of unknown or disabled agents. The gateway refuses and records them.
+        _ => serve_transparent(front.gateway, stream, peer, origin).await,
+    }
+}
+
+async fn accept<F, S>(
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    mut stopped: watch::Receiver<()>,
+    serve: F,
+) where
+    F: Fn(TcpStream, SocketAddr) -> S,
+    S: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.changed() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let served = serve(stream, peer);
+                tokio::spawn(async move {
+                    served.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections on a listener");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_loopback_and_listed_networks() {
+        let none = Sources(Vec::new());
+        let some = Sources(vec!["172.17.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        for (peer, expected) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("172.17.0.2", true),
+            ("::ffff:172.17.0.2", true),
+            ("fd00::2", true),
+            ("172.18.0.2", false),
+            ("2001:db8::1", false),
+            ("::ffff:192.0.2.1", false),
+        ] {
+            let peer = peer.parse().unwrap();
+            assert_eq!(some.allow(peer), expected, "{peer}");
+            assert!(none.allow(peer));
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The daemon's listeners, from binding to draining.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onecli_admin::Handles;
+use onecli_config::Config;
+use onecli_net::Bound;
+use onecli_proxy::Wire;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use super::connections::{Front, Reception, Sources};
+use crate::agents::Managed;
+use crate::process::AppError;
+use crate::process::service_manager::{self as service, Handed};
+
+/// The time that open requests may take after a stop signal.
+const DRAIN: Duration = Duration::from_secs(10);
+/// The interval at which idle upstream connections are checked.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// Bound listeners: no client can connect yet.
+pub(crate) struct Stand {
+    explicit: Vec<(Bound, Wire)>,
+    transparent: Vec<Bound>,
+    /// Addresses of the listeners that this process opened itself.
+    own: Vec<SocketAddr>,
+    sources: Arc<Sources>,
+}
+
+impl Stand {
+    /// Binds every listener of the daemon's own network namespace. Binds and stamps the transparent ones only if
+    /// connections are redirected. The agents' DNS sockets are created and removed with each agent.
+    ///
+    /// Listeners that the service manager already holds are taken from `handed`. The service manager is asked to hold
+    /// the others.
+    pub(crate) fn bind(config: &Config, managed: &Managed, handed: &mut Handed) -> Result<Stand, AppError> {
+        let mut own = Vec::new();
+        let mut open = |handed: &mut Handed, address| {
+            if let Some(bound) = handed.tcp(address) {
+                return Ok(bound);
+            }
+            own.push(address);
+            onecli_net::bind(address)
+        };
+        let plain = config.listen.explicit.iter().map(|&address| (address, Wire::Plain));
+        let tls = config.listen.explicit_tls.iter().map(|&address| (address, Wire::Tls));
+        let explicit = plain
+            .chain(tls)
+            .map(|(address, wire)| Ok::<_, AppError>((open(handed, address)?, wire)))
+            .collect::<Result<_, _>>()?;
+        let port = config.listen.transparent_port;
+        let loopback =
+            [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+        let transparent: Vec<Bound> = if managed.is_attached() {
+            loopback.into_iter().map(|address| open(handed, address)).collect::<Result<_, _>>()?
+        } else {
+            // No connection is redirected to them.
+            for address in loopback {
+                drop(handed.tcp(address));
+            }
+            Vec::new()
+        };
+        for listener in &transparent {
+            managed.stamp(listener)?;
+        }
+        let sources = Arc::new(Sources(config.listen.allow_sources.clone()));
+        Ok(Stand { explicit, transparent, own, sources })
+    }
+
+    /// Returns every address of the daemon. The proxy refuses agents' connections to them.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.explicit.iter().map(|(bound, _)| bound).chain(&self.transparent).map(Bound::address).collect()
+    }
+
+    /// Returns the explicit proxy's addresses, each with its protocol.
+    pub(crate) fn explicit(&self) -> Vec<(SocketAddr, Wire)> {
+        self.explicit.iter().map(|(bound, wire)| (bound.address(), *wire)).collect()
+    }
+
+    /// Starts to listen on all sockets before the first client is served.
+    pub(crate) fn listen(self, front: Front) -> Result<OpenStand, AppError> {
+        let explicit = self
+            .explicit
+            .into_iter()
+            .map(|(bound, wire)| Ok::<_, AppError>((bound.listen()?, wire)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let transparent = self.transparent.into_iter().map(Bound::listen).collect::<Result<Vec<_>, _>>()?;
+        for listener in explicit.iter().map(|(listener, _)| listener).chain(&transparent) {
+            // Not earlier: the service manager takes a socket that does not listen for hung up, and drops it.
+            if listener.local_addr().is_ok_and(|address| self.own.contains(&address)) {
+                service::keep(listener);
+            }
+        }
+        let (stop, stopped) = watch::channel(());
+        let places = Arc::new(Semaphore::new(front.capacity.accepted()));
+        let reception = Reception { front, places, stopped, sources: self.sources };
+        Ok(OpenStand { explicit, transparent, reception, stop })
+    }
+}
+
+/// Listeners that accept connections.
+pub(crate) struct OpenStand {
+    explicit: Vec<(TcpListener, Wire)>,
+    transparent: Vec<TcpListener>,
+    reception: Reception,
+    stop: watch::Sender<()>,
+}
+
+impl OpenStand {
+    /// Returns a handle that serves redirected connections of further listeners, until these listeners stop.
+    pub(crate) fn reception(&self) -> Reception {
+        self.reception.clone()
+    }
+
+    /// Serves until `stop` completes, then lets open requests finish.
+    pub(crate) async fn serve(
+        self,
+        admin_socket: UnixListener,
+        handles: Handles,
+        status: &str,
+        stop: impl Future<Output = Result<(), AppError>>,
+    ) -> Result<(), AppError> {
+        let mut tasks = tokio::task::JoinSet::new();
+        let gateway = Arc::clone(&self.reception.front.gateway);
+        for (listener, wire) in self.explicit {
+            tasks.spawn(self.reception.clone().explicit(listener, wire));
+        }
+        for listener in self.transparent {
+            tasks.spawn(self.reception.clone().transparent(listener));
+        }
+        let mut admin_stopped = self.reception.stopped.clone();
+        let admin = tokio::spawn(onecli_admin::serve(admin_socket, handles, async move {
+            let _ = admin_stopped.changed().await;
+        }));
+        let tidy = tokio::spawn({
+            let gateway = Arc::clone(&gateway);
+            async move {
+                loop {
+                    tokio::time::sleep(TIDY).await;
+                    gateway.tidy();
+                }
+            }
+        });
+
+        let follow = tokio::spawn({
+            let gateway = Arc::clone(&gateway);
+            async move { gateway.follow_policy().await }
+        });
+        let watchdog = tokio::spawn(service::watchdog());
+        service::ready(status);
+
+        let why = stop.await;
+        service::stopping();
+        drop(self.stop);
+        while tasks.join_next().await.is_some() {}
+        let _ = admin.await;
+        tidy.abort();
+        follow.abort();
+        // No new connection is accepted. Requests in progress finish.
+        gateway.end(DRAIN).await;
+        watchdog.abort();
+        why
+    }
+}
