@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser};
+use onecli_config::Overrides;
 
 /// The OneCLI daemon: stores credentials, and injects them into requests of authorized agents.
 #[derive(Debug, Parser)]
@@ -83,6 +84,24 @@ pub(crate) struct DaemonArgs {
     /// Write the manual page and end, for packages.
     #[arg(long, value_name = "FILE", hide = true)]
     pub manual: Option<PathBuf>,
+}
+
+impl DaemonArgs {
+    /// Takes the flags that override the configuration file.
+    pub(crate) fn take_overrides(&mut self) -> Overrides {
+        Overrides {
+            data_dir: self.data_dir.take(),
+            listen: std::mem::take(&mut self.listen),
+            admin_socket: self.admin_socket.take(),
+            store: self.store.take(),
+            agents_root: self.agents_root.take(),
+            no_ebpf: self.no_ebpf,
+            helper_socket: self.helper_socket.take(),
+            executor_socket: self.executor_socket.take(),
+            passphrase_file: self.passphrase_file.take(),
+            insecure_key_from_env: self.insecure_key_from_env,
+        }
+    }
 }
 
 /// Writes the manual page, `onecli-daemon.8`.

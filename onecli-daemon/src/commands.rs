@@ -1,28 +1,78 @@
-//! The commands besides serving: they check the configuration, remove the kernel programs, or start the helper or the
-//! executor.
+//! The commands besides serving: they check the configuration, restore a backup, remove the kernel programs, or start
+//! the helper or the executor.
 
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use onecli_api::ErrorDetail;
 use onecli_config::{Config, DaemonLayout};
-use onecli_model::error_chain;
+use onecli_model::{error_chain, printable_json};
 use onecli_sys::kernel;
-use onecli_tls::{UpstreamTls, UpstreamTlsError};
+use onecli_tls::UpstreamTls;
 
+use crate::args::write_manual;
 use crate::process::{journal, service_manager as service};
 use crate::{executor, helper};
 
-/// Reads the files that a valid configuration names, as the daemon does when it starts.
-///
-/// # Errors
-/// A file cannot be read, or has the wrong content.
-pub(crate) fn check_files(config: &Config) -> Result<(), UpstreamTlsError> {
-    UpstreamTls::new(&config.upstream.extra_ca_files).map(drop)
+/// `EX_CONFIG` of sysexits.h.
+const BAD_CONFIG: u8 = 78;
+
+/// Writes the manual page.
+pub(crate) fn manual(file: &Path) -> ExitCode {
+    match write_manual(file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "onecli-daemon: {}: {error}", file.display());
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// Reports to the service manager why the daemon does not start.
-pub(crate) fn tell_failure(reason: &dyn std::fmt::Display) {
-    service::failed(&reason.to_string());
+/// Reports that the configuration is not valid, also to the service manager.
+pub(crate) fn bad_config(error: &dyn Display, json: bool) -> ExitCode {
+    complain("bad_config", error, json);
+    service::failed(&error.to_string());
+    ExitCode::from(BAD_CONFIG)
+}
+
+/// Reads the files that a valid configuration names, as the daemon does when it starts, and prints the result.
+pub(crate) fn check_config(config: &Config) -> ExitCode {
+    match UpstreamTls::new(&config.upstream.extra_ca_files) {
+        Ok(_) => {
+            let _ = writeln!(io::stdout(), "the configuration is valid");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "onecli-daemon: {error}");
+            ExitCode::from(BAD_CONFIG)
+        }
+    }
+}
+
+/// Replaces the database with a backup, and prints the result.
+pub(crate) fn restore(config: &Config, backup: &Path, dry_run: bool, json: bool) -> ExitCode {
+    match crate::restore::restore(config, backup, dry_run) {
+        Ok(report) => {
+            let text = if json { report.json() } else { report.to_string() };
+            let _ = writeln!(io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain("failed", &error, json);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn complain(code: &str, error: &dyn Display, json: bool) {
+    let _ = if json {
+        let body = serde_json::json!({ "error": ErrorDetail::new(code, error) });
+        writeln!(io::stderr(), "{}", printable_json(&body.to_string()))
+    } else {
+        writeln!(io::stderr(), "onecli-daemon: {error}")
+    };
 }
 
 /// Removes the pinned kernel programs. Managed processes are then neither redirected nor refused.
@@ -44,8 +94,9 @@ const KEPT: u8 = 3;
 /// and, if they stay, `pins PATH`. The package's purge reads this after program and configuration are gone.
 ///
 /// Exit codes: 0 detached, 3 still attached because an agent runs, 1 unknown.
-pub(crate) fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode {
+pub(crate) fn retire(config: &Config) -> ExitCode {
     journal::init();
+    let mut out = io::stdout();
     let pins = &config.kernel.bpffs_dir;
     let retired = match kernel::retire(pins) {
         Ok(retired) => retired,

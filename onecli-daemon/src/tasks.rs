@@ -1,0 +1,109 @@
+//! The tasks that run beside the connections, until the daemon stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onecli_audit::AuditLog;
+use onecli_config::{Config, Witness};
+use onecli_proxy::OwnRequests;
+use onecli_vault::Credentials;
+use onecli_vault::backends::hashicorp::HashiCorp;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::agents::{DenialReport, Managed};
+use crate::audit::ship::Shipper;
+use crate::audit::witness;
+use crate::backends;
+use crate::build::{PolicyParts, Storage};
+use crate::process::AppError;
+
+/// During a stop, the time to bring audit records into the store: first while names are still resolved, then for the
+/// records that arrived meanwhile.
+const SHIPPING: Duration = Duration::from_secs(5);
+const LAST_SHIPPING: Duration = Duration::from_secs(1);
+/// During a stop, the time to send the last checkpoint to the witnesses.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
+
+/// The running tasks.
+pub(crate) struct Tasks {
+    /// Tasks that end at once when the daemon stops.
+    aborted: Vec<JoinHandle<()>>,
+    /// Tasks that end after the audit log, each with the time that it may take.
+    awaited: Vec<(JoinHandle<()>, Duration)>,
+    /// The last record on the disk, and the last in the store.
+    durable: watch::Receiver<u64>,
+    in_store: watch::Receiver<u64>,
+}
+
+impl Tasks {
+    pub(crate) fn new(storage: &Storage, shipper: &Shipper) -> Tasks {
+        let (durable, in_store) = (storage.audit.subscribe(), shipper.subscribe());
+        Tasks { aborted: Vec::new(), awaited: Vec::new(), durable, in_store }
+    }
+
+    /// Maintains the login to the vault server and its leases, and erases old values.
+    pub(crate) fn maintain_sources(
+        &mut self,
+        config: &Config,
+        storage: &Storage,
+        managed: &Arc<Managed>,
+        vault_server: Option<Arc<HashiCorp>>,
+        credentials: Arc<Credentials>,
+    ) {
+        let retention = (Arc::clone(&storage.clock), config.vault.keep_replaced);
+        let (store, managed) = (Arc::clone(&storage.store), Arc::clone(managed));
+        let maintained = backends::maintain(vault_server, credentials, store, managed, retention);
+        self.aborted.push(tokio::spawn(maintained));
+    }
+
+    /// Sends checkpoints of the audit log to the witnesses, and copies its records into the store.
+    pub(crate) fn report(
+        &mut self,
+        witnesses: Vec<Witness>,
+        audit: &AuditLog,
+        own_requests: Arc<OwnRequests>,
+        shipper: Shipper,
+    ) {
+        let told = tokio::spawn(witness::tell(witnesses, audit.checkpoints(), own_requests));
+        self.awaited.push((told, LAST_CHECKPOINT));
+        self.awaited.push((tokio::spawn(shipper.run()), LAST_SHIPPING));
+    }
+
+    /// Follows changes of the root key and of the policy, and records refusals of the kernel programs.
+    pub(crate) fn follow(&mut self, storage: &Storage, policy: &PolicyParts, managed: &Arc<Managed>) {
+        let rekeyer = Arc::clone(&storage.vault).follow_rekey(Arc::clone(&storage.store));
+        let denials = DenialReport {
+            managed: Arc::clone(managed),
+            policy: policy.snapshot.clone(),
+            audit: storage.audit.clone(),
+            quota: Arc::clone(&storage.quota),
+            clock: Arc::clone(&storage.clock),
+            random: Arc::clone(&storage.random),
+        };
+        self.aborted.push(tokio::spawn(rekeyer));
+        self.aborted.push(tokio::spawn(Arc::clone(&policy.policy).follow()));
+        self.aborted.push(tokio::spawn(denials.run()));
+    }
+
+    /// Ends the tasks and the audit log. Agents' names are resolved for as long as other work remains. From then to the
+    /// next daemon's first policy their queries wait. A client waits for five seconds, some for ten.
+    pub(crate) async fn stop(
+        mut self,
+        dns: Option<Arc<onecli_dns::Server>>,
+        audit: AuditLog,
+    ) -> Result<(), AppError> {
+        self.aborted.iter().for_each(JoinHandle::abort);
+        let caught_up = self.in_store.wait_for(|seq| *seq >= *self.durable.borrow());
+        let _ = tokio::time::timeout(SHIPPING, caught_up).await;
+        if let Some(dns) = dns {
+            dns.close().await;
+        }
+        audit.close().await?;
+        // These tasks end once all reachable witnesses have the last checkpoint and the store has every record. The
+        // next start ships any remaining records.
+        let last = self.awaited.into_iter().map(|(task, time)| tokio::time::timeout(time, task));
+        futures_util::future::join_all(last).await;
+        Ok(())
+    }
+}
