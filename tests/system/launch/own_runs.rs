@@ -121,7 +121,7 @@ fn runner_sees_all_runs_if_an_administrator_allowed_it() {
     let _ = daemon.audit_until("the other agent's", |record| record["host"] == "elsewhere.test");
 
     for args in [&["audit", "list", "--agent", "robot", "--all"][..], &["agent", "learn", "robot", "--all"]] {
-        forbidden(&stage, PERSON, args, "own runs of agent 'robot' only");
+        forbidden(&stage, PERSON, args, "only its own runs of agent 'robot'");
     }
     daemon.onecli(&["agent", "allow-run", "robot", PERSON, "--see-all", "yes"]).ok("see all");
     let record = daemon.audit_until("the change", |record| record["code"] == "runner_changed");
