@@ -18,7 +18,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn demo(args: &Args) -> Result<()> {
-    program("demo", args)
+    run_program("demo", "demo", args)
 }
 
 /// Options of `bench`.
@@ -170,20 +170,23 @@ pub(crate) fn verify_speed(args: &VerifySpeedArgs) -> Result<()> {
 }
 
 fn program(name: &str, args: &Args) -> Result<()> {
+    run_program(name, "release", args)
+}
+
+/// Builds `onecli`, `onecli-daemon` and a program of `onecli-tests` in one go, so that each dependency is built once, and
+/// runs the program.
+fn run_program(name: &str, profile: &str, args: &Args) -> Result<()> {
     setup::packages(setup::FOR_PROGRAMS)?;
-    step("building onecli and onecli-daemon (release; the first time takes some minutes)");
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "onecli-daemon",
-        "--package",
-        "onecli-cli",
-        "--bins",
-    ]))?;
-    run(&mut cargo(&["build", "--release", "--package", "onecli-tests", "--bin", name]))?;
+    step(&format!(
+        "building onecli and onecli-daemon (profile {profile}; the first time takes some minutes)"
+    ));
+    let packages =
+        ["onecli-daemon", "onecli-cli", "onecli-tests"].iter().flat_map(|name| ["--package", name]);
+    let programs = ["onecli", "onecli-daemon", name];
+    let mut build = cargo(&["build", "--profile", profile]);
+    run(build.args(packages).args(programs.iter().flat_map(|name| ["--bin", name])))?;
     step(name);
     // Started directly, because a cargo process between would hold its lock.
-    let bins = target().join("release");
+    let bins = target().join(profile);
     run(Command::new(bins.join(name)).env("ONECLI_BIN_DIR", &bins).args(&args.rest))
 }
