@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use onecli_config::{Config, VaultAuth};
 use onecli_model::{Agent, AgentId, Clock, Random};
 use onecli_store::{LeaseRow, Store, StoreError, VaultChange};
-use onecli_vault::backends::hashicorp::{Address, HashiCorp, Keep, LeaseNote, Ledger, Method, Settings};
+use onecli_vault::sources::hashicorp::{Address, HashiCorp, Keep, LeaseNote, Ledger, Method, Settings};
 use onecli_vault::{Credentials, Vault};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use zeroize::Zeroizing;

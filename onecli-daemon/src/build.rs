@@ -17,7 +17,7 @@ use onecli_proxy::{
 use onecli_store::Store;
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
 use onecli_tls::{AgentTls, CertAuthority, UpstreamTls};
-use onecli_vault::backends::hashicorp::HashiCorp;
+use onecli_vault::sources::hashicorp::HashiCorp;
 use onecli_vault::{Backends, Credentials, KeySource, Vault};
 use tokio::sync::watch;
 

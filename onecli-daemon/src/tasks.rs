@@ -7,7 +7,7 @@ use onecli_audit::AuditLog;
 use onecli_config::{Config, Witness};
 use onecli_proxy::OwnRequests;
 use onecli_vault::Credentials;
-use onecli_vault::backends::hashicorp::HashiCorp;
+use onecli_vault::sources::hashicorp::HashiCorp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

@@ -11,7 +11,7 @@ use nix::unistd::{Uid, User};
 use onecli_config::Config;
 use onecli_model::{SourceCommand, error_chain};
 use onecli_sys::privilege::{self, Channel};
-use onecli_vault::backends::exec::Executor;
+use onecli_vault::sources::exec::Executor;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use zeroize::Zeroizing;

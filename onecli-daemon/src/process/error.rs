@@ -10,7 +10,7 @@ use onecli_sys::privilege::PrivilegeError;
 use onecli_sys::sole::SoleError;
 use onecli_tls::{CaError, UpstreamTlsError};
 use onecli_vault::VaultError;
-use onecli_vault::backends::hashicorp::BackendError;
+use onecli_vault::sources::hashicorp::BackendError;
 
 /// The reason why the daemon does not run. Each message includes the next step.
 #[derive(Debug, thiserror::Error)]

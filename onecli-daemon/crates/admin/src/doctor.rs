@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use onecli_api::Transparent;
 use onecli_api::{AuditStatus, CaCertificate, Doctor, Status};
 use onecli_model::Check;
-use onecli_vault::backends::hashicorp::{HashiCorp, ServerStatus};
+use onecli_vault::sources::hashicorp::{HashiCorp, ServerStatus};
 use tokio::time::timeout;
 
 use super::state::State;

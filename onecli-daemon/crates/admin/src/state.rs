@@ -10,7 +10,7 @@ use onecli_model::{Agent, AgentName, Clock, Random, Secret, SecretName};
 use onecli_policy::{Approvals, Snapshot};
 use onecli_store::{KeptVersion, Store, StoredState};
 use onecli_vault::Vault;
-use onecli_vault::backends::hashicorp::HashiCorp;
+use onecli_vault::sources::hashicorp::HashiCorp;
 use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
 use uuid::Uuid;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use onecli_api::VaultView;
 use onecli_model::AgentId;
-use onecli_vault::backends::hashicorp::HashiCorp;
+use onecli_vault::sources::hashicorp::HashiCorp;
 
 use super::error::AdminError;
 use super::state::State;

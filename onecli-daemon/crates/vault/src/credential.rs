@@ -4,7 +4,7 @@ use std::fmt;
 
 use onecli_model::{Placeholder, Placement, Secret, SecretName, SecretValue};
 
-use super::backends::Origin;
+use super::sources::Origin;
 
 /// A credential in the clear, for injection into one request. Only the vault creates one, from a grant. It is
 /// zeroed when dropped.

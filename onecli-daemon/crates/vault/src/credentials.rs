@@ -23,12 +23,13 @@ use onecli_policy::Grant;
 use onecli_store::Store;
 
 use super::Vault;
-use super::backends::flight::to_its_end;
-use super::backends::{Backends, Origin, Recent, SourceError};
-use super::client::{Outbound, Purpose};
 use super::credential::Credential;
 use super::error::VaultError;
-use super::mint::{self, Market, MintError};
+use super::sources::cache::Recent;
+use super::sources::cache::flight::to_its_end;
+use super::sources::{Backends, Origin, SourceError};
+use super::tokens::client::{Outbound, Purpose};
+use super::tokens::{self, Market, MintError};
 
 /// The number of secrets whose tokens are cached: with [`LOOKED_FOR_BYTES`] for each, at most 128 MiB.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -261,7 +262,7 @@ impl Credentials {
         };
         let purpose = Purpose { agent: &agent.name, secret: &secret.name, version: state.version };
         let market = Market { outbound: self.outbound.as_ref(), purpose, now: self.clock.now() };
-        match mint::buy(mint, &material, market).await {
+        match tokens::buy(mint, &material, market).await {
             Ok(bought) => {
                 let early = EARLY.min(bought.lifetime / 5);
                 let until = self.clock.instant() + bought.lifetime.saturating_sub(early);

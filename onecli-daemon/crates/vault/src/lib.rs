@@ -6,36 +6,35 @@
 
 #![forbid(unsafe_code)]
 
-pub mod backends;
 mod binding;
-mod client;
 mod credential;
 mod credentials;
 mod envelope;
 mod error;
 mod keyring;
 mod keys;
-mod mint;
 mod rekey;
 mod sessions;
 mod slots;
 mod source;
+pub mod sources;
+mod tokens;
 mod unlock;
 
 #[cfg(test)]
 mod tests;
 
-pub use backends::{Backends, Origin, SourceError};
-pub use client::{Outbound, OutboundError, Purpose};
 pub use credential::Credential;
 pub use credentials::{CredentialError, Credentials, wire_forms};
 pub use error::VaultError;
 pub use keyring::KeyId;
 pub use keys::{KeyStatus, NewSlot, SlotInfo};
-pub use mint::{MintError, check_material, sent_to_endpoint};
 pub use rekey::{Begun, Rekey};
 pub use sessions::{Session, SessionKind, SessionScope};
 pub use source::{KeyFileError, KeySource};
+pub use sources::{Backends, Origin, SourceError};
+pub use tokens::client::{Outbound, OutboundError, Purpose};
+pub use tokens::{MintError, check_material, sent_to_endpoint};
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -337,9 +337,10 @@ async fn panic_prints_no_value() {
     let secret = sealed(&vault, 1, text);
     let root = RootKey::new(zeroize::Zeroizing::new([0x5a; 32]));
     let slot = keyring::SlotKey(zeroize::Zeroizing::new([0x5a; 32]));
-    let had = backends::Had { value: value(text), origin: Origin::of("file") };
-    let fetched = backends::flight::Fetched { value: value(text), usable_for: std::time::Duration::ZERO };
-    let cached = backends::flight::Cached { value: Arc::new(value(text)), stale: false };
+    let had = sources::Had { value: value(text), origin: Origin::of("file") };
+    let fetched =
+        sources::cache::flight::Fetched { value: value(text), usable_for: std::time::Duration::ZERO };
+    let cached = sources::cache::flight::Cached { value: Arc::new(value(text)), stale: false };
     let panics = [
         ("a value", unwrap_text(value(text))),
         ("a credential", unwrap_text(open(&vault, secret.clone()).unwrap())),
@@ -389,9 +390,10 @@ async fn debug_and_errors_print_no_value_or_key() {
         !others.contains(&key_in_material) && !others.contains(&format!("{:?}", &material.key_der[40..44]))
     );
     let store_error = StoreError::NotFound { what: "secret", id: secret.id.to_string() };
-    let had = backends::Had { value: value(text), origin: Origin::of("file") };
-    let fetched = backends::flight::Fetched { value: value(text), usable_for: std::time::Duration::ZERO };
-    let cached = backends::flight::Cached { value: value(text), stale: false };
+    let had = sources::Had { value: value(text), origin: Origin::of("file") };
+    let fetched =
+        sources::cache::flight::Fetched { value: value(text), usable_for: std::time::Duration::ZERO };
+    let cached = sources::cache::flight::Cached { value: value(text), stale: false };
     let others = format!("{others} {had:?} {fetched:?} {cached:?}");
     let printed = format!(
         "{others} {vault:?} {root:?} {secret:?} {credential:?} {grant:?} {error:?} {error} {store_error:?} {:?} {:?}",

@@ -10,7 +10,7 @@ use onecli_policy::{Mode, Snapshot};
 use onecli_store::SqliteStore;
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
 use onecli_tls::{AgentTls, CertAuthority, UpstreamTls};
-use onecli_vault::backends::exec::Executor;
+use onecli_vault::sources::exec::Executor;
 use onecli_vault::{Backends, Credentials, KeySource, Vault};
 
 use super::*;

@@ -8,7 +8,7 @@ use onecli_policy::{Sent, Watch};
 
 use super::{CredentialError, Credentials};
 use crate::error::VaultError;
-use crate::mint;
+use crate::tokens;
 
 impl Credentials {
     /// The forms in which a stored value was sent; `None` if it is fetched from elsewhere or issued by a token
@@ -101,7 +101,7 @@ pub fn wire_forms(watch: &Watch, value: &SecretValue) -> Vec<WireForm> {
     let class = secret.class.unwrap_or_else(|| secret.class_of(value));
     let forms = match (watch.sent(), &secret.profile.mint) {
         (Sent::ToEndpoint, Some(mint)) => {
-            mint::sent_to_endpoint(mint, value).iter().flat_map(WireForm::of_form).collect()
+            tokens::sent_to_endpoint(mint, value).iter().flat_map(WireForm::of_form).collect()
         }
         _ => secret.placement.wire_forms(value),
     };

@@ -1,12 +1,9 @@
 //! Sources of values that are not stored in the daemon's store.
 
+pub mod cache;
 pub mod exec;
 pub mod file;
-pub mod flight;
 pub mod hashicorp;
-mod recent;
-
-pub(super) use recent::Recent;
 
 use std::fmt;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use super::HashiCorp;
 use super::error::BackendError;
 use super::wire::Call;
 use super::words::{self, Mounted};
-use crate::backends::flight::Fetched;
+use crate::sources::cache::flight::Fetched;
 
 /// How long a mount's kind is cached.
 const MOUNT_FOR: Duration = Duration::from_mins(5);

@@ -31,7 +31,7 @@ use onecli_model::{AgentId, Clock, Random, SecretValue, VaultReference};
 use onecli_tls::ServiceTls;
 use zeroize::Zeroizing;
 
-use super::flight::{Bounds, Fetched, Flights};
+use crate::sources::cache::flight::{Bounds, Fetched, Flights};
 use auth::{Auth, Login};
 use mount::Kind;
 use wire::{Answer, Call, Wire};

@@ -10,7 +10,7 @@ use onecli_model::{Clock, SecretValue, SourceCommand};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::flight::{Bounds, Fetched, Flights};
+use crate::sources::cache::flight::{Bounds, Fetched, Flights};
 
 /// The bounds of the cache of command values.
 const KEPT: Bounds = Bounds { keys: NonZeroUsize::new(1024).unwrap(), bytes: 4 << 20 };
@@ -193,7 +193,7 @@ pub(super) mod tests {
 
     /// Counts its calls, and prints the number.
     #[derive(Debug, Default)]
-    pub(in crate::backends) struct Counting(AtomicU64);
+    pub(in crate::sources) struct Counting(AtomicU64);
 
     #[async_trait]
     impl Executor for Counting {

@@ -275,7 +275,7 @@ async fn hanging_token_file_blocks_nothing_else() {
         stale_for: Duration::ZERO,
     };
     let client = client_of(settings, &Arc::default());
-    let turns = u32::try_from(crate::backends::file::TURNS).unwrap();
+    let turns = u32::try_from(crate::sources::file::TURNS).unwrap();
     let hanging = client.auth.files.turns(&file).acquire_many_owned(turns).await.unwrap();
     let other = async { tokio::time::sleep(Duration::from_millis(50)).await };
     let (error, ()) = tokio::join!(value(&client, "secret/open/api#key"), other);

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::error::BackendError;
 use super::wire::{Call, Wire};
 use super::words::{self, AuthBlock, LoggedIn, LookedUp, Wrapping};
-use crate::backends::file::Files;
+use crate::sources::file::Files;
 
 /// The largest file with a token, a secret id or a JWT, in bytes.
 const LARGEST_FILE: u64 = 64 << 10;

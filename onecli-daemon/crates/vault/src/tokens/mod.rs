@@ -1,5 +1,6 @@
 //! Requests tokens with stored values: one exchange with one token endpoint.
 
+pub(super) mod client;
 mod jwt;
 
 use std::time::Duration;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::client::{Outbound, OutboundError, Purpose};
+use client::{Outbound, OutboundError, Purpose};
 
 /// The lifetime of a token whose response contains none.
 const UNTOLD: Duration = Duration::from_mins(5);
