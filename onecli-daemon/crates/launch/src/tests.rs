@@ -1,10 +1,14 @@
 //! Tests of the planned environment, and of an agent as the kernel sees it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::unistd::{Gid, Uid};
 
 use super::*;
+use crate::process::cgroup;
 
 fn user() -> LaunchUser {
     LaunchUser {

@@ -4,13 +4,11 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::Type;
 
-use super::super::tree::{Links, Tree};
-use super::git_config::{self, Named, Use};
+use super::git_config::{self, MAX_CONFIG, Named, Use};
 use super::names::{GIT_FILES, GIT_INTERRUPTED, GIT_REMOTES, Kind};
 use super::walk::{Reason, Walk, is_git_directory, kind_of, kind_of_target};
+use crate::files::tree::{Links, Tree};
 
-/// Largest git configuration, bytes.
-pub(super) const MAX_CONFIG: u64 = 1024 * 1024;
 /// Largest file that names a git directory, bytes: a path (`PATH_MAX`) and the prefix before it.
 const MAX_LINK: u64 = 4096 + 64;
 /// Nesting of configurations that include each other. Git allows 10.

@@ -7,6 +7,9 @@ use std::str::Chars;
 
 use shlex::Shlex;
 
+/// Largest git configuration, bytes.
+pub(super) const MAX_CONFIG: u64 = 1024 * 1024;
+
 /// Git's use of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {

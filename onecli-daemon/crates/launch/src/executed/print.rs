@@ -6,9 +6,9 @@ use std::path::Path;
 use nix::sys::stat::FileStat;
 use sha2::{Digest as _, Sha256};
 
-use super::super::start::Start;
-use super::super::tree::{Links, Tree};
 use super::names::PACKAGE;
+use crate::files::start::Start;
+use crate::files::tree::{Links, Tree};
 
 /// Bytes of a file whose content is compared. For longer files the kernel's times and numbers are compared.
 const MAX_CONTENT: u64 = 1024 * 1024;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::super::start::Start;
-use super::super::tree::shown;
 use super::names::{GIT_INTERRUPTED, Kind};
+use super::snapshot::{Change, Snapshot};
 use super::walk::{MAX_DEPTH, MAX_ENTRIES};
-use super::{Change, Snapshot};
+use crate::files::start::Start;
+use crate::text::shown;
 
 /// Files of one kind that a report names. An agent may make many, of one kind or of all.
 pub(super) const MAX_REPORTED: usize = 10;
@@ -15,7 +15,7 @@ pub(super) const MAX_REPORTED: usize = 10;
 impl Snapshot {
     /// Returns the changes up to `after`, as lines for the caller. `place` is the directory's path, and `since` the
     /// time of this snapshot.
-    pub(in super::super) fn report(&self, after: &Snapshot, place: &Path, since: Start) -> Vec<String> {
+    pub(crate) fn report(&self, after: &Snapshot, place: &Path, since: Start) -> Vec<String> {
         let changes = self.changes(after, since);
         let mut lines = Vec::new();
         if !changes.is_empty() {
@@ -81,7 +81,7 @@ fn operation(path: &Path) -> &Path {
 }
 
 /// Returns a message that a directory holds more than the launcher examines.
-pub(in super::super) fn cut(place: &Path) -> String {
+pub(crate) fn cut(place: &Path) -> String {
     format!(
         "{} holds more files than the launcher examines ({MAX_ENTRIES} entries, {MAX_DEPTH} levels): git \
          repositories beyond these are not protected from the agent",

@@ -7,8 +7,13 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
+use std::path::{Path, PathBuf};
+
 use super::report::MAX_REPORTED;
+
 use super::*;
+use crate::files::start::Start;
+use crate::files::tree::Tree;
 
 mod git;
 

@@ -13,9 +13,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::super::permitted;
-use super::git::MAX_CONFIG;
-use super::git_config::{self, Use};
+use super::git_config::{self, MAX_CONFIG, Use};
+use crate::process::permitted;
 
 /// Largest number of files that are read, includes among them.
 const MAX_FILES: usize = 32;
@@ -26,7 +25,7 @@ const SYSTEM: &str = "/etc/gitconfig";
 
 /// The configuration that was read.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
-pub(in super::super) struct UserConfig {
+pub(crate) struct UserConfig {
     home: Option<PathBuf>,
     files: Vec<ConfigFile>,
 }
@@ -42,7 +41,7 @@ pub(super) struct ConfigFile {
 impl UserConfig {
     /// Reads the configuration of the user `ids` with that user's rights, and the files `named` by the user's
     /// environment. Empty if that fails.
-    pub(in super::super) fn read(ids: (u32, u32), named: &[PathBuf]) -> UserConfig {
+    pub(crate) fn read(ids: (u32, u32), named: &[PathBuf]) -> UserConfig {
         let home = User::from_uid(Uid::from_raw(ids.0)).ok().flatten().map(|user| user.dir);
         let Ok(shared) = memfd_create(c"git-config", MFdFlags::MFD_CLOEXEC) else {
             return UserConfig::default();

@@ -10,12 +10,12 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
 
-use super::super::tree::{Links, Tree};
 use super::git::Configuration;
 use super::names::{DEPENDENCIES, DIRECTORIES, FILES, GIT, Kind};
 use super::print::Print;
+use super::snapshot::{Executed, Snapshot};
 use super::user_config::UserConfig;
-use super::{Executed, Snapshot};
+use crate::files::tree::{Links, Tree};
 
 /// Entries of directories that are examined. A large repository with its dependencies has about 100,000.
 pub(super) const MAX_ENTRIES: usize = 200_000;
@@ -66,6 +66,14 @@ pub(super) struct Walk<'t> {
     pub(super) unread: u64,
     /// Number of names that may still be looked up.
     names: usize,
+}
+
+impl Snapshot {
+    /// Takes a snapshot of `tree`, whose absolute path is `place`. `user` is the configuration of the user who works
+    /// there.
+    pub(crate) fn take(tree: &Tree, place: &Path, user: &UserConfig) -> Snapshot {
+        Walk::new(tree, place, user).run()
+    }
 }
 
 impl<'t> Walk<'t> {

@@ -8,9 +8,9 @@ use nix::unistd::{Uid, User};
 use onecli_model::Clock as _;
 use onecli_sys::SystemClock;
 
-use super::super::deadline::Deadline;
-use super::super::wire::{Event, Request, Subject, Wire};
-use super::{Ask, Caller, Permission};
+use super::permission::{Ask, Caller, Permission};
+use crate::process::deadline::Deadline;
+use crate::protocol::wire::{Event, Request, Subject, Wire};
 
 /// An older permission is requested again before the command starts.
 const PERMITTED_FOR: Duration = Duration::from_millis(500);

@@ -11,7 +11,7 @@ use std::ptr;
 
 use nix::unistd::Pid;
 
-use super::super::wire::Event;
+use crate::protocol::wire::Event;
 
 /// Children that are handled before the loop serves other events. An agent can make them faster than the worker reaps
 /// them.

@@ -3,34 +3,30 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use nix::unistd::{Group, Pid};
+use nix::unistd::Group;
 
-use super::super::decide::Giver;
-use super::super::gate::HeldView;
-use super::super::handover::Handover;
-use super::super::hold::Hold;
-use super::super::homes::Homes;
-use super::super::leftovers::Leftovers;
-use super::super::mounts::{BUNDLE, View};
-use super::super::project::Directory;
-use super::super::runs::{self, Place, Record, Run};
-use super::super::terminal::Pair;
-use super::super::watched::Watched;
-use super::super::wire::{Event, Handed, Request, Wire};
-use super::super::{Launch, LaunchError, LaunchUser, OURS, environment};
 use super::admit::Authorisation;
+use super::env::environment;
+use super::launch::Launch;
+use super::permission::{Ask, Caller, Permission, Rules};
+use super::report::report;
+use super::running::Running;
 use super::start::{Files, start};
-use super::watch::report;
-use super::{Ask, Caller, Permission, Rules};
-
-/// A running command, and the state that is compared when it ends.
-pub(super) struct Running {
-    pub(super) pid: Pid,
-    pub(super) view: Option<HeldView>,
-    pub(super) directories: Vec<Watched>,
-    pub(super) leftovers: Leftovers,
-    pub(super) run: Run,
-}
+use crate::directories::decide::Giver;
+use crate::directories::handover::Handover;
+use crate::error::{LaunchError, OURS};
+use crate::host::homes::Homes;
+use crate::host::user::LaunchUser;
+use crate::process::terminal::Pair;
+use crate::protocol::wire::{Event, Handed, Request, Wire};
+use crate::running::gate::HeldView;
+use crate::running::hold::Hold;
+use crate::running::leftovers::Leftovers;
+use crate::running::records::{self, Place, Record, Run};
+use crate::running::watched::Watched;
+use crate::view::mounts::View;
+use crate::view::place::BUNDLE;
+use crate::view::project::Directory;
 
 /// Starts the command.
 pub(super) fn prepare(
@@ -106,7 +102,7 @@ fn on_record(
 ) -> Result<Run, String> {
     let failed = |error: io::Error| format!("cannot record the command: {error}");
     let runs = rules.agents.make_runs().map_err(failed)?;
-    for (uid, line) in runs::clean(&runs) {
+    for (uid, line) in records::clean(&runs) {
         report(Some(wire).filter(|_| uid == caller.uid), [line]);
     }
     let lock = rules.agents.make_agent(permission.agent).map_err(failed)?.join("start");

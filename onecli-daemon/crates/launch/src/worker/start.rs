@@ -8,13 +8,14 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid, tcsetpgrp};
 
-use super::super::gate::{self, Gate, HeldView};
-use super::super::handover::mapped;
-use super::super::hold::Hold;
-use super::super::project::Directory;
-use super::super::terminal::control;
-use super::super::wire::{Event, Request, Wire};
-use super::super::{Launch, LaunchError};
+use super::launch::Launch;
+use crate::directories::handover::mapped;
+use crate::error::LaunchError;
+use crate::process::terminal::control;
+use crate::protocol::wire::{Event, Request, Wire};
+use crate::running::gate::{self, Gate, HeldView};
+use crate::running::hold::Hold;
+use crate::view::project::Directory;
 
 /// Signals that the worker ignores. It leads the session of the command's terminal. An agent can make the worker's
 /// process group the terminal's foreground group (tcsetpgrp(3)), and then the kernel sends it the signals of typed

@@ -1,6 +1,6 @@
 //! Waits for a command's end, and reports it to the client.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsFd as _;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -8,12 +8,13 @@ use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-use super::super::gate::HeldView;
-use super::super::hold::Hold;
-use super::super::watched::Watched;
-use super::super::wire::{Event, Order, PASSED_ON, Wire};
 use super::children::{Change, MAX_AT_ONCE, change};
-use super::prepare::Running;
+use super::report::report;
+use super::running::Running;
+use crate::protocol::wire::{Event, Order, PASSED_ON, Wire};
+use crate::running::gate::HeldView;
+use crate::running::hold::Hold;
+use crate::running::watched::Watched;
 
 /// Waits for the command's end, passes signals on, and reports to the client. `summary` returns the agent's refused
 /// requests, and is called at the end.
@@ -105,15 +106,5 @@ fn report_changes(client: Option<&Wire>, running: &mut Running) {
     if running.run.needs_placeholders() {
         directories.iter_mut().for_each(Watched::keep_placeholders);
         running.run.leave_placeholders();
-    }
-}
-
-/// Reports files that the agent should not have left or changed. They go to the launcher's log if the client is gone.
-pub(super) fn report(client: Option<&Wire>, lines: impl IntoIterator<Item = String>) {
-    for line in lines {
-        let sent = client.is_some_and(|wire| wire.send(&Event::Notice(line.clone()), &[]).is_ok());
-        if !sent {
-            let _ = writeln!(io::stderr(), "{line}");
-        }
     }
 }

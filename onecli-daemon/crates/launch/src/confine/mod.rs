@@ -1,0 +1,5 @@
+//! Restrictions on the command's process.
+
+pub(crate) mod landlock;
+pub(crate) mod privileges;
+pub(crate) mod seccomp;

@@ -1,0 +1,6 @@
+//! Files that an agent may change while the launcher works on them.
+
+pub(crate) mod mount;
+pub(crate) mod set_id;
+pub(crate) mod start;
+pub(crate) mod tree;

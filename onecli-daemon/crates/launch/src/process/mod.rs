@@ -1,0 +1,7 @@
+//! Processes, their cgroups, terminals and time limits.
+
+pub(crate) mod cgroup;
+pub(crate) mod child;
+pub(crate) mod deadline;
+pub(crate) mod permitted;
+pub(crate) mod terminal;

@@ -1,0 +1,3 @@
+//! The messages between client and launcher.
+
+pub(crate) mod wire;
