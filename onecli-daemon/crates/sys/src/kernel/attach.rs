@@ -17,150 +17,20 @@ use nix::fcntl::{Flock, FlockArg};
 use onecli_common::names;
 
 use super::{
-    Cgroup2, KernelError, Namespaces,
     bpffs::Pins,
-    cgroup::{id_of_directory, level},
-    denials::KernelLog,
+    cgroup::{Cgroup2, id_of_directory, level},
+    config::KernelConfig,
+    error::KernelError,
+    health::{Health, LinkHealth, LinkState},
+    hooks::{CGROUP_INET_INGRESS, HOOKS, Hook, Place, hooks, security_hooks},
     link::{self, LinkInfo, Target},
-    report,
+    netns::Namespaces,
+    program_log::KernelLog,
     security::{self, Security},
 };
 
 /// The kernel programs, built by `cargo xtask ebpf` and checked by `cargo xtask ebpf --verify`.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../../onecli-ebpf/onecli-ebpf.o");
-
-/// The configuration of the kernel programs at attach.
-#[derive(Clone, Debug)]
-pub struct KernelConfig {
-    /// Cgroup whose direct children are the agents' cgroups; relative to the root of cgroup2.
-    pub agents_root: PathBuf,
-    /// Cgroup of the daemon, its helper and their listeners, outside the agents root; relative to the root of cgroup2.
-    pub daemon_cgroup: PathBuf,
-    /// Directory for pins, on a bpf file system or below `/sys/fs/bpf`.
-    pub bpffs_dir: PathBuf,
-    /// Port of the transparent listeners on `127.0.0.1` and `::1`.
-    pub transparent_port: u16,
-    /// Port of the agents' resolver on each agent's own loopback address.
-    pub dns_port: u16,
-    /// Other ports that no managed process may bind, above all the explicit listeners'.
-    pub reserved_ports: Vec<u16>,
-    /// Whether the programs log their refusals, for debugging. If not, the verifier drops the code.
-    pub log: bool,
-}
-
-/// The cgroup or hook to which a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// The agents root; its descendants inherit it.
-    Agents,
-    /// The root of cgroup2, for every process of the machine.
-    Root,
-    /// This hook of the BPF LSM, for every process of the machine, if the kernel runs such programs.
-    Security(&'static str),
-}
-
-/// One program: its name in the object, its `enum bpf_attach_type`, and the place where it is attached.
-pub(super) struct Hook {
-    pub(super) program: &'static str,
-    pub(super) attach_type: u32,
-    pub(super) place: Place,
-}
-
-const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
-    Hook { program, attach_type, place }
-}
-
-/// `BPF_CGROUP_INET_INGRESS` and `BPF_CGROUP_INET_EGRESS` of `enum bpf_attach_type`.
-const CGROUP_INET_INGRESS: u32 = 0;
-const CGROUP_INET_EGRESS: u32 = 1;
-
-/// Every program of a cgroup, in the order of attachment. Programs that refuse come first, so a start that fails
-/// halfway never gives agents more access.
-const HOOKS: [Hook; 17] = [
-    hook("egress", CGROUP_INET_EGRESS, Place::Agents),
-    hook("ingress", CGROUP_INET_INGRESS, Place::Agents),
-    hook("connect4", 10, Place::Agents),
-    hook("connect6", 11, Place::Agents),
-    hook("sendmsg4", 14, Place::Agents),
-    hook("sendmsg6", 15, Place::Agents),
-    hook("guard_connect4", 10, Place::Root),
-    hook("guard_connect6", 11, Place::Root),
-    hook("guard_sendmsg4", 14, Place::Root),
-    hook("guard_sendmsg6", 15, Place::Root),
-    hook("bind4", 8, Place::Agents),
-    hook("bind6", 9, Place::Agents),
-    hook("sock_create", 2, Place::Agents),
-    hook("recvmsg4", 19, Place::Agents),
-    hook("recvmsg6", 20, Place::Agents),
-    hook("getpeername4", 29, Place::Agents),
-    hook("getpeername6", 30, Place::Agents),
-];
-
-/// `BPF_LSM_MAC` of `enum bpf_attach_type`.
-const LSM_MAC: u32 = 27;
-
-/// The programs of the BPF LSM: an additional layer on kernels that run them.
-const SECURITY_HOOKS: [Hook; 4] = [
-    hook("refuse_send", LSM_MAC, Place::Security("socket_sendmsg")),
-    hook("refuse_write", LSM_MAC, Place::Security("file_permission")),
-    hook("refuse_receipt", LSM_MAC, Place::Security("file_receive")),
-    hook("refuse_family", LSM_MAC, Place::Security("socket_create")),
-];
-
-/// Returns those of them that this kernel needs.
-fn security_hooks() -> impl Iterator<Item = &'static Hook> {
-    /// The kernel from which `sendfile` and `splice` pass `socket_sendmsg`. Earlier ones need the hook that sees every
-    /// write of the machine.
-    const SENDFILE_SEEN: (u32, u32) = (6, 5);
-    let sees = report::parse_version(&report::release()).is_some_and(|version| version >= SENDFILE_SEEN);
-    SECURITY_HOOKS.iter().filter(move |hook| !(sees && hook.program == "refuse_write"))
-}
-
-/// Returns the programs of cgroups, and those of the BPF LSM if they were attached.
-pub(super) fn hooks(pins: &Pins) -> impl Iterator<Item = &'static Hook> {
-    HOOKS.iter().chain(security_hooks().filter(|_| pins.are_secured()))
-}
-
-/// State of the links of all programs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// One entry per program, in the order of attachment.
-    pub links: Vec<LinkHealth>,
-}
-
-impl Health {
-    /// Whether every program is attached where it belongs. If not, no command may be started in a managed cgroup.
-    pub fn is_enforcing(&self) -> bool {
-        self.links.iter().all(|link| link.state == LinkState::Attached)
-    }
-}
-
-/// State of one program's link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkHealth {
-    /// Name of the program.
-    pub program: &'static str,
-    /// Id of the attached program; 0 if there is none.
-    pub id: u32,
-    /// Its state.
-    pub state: LinkState,
-}
-
-/// Whether a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkState {
-    /// Attached to the right cgroup.
-    Attached,
-    /// There is no pinned link: the daemon was never started, or was detached.
-    NotPinned,
-    /// The cgroup that it was attached to has been removed. A re-created one is not enforced until the next attach.
-    Defunct,
-    /// Attached to another cgroup than the configured one, or to a removed one that sockets still hold.
-    OtherCgroup {
-        /// Id of that cgroup.
-        id: u64,
-    },
-}
 
 /// Loads the programs and attaches them, or replaces those that an earlier daemon attached.
 ///

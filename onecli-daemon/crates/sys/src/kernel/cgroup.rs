@@ -13,7 +13,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::KernelError;
+use super::error::KernelError;
 
 /// Longest file name of the kernel's virtual file systems, bytes.
 const NAME_MAX: usize = 255;

@@ -14,9 +14,10 @@ use std::{
 use onecli_model::Check;
 
 use super::{
-    Cgroup2, KernelConfig,
-    attach::{Hook, Place, hooks},
     bpffs::Pins,
+    cgroup::Cgroup2,
+    config::KernelConfig,
+    hooks::{Hook, Place, hooks},
     link::{self, Sharing},
 };
 

@@ -1,4 +1,4 @@
-//! Reports of the kernel programs: refusals, and their log.
+//! The refusals of the kernel programs.
 #![allow(
     unsafe_code,
     reason = "events are read from the ring buffer's memory, and its descriptor is registered"
@@ -6,17 +6,13 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use aya::{
-    Ebpf,
-    maps::{Map, MapData, RingBuf},
-};
-use aya_log::EbpfLogger;
+use aya::maps::{Map, MapData, RingBuf};
 use onecli_common::{Deny, Hook, Reason, names};
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    KernelError,
-    redirect::{address, comm, halves},
+    decode::{address, comm, halves},
+    error::KernelError,
 };
 
 /// One operation of a managed process that the kernel programs refused with `EPERM`, or a packet that they dropped.
@@ -76,36 +72,6 @@ impl Denials {
             if let Some(event) = ready.get_inner_mut().next() {
                 return denial(&event);
             }
-            ready.clear_ready();
-        }
-    }
-}
-
-/// Reader of the programs' log (aya-log), which is passed to the `log` facade.
-pub struct KernelLog {
-    logger: EbpfLogger<&'static dyn log::Log>,
-}
-
-impl KernelLog {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let logger =
-            EbpfLogger::init(ebpf).map_err(|source| KernelError::Log { source: Box::new(source) })?;
-        Ok(Self { logger })
-    }
-
-    /// Passes on the entries since the last call.
-    pub fn flush(&mut self) {
-        self.logger.flush();
-    }
-
-    /// Passes on entries as they arrive. Call it inside a tokio runtime.
-    pub async fn forward(self) -> Result<(), KernelError> {
-        // SAFETY: as for the ring above: the logger owns one descriptor, for as long as it is registered.
-        let mut logger =
-            unsafe { AsyncFd::register(self.logger) }.map_err(|error| KernelError::Events(error.into()))?;
-        loop {
-            let mut ready = logger.readable_mut().await.map_err(KernelError::Events)?;
-            ready.get_inner_mut().flush();
             ready.clear_ready();
         }
     }

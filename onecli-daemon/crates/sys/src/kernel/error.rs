@@ -2,7 +2,6 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use super::NetnsError;
 use crate::sole::SoleError;
 use aya::{EbpfError, maps::MapError};
 
@@ -213,5 +212,59 @@ impl KernelError {
 
     pub(super) fn cgroup(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Cgroup { action, path: path.into(), source }
+    }
+}
+
+/// A network namespace cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// A file of `/proc` or the cgroup hierarchy.
+    #[error("cannot {action} {path}")]
+    File {
+        /// The failed action, as a verb.
+        action: &'static str,
+        /// The path it failed on.
+        path: PathBuf,
+        /// The error of the kernel.
+        source: io::Error,
+    },
+    /// The process has ended, or moved, since it was listed.
+    #[error("process {0} has ended or left its cgroup or namespace")]
+    Moved(i32),
+    /// The namespace cannot be entered, or left.
+    #[error("cannot {action} network namespace {inode}")]
+    Enter {
+        /// `enter`, or `return to`.
+        action: &'static str,
+        /// Its inode number.
+        inode: u64,
+        /// The error of setns(2).
+        source: io::Error,
+    },
+    /// A socket, inside.
+    #[error("cannot {action} inside network namespace {inode}")]
+    Socket {
+        /// The failed action, as a verb with its object.
+        action: String,
+        /// Its inode number.
+        inode: u64,
+        /// The error of the kernel.
+        source: io::Error,
+    },
+    /// According to the kernel, the thread did not enter the namespace.
+    #[error("network namespace {inode} has the same cookie as the daemon's")]
+    NotEntered {
+        /// Its inode number.
+        inode: u64,
+    },
+    /// The cgroup hierarchy.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+impl NetnsError {
+    /// Whether the thread is in a namespace other than its own.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, NetnsError::Enter { action: "return to", .. })
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Socket, Type};
 
-use super::{Cgroup2, KernelError};
+use super::{cgroup::Cgroup2, error::NetnsError};
 
 /// Cgroups that are examined for one agent, its own and those nested in it.
 const MAX_CGROUPS: usize = 256;
@@ -24,53 +24,6 @@ const MAX_PROCESSES: usize = 4096;
 
 /// Option that returns the namespace of a socket: `SO_NETNS_COOKIE` of asm-generic/socket.h. Kernel 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
-
-/// A network namespace cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum NetnsError {
-    /// A file of `/proc` or the cgroup hierarchy.
-    #[error("cannot {action} {path}")]
-    File {
-        /// The failed action, as a verb.
-        action: &'static str,
-        /// The path it failed on.
-        path: PathBuf,
-        /// The error of the kernel.
-        source: io::Error,
-    },
-    /// The process has ended, or moved, since it was listed.
-    #[error("process {0} has ended or left its cgroup or namespace")]
-    Moved(i32),
-    /// The namespace cannot be entered, or left.
-    #[error("cannot {action} network namespace {inode}")]
-    Enter {
-        /// `enter`, or `return to`.
-        action: &'static str,
-        /// Its inode number.
-        inode: u64,
-        /// The error of setns(2).
-        source: io::Error,
-    },
-    /// A socket, inside.
-    #[error("cannot {action} inside network namespace {inode}")]
-    Socket {
-        /// The failed action, as a verb with its object.
-        action: String,
-        /// Its inode number.
-        inode: u64,
-        /// The error of the kernel.
-        source: io::Error,
-    },
-    /// According to the kernel, the thread did not enter the namespace.
-    #[error("network namespace {inode} has the same cookie as the daemon's")]
-    NotEntered {
-        /// Its inode number.
-        inode: u64,
-    },
-    /// The cgroup hierarchy.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-}
 
 /// The namespaces of one cgroup's processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,13 +107,6 @@ impl Namespaces {
         });
         self.home.enter("return to")?;
         result
-    }
-}
-
-impl NetnsError {
-    /// Whether the thread is in a namespace other than its own.
-    pub fn is_lost(&self) -> bool {
-        matches!(self, NetnsError::Enter { action: "return to", .. })
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::Path,
     sync::{
@@ -15,16 +14,19 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
 use nix::time::{ClockId, clock_gettime};
-use onecli_common::{AgentEntry, COMM_LEN, Ident, IdentFlags, Stat, TupleKey, names};
+use onecli_common::{AgentEntry, Ident, IdentFlags, Stat, TupleKey, names};
 use onecli_model::flow::Flow;
 use socket2::{SockRef, Type};
 
 use super::{
-    Denials, KernelConfig, KernelError,
     attach::attach,
     bpffs::Pins,
-    denials::KernelLog,
+    config::KernelConfig,
+    decode::{address, comm, halves},
+    denials::Denials,
+    error::KernelError,
     netns::netns_cookie,
+    program_log::KernelLog,
     syn::{self, Syn},
 };
 
@@ -263,23 +265,4 @@ fn flow(ident: &Ident) -> Result<Flow, KernelError> {
         comm: comm(&ident.comm),
         socket_cookie: ident.sock_cookie,
     })
-}
-
-/// Converts an address and port as the programs write them, both in network byte order; IPv4 if it is mapped.
-pub(super) fn address(addr: [u8; 16], port: u16) -> SocketAddr {
-    let addr = IpAddr::V6(Ipv6Addr::from(addr)).to_canonical();
-    SocketAddr::new(addr, u16::from_be(port))
-}
-
-/// Returns the upper and the lower 32 bits.
-#[expect(clippy::cast_possible_truncation, reason = "each half is 32 bits")]
-pub(super) const fn halves(packed: u64) -> (u32, u32) {
-    ((packed >> 32) as u32, packed as u32)
-}
-
-/// Returns a task's name as the process chose it. It may contain any text: callers escape it before they show or store
-/// it (`audit::Text`).
-pub(super) fn comm(raw: &[u8; COMM_LEN]) -> String {
-    let name = raw.split(|&byte| byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(name).into_owned()
 }

@@ -6,10 +6,15 @@ use caps::{CapSet, Capability};
 use onecli_model::Check;
 
 use super::{
-    Cgroup2, KernelConfig, KernelError, LinkHealth, LinkState,
     attach::{check, tags},
     bpffs::Pins,
-    conflict, link, netns, security,
+    cgroup::Cgroup2,
+    config::KernelConfig,
+    conflict,
+    error::KernelError,
+    health::{LinkHealth, LinkState},
+    link, netns, security,
+    version::{parse_version, release},
 };
 
 /// Checks everything that transparent mode depends on, and changes nothing. A check that cannot run is reported too.
@@ -67,11 +72,6 @@ fn kernel() -> Check {
     judge(&release())
 }
 
-/// Returns the running kernel's release, from uname(2).
-pub(super) fn release() -> String {
-    nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 /// Judges a kernel by its release, as uname(2) returns it.
 pub(super) fn judge(release: &str) -> Check {
     let Some(version) = parse_version(release) else {
@@ -97,12 +97,6 @@ pub(super) fn judge(release: &str) -> Check {
         ),
         _ => Check::fail("kernel", lacks, "transparent mode needs Linux 5.15, and 6.1 or later is better"),
     }
-}
-
-/// Returns major and minor version of a release such as `6.1.0-18-amd64`.
-pub(super) fn parse_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn btf() -> Check {

@@ -8,9 +8,11 @@ use std::{
 };
 
 use super::{
-    Cgroup2, KernelError,
-    attach::{self, Place},
+    attach,
     bpffs::Pins,
+    cgroup::Cgroup2,
+    error::KernelError,
+    hooks::{Place, hooks},
     link::Target,
 };
 
@@ -70,7 +72,7 @@ pub fn retire(bpffs_dir: &Path) -> Result<Retired, KernelError> {
 /// out.
 fn held(pins: &Pins) -> Result<BTreeSet<u64>, KernelError> {
     let mut ids = BTreeSet::new();
-    for hook in attach::hooks(pins).filter(|hook| hook.place == Place::Agents) {
+    for hook in hooks(pins).filter(|hook| hook.place == Place::Agents) {
         if let Some((_, info)) = attach::open_link(hook, pins)?
             && let Target::Cgroup(id @ 1..) = info.target
         {

@@ -25,7 +25,7 @@ use crate::kernel::report::judge;
 use crate::kernel::report::leads_out;
 use crate::kernel::report::listeners;
 use crate::kernel::report::lists;
-use crate::kernel::report::parse_version;
+use crate::kernel::version::parse_version;
 
 #[test]
 fn kernel_releases_are_judged() {

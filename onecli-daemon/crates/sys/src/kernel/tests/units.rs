@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::kernel::{
     KernelError, agent_directory,
     cgroup::{level, mount_point},
-    redirect::{address, comm},
+    decode::{address, comm},
 };
 
 #[test]
