@@ -15,7 +15,7 @@ use crate::data_dir::{hold, key_source};
 use crate::executor::HostExecutor;
 use crate::process::AppError;
 use crate::process::service_manager::{Handed, Sockets};
-use crate::serving::Stand;
+use crate::serving::Listeners;
 
 /// Everything that was created with privileges.
 pub(crate) struct Privileged {
@@ -23,7 +23,7 @@ pub(crate) struct Privileged {
     pub(crate) keys: KeySource,
     pub(crate) managed: Managed,
     pub(crate) executor: HostExecutor,
-    pub(crate) stand: Stand,
+    pub(crate) listeners: Listeners,
     pub(crate) sockets: Sockets,
     pub(crate) capacity: Capacity,
 }
@@ -47,13 +47,13 @@ impl Privileged {
         let executor = HostExecutor::start(config);
         // Bound now because of ports below 1024, but listening starts only after the vault is open.
         let mut handed = Handed::take();
-        let stand = Stand::bind(config, &managed, &mut handed)?;
+        let listeners = Listeners::bind(config, &managed, &mut handed)?;
         let sockets = other_sockets(config, handed)?;
         // Read after the helper was forked, so that the helper holds no secret.
         let keys = key_source(config, &data_dir)?;
         privilege::keep_capabilities(&[])?;
         privilege::filter_serving()?;
-        Ok((locks, Privileged { data_dir, keys, managed, executor, stand, sockets, capacity }))
+        Ok((locks, Privileged { data_dir, keys, managed, executor, listeners, sockets, capacity }))
     }
 }
 

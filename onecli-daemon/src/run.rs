@@ -11,7 +11,7 @@ use crate::build::{self, ListenerFacts, Network, PolicyParts, Sources, Storage};
 use crate::privileged::Privileged;
 use crate::process::service_manager as service;
 use crate::process::{AppError, journal};
-use crate::serving::{Front, Namespaces};
+use crate::serving::{Namespaces, ServerContext};
 use crate::shutdown::stop_reason;
 use crate::tasks::Tasks;
 
@@ -39,10 +39,10 @@ fn start(config: Config) -> Result<(), AppError> {
 }
 
 async fn serve(config: Config, privileged: Privileged) -> Result<(), AppError> {
-    let Privileged { data_dir, keys, managed, executor, stand, sockets, capacity } = privileged;
+    let Privileged { data_dir, keys, managed, executor, listeners, sockets, capacity } = privileged;
     let managed = Arc::new(managed);
     let storage = Storage::open(&config, &data_dir, &keys).await?;
-    let network = Network::new(&config, stand.addresses())?;
+    let network = Network::new(&config, listeners.addresses())?;
     let policy = PolicyParts::load(&config, &storage, &network, &managed, sockets.datagrams).await?;
     let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
     let authority = build::authority(&config, &storage, &upstream_tls).await?;
@@ -54,25 +54,25 @@ async fn serve(config: Config, privileged: Privileged) -> Result<(), AppError> {
     tasks.maintain_sources(&config, &storage, &managed, vault_server.clone(), Arc::clone(&credentials));
 
     let tls = (upstream_tls, authority.load().await?);
-    let listeners = ListenerFacts { explicit: stand.explicit(), capacity };
-    let gateway = build::gateway(&config, &storage, network, &policy, credentials, tls, listeners)?;
+    let facts = ListenerFacts { explicit: listeners.explicit(), capacity };
+    let gateway = build::gateway(&config, &storage, network, &policy, credentials, tls, facts)?;
     let host = build::host(&config, &storage, &policy, &managed, &gateway, authority, &data_dir);
     let handles = build::admin_handles(&config, &storage, &policy, vault_server, host, &shipper, &executor);
     tasks.report(config.audit.witnesses.clone(), &storage.audit, own_requests, shipper);
     tasks.follow(&storage, &policy, &managed);
 
     let dns = policy.dns.clone();
-    let front = Front { gateway, origins: Arc::clone(&managed) as _, capacity, dns: dns.clone() };
-    let stand = stand.listen(front)?;
+    let context = ServerContext { gateway, origins: Arc::clone(&managed) as _, capacity, dns: dns.clone() };
+    let listeners = listeners.listen(context)?;
     let redirects = managed.is_attached();
     tracing::info!(explicit = ?config.listen.explicit, transparent = redirects, "serving");
-    let namespaces = Namespaces::new(Arc::clone(&managed), dns.clone(), stand.reception())?;
+    let namespaces = Namespaces::new(Arc::clone(&managed), dns.clone(), listeners.handler())?;
     let status = if redirects {
         "serving: connections of agents are redirected"
     } else {
         "serving: explicit proxy only"
     };
-    let served = stand.serve(sockets.admin, handles, status, stop_reason(namespaces, managed)).await;
+    let served = listeners.serve(sockets.admin, handles, status, stop_reason(namespaces, managed)).await;
 
     tracing::info!("stopping");
     tasks.stop(dns, storage.audit).await?;

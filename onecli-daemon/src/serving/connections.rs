@@ -17,7 +17,7 @@ const DNS_PORT: u16 = 53;
 
 /// The shared parts that serve connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Front {
+pub(crate) struct ServerContext {
     /// Serves HTTP and tunnels.
     pub(crate) gateway: Arc<Gateway>,
     /// The kernel's records of connections.
@@ -42,18 +42,18 @@ impl Sources {
 
 /// The handler of accepted connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Reception {
-    pub(super) front: Front,
+pub(crate) struct ConnectionHandler {
+    pub(super) context: ServerContext,
     /// Permits for connections of all listeners together.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) slots: Arc<Semaphore>,
     pub(super) stopped: watch::Receiver<()>,
     pub(super) sources: Arc<Sources>,
 }
 
-impl Reception {
+impl ConnectionHandler {
     /// Serves the clients of the explicit proxy that connect to `listener`.
     pub(super) async fn explicit(self, listener: TcpListener, wire: Wire) {
-        let (gateway, sources) = (self.front.gateway, self.sources);
+        let (gateway, sources) = (self.context.gateway, self.sources);
         let serve = move |stream, peer: SocketAddr| {
             let (gateway, sources) = (Arc::clone(&gateway), Arc::clone(&sources));
             async move {
@@ -65,40 +65,40 @@ impl Reception {
                 gateway.until_end(served).await;
             }
         };
-        accept(listener, self.places, self.stopped, serve).await;
+        accept(listener, self.slots, self.stopped, serve).await;
     }
 
     /// Serves the connections that the kernel redirects to `listener`.
     pub(super) async fn transparent(self, listener: TcpListener) {
-        let front = self.front;
+        let context = self.context;
         let serve = move |stream, peer| {
-            let front = front.clone();
+            let context = context.clone();
             async move {
-                let gateway = Arc::clone(&front.gateway);
-                gateway.until_end(serve_redirected(front, stream, peer)).await;
+                let gateway = Arc::clone(&context.gateway);
+                gateway.until_end(serve_redirected(context, stream, peer)).await;
             }
         };
-        accept(listener, self.places, self.stopped, serve).await;
+        accept(listener, self.slots, self.stopped, serve).await;
     }
 }
 
 /// Serves a redirected connection: DNS or the gateway, by its original destination port.
-async fn serve_redirected(front: Front, stream: TcpStream, peer: SocketAddr) {
-    let origin = front.origins.origin(&stream);
+async fn serve_redirected(context: ServerContext, stream: TcpStream, peer: SocketAddr) {
+    let origin = context.origins.origin(&stream);
     let asker = origin
         .as_ref()
         .filter(|origin| origin.flow.original_destination.port() == DNS_PORT)
-        .and_then(|origin| front.dns.as_ref()?.asker(origin.cgroup.as_ref()?));
-    match (asker, &front.dns) {
+        .and_then(|origin| context.dns.as_ref()?.asker(origin.cgroup.as_ref()?));
+    match (asker, &context.dns) {
         (Some(asker), Some(dns)) => dns.serve_stream(asker, stream).await,
         // Includes connections of unknown or disabled agents. The gateway refuses and records them.
-        _ => serve_transparent(front.gateway, stream, peer, origin).await,
+        _ => serve_transparent(context.gateway, stream, peer, origin).await,
     }
 }
 
 async fn accept<F, S>(
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     mut stopped: watch::Receiver<()>,
     serve: F,
 ) where
@@ -106,7 +106,7 @@ async fn accept<F, S>(
     S: Future<Output = ()> + Send + 'static,
 {
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopped.changed() => return,
@@ -116,7 +116,7 @@ async fn accept<F, S>(
                 let served = serve(stream, peer);
                 tokio::spawn(async move {
                     served.await;
-                    drop(place);
+                    drop(slot);
                 });
             }
             Err(error) => {

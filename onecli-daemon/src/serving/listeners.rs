@@ -12,7 +12,7 @@ use onecli_proxy::Wire;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use super::connections::{Front, Reception, Sources};
+use super::connections::{ConnectionHandler, ServerContext, Sources};
 use crate::agents::Managed;
 use crate::process::AppError;
 use crate::process::service_manager::{self as service, Handed};
@@ -23,7 +23,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 const TIDY: Duration = Duration::from_secs(5);
 
 /// Bound listeners: no client can connect yet.
-pub(crate) struct Stand {
+pub(crate) struct Listeners {
     explicit: Vec<(Bound, Wire)>,
     transparent: Vec<Bound>,
     /// Addresses of the listeners that this process opened itself.
@@ -31,13 +31,17 @@ pub(crate) struct Stand {
     sources: Arc<Sources>,
 }
 
-impl Stand {
+impl Listeners {
     /// Binds every listener of the daemon's own network namespace. Binds and stamps the transparent ones only if
     /// connections are redirected. The agents' DNS sockets are created and removed with each agent.
     ///
     /// Listeners that the service manager already holds are taken from `handed`. The service manager is asked to hold
     /// the others.
-    pub(crate) fn bind(config: &Config, managed: &Managed, handed: &mut Handed) -> Result<Stand, AppError> {
+    pub(crate) fn bind(
+        config: &Config,
+        managed: &Managed,
+        handed: &mut Handed,
+    ) -> Result<Listeners, AppError> {
         let mut own = Vec::new();
         let mut open = |handed: &mut Handed, address| {
             if let Some(bound) = handed.tcp(address) {
@@ -68,7 +72,7 @@ impl Stand {
             managed.stamp(listener)?;
         }
         let sources = Arc::new(Sources(config.listen.allow_sources.clone()));
-        Ok(Stand { explicit, transparent, own, sources })
+        Ok(Listeners { explicit, transparent, own, sources })
     }
 
     /// Returns every address of the daemon. The proxy refuses agents' connections to them.
@@ -82,7 +86,7 @@ impl Stand {
     }
 
     /// Starts to listen on all sockets before the first client is served.
-    pub(crate) fn listen(self, front: Front) -> Result<OpenStand, AppError> {
+    pub(crate) fn listen(self, context: ServerContext) -> Result<OpenListeners, AppError> {
         let explicit = self
             .explicit
             .into_iter()
@@ -96,24 +100,24 @@ impl Stand {
             }
         }
         let (stop, stopped) = watch::channel(());
-        let places = Arc::new(Semaphore::new(front.capacity.accepted()));
-        let reception = Reception { front, places, stopped, sources: self.sources };
-        Ok(OpenStand { explicit, transparent, reception, stop })
+        let slots = Arc::new(Semaphore::new(context.capacity.accepted()));
+        let handler = ConnectionHandler { context, slots, stopped, sources: self.sources };
+        Ok(OpenListeners { explicit, transparent, handler, stop })
     }
 }
 
 /// Listeners that accept connections.
-pub(crate) struct OpenStand {
+pub(crate) struct OpenListeners {
     explicit: Vec<(TcpListener, Wire)>,
     transparent: Vec<TcpListener>,
-    reception: Reception,
+    handler: ConnectionHandler,
     stop: watch::Sender<()>,
 }
 
-impl OpenStand {
+impl OpenListeners {
     /// Returns a handle that serves redirected connections of further listeners, until these listeners stop.
-    pub(crate) fn reception(&self) -> Reception {
-        self.reception.clone()
+    pub(crate) fn handler(&self) -> ConnectionHandler {
+        self.handler.clone()
     }
 
     /// Serves until `stop` completes, then lets open requests finish.
@@ -125,14 +129,14 @@ impl OpenStand {
         stop: impl Future<Output = Result<(), AppError>>,
     ) -> Result<(), AppError> {
         let mut tasks = tokio::task::JoinSet::new();
-        let gateway = Arc::clone(&self.reception.front.gateway);
+        let gateway = Arc::clone(&self.handler.context.gateway);
         for (listener, wire) in self.explicit {
-            tasks.spawn(self.reception.clone().explicit(listener, wire));
+            tasks.spawn(self.handler.clone().explicit(listener, wire));
         }
         for listener in self.transparent {
-            tasks.spawn(self.reception.clone().transparent(listener));
+            tasks.spawn(self.handler.clone().transparent(listener));
         }
-        let mut admin_stopped = self.reception.stopped.clone();
+        let mut admin_stopped = self.handler.stopped.clone();
         let admin = tokio::spawn(onecli_admin::serve(admin_socket, handles, async move {
             let _ = admin_stopped.changed().await;
         }));

@@ -5,6 +5,6 @@ mod connections;
 mod listeners;
 mod namespaces;
 
-pub(crate) use connections::Front;
-pub(crate) use listeners::Stand;
+pub(crate) use connections::ServerContext;
+pub(crate) use listeners::Listeners;
 pub(crate) use namespaces::Namespaces;

@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::cgroup_events::Watch;
-use super::connections::Reception;
+use super::connections::ConnectionHandler;
 use crate::agents::Managed;
 use crate::helper::{HelperError, Kind, Opened, Survey, Surveyed};
 use crate::process::AppError;
@@ -53,7 +53,7 @@ const SOCKETS: &str = "sockets_created";
 pub(crate) struct Namespaces {
     managed: Arc<Managed>,
     dns: Option<Arc<onecli_dns::Server>>,
-    reception: Reception,
+    handler: ConnectionHandler,
     watch: Option<Watch>,
     open: HashMap<u64, Open>,
     agents: HashMap<CgroupName, Agent>,
@@ -101,13 +101,13 @@ impl Namespaces {
     pub(crate) fn new(
         managed: Arc<Managed>,
         dns: Option<Arc<onecli_dns::Server>>,
-        reception: Reception,
+        handler: ConnectionHandler,
     ) -> Result<Namespaces, AppError> {
         let watch = managed.root_directory().map(Watch::new).transpose().map_err(AppError::Socket)?;
         Ok(Namespaces {
             managed,
             dns,
-            reception,
+            handler,
             watch,
             open: HashMap::new(),
             agents: HashMap::new(),
@@ -263,7 +263,7 @@ impl Namespaces {
         // Stamped before any client can connect: the kernel redirects only to a stamped listener.
         self.managed.stamp(&bound).map_err(|error| error_chain(&error))?;
         let listener = bound.listen().map_err(|error| error.to_string())?;
-        Ok(tokio::spawn(self.reception.clone().transparent(listener)).abort_handle())
+        Ok(tokio::spawn(self.handler.clone().transparent(listener)).abort_handle())
     }
 
     fn resolve(&self, name: &CgroupName, netns: u64, socket: OwnedFd) -> Result<(), String> {
