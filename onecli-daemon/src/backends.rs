@@ -14,7 +14,7 @@ use onecli_vault::{Credentials, Vault};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use zeroize::Zeroizing;
 
-use crate::agents::Managed;
+use crate::agents::TransparentMode;
 use crate::process::AppError;
 
 /// The name of an unwrapped secret id among the store's sealed values.
@@ -68,7 +68,7 @@ pub(super) async fn maintain(
     server: Option<Arc<HashiCorp>>,
     credentials: Arc<Credentials>,
     store: Arc<dyn Store>,
-    managed: Arc<Managed>,
+    managed: Arc<TransparentMode>,
     (clock, keep_replaced): (Arc<dyn Clock>, Duration),
 ) {
     let tidying = async {
@@ -108,7 +108,7 @@ pub(super) async fn prune_kept(
 }
 
 /// Revokes the leases of agents whose runs have ended.
-async fn follow_runs(server: &HashiCorp, store: &dyn Store, managed: &Managed) {
+async fn follow_runs(server: &HashiCorp, store: &dyn Store, managed: &TransparentMode) {
     let mut runs: HashMap<AgentId, Run> = HashMap::new();
     let mut agents: HashMap<AgentId, Agent> = HashMap::new();
     let mut tick = interval(LOOK);
@@ -145,7 +145,7 @@ fn ended<'a>(
     holders: &HashSet<AgentId>,
     agents: &'a HashMap<AgentId, Agent>,
     runs: &mut HashMap<AgentId, Run>,
-    managed: &Managed,
+    managed: &TransparentMode,
 ) -> Vec<&'a Agent> {
     let mut all = Vec::new();
     for agent in holders.iter().filter_map(|id| agents.get(id)) {

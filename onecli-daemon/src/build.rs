@@ -21,7 +21,7 @@ use onecli_vault::sources::hashicorp::HashiCorp;
 use onecli_vault::{Backends, Credentials, KeySource, Vault};
 use tokio::sync::watch;
 
-use crate::agents::Managed;
+use crate::agents::TransparentMode;
 use crate::audit::open_audit;
 use crate::audit::ship::Shipper;
 use crate::authority::Authority;
@@ -115,7 +115,7 @@ impl PolicyParts {
         config: &Config,
         storage: &Storage,
         network: &Network,
-        managed: &Arc<Managed>,
+        managed: &Arc<TransparentMode>,
         datagrams: Datagrams,
     ) -> Result<PolicyParts, AppError> {
         // Empty until the first reload: refuses everything.
@@ -140,7 +140,7 @@ fn dns_server(
     transparent_port: u16,
     storage: &Storage,
     network: &Network,
-    managed: &Arc<Managed>,
+    managed: &Arc<TransparentMode>,
     policy: watch::Receiver<Arc<Snapshot>>,
     datagrams: Datagrams,
 ) -> Arc<onecli_dns::Server> {
@@ -253,7 +253,7 @@ pub(crate) fn host(
     config: &Config,
     storage: &Storage,
     policy: &PolicyParts,
-    managed: &Arc<Managed>,
+    managed: &Arc<TransparentMode>,
     gateway: &Arc<Gateway>,
     authority: Authority,
     data_dir: &PrivateDir,

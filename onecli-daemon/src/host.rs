@@ -17,7 +17,7 @@ use onecli_model::{AgentId, AgentName, CgroupName, Clock, Random, Refusal, Reque
 use onecli_proxy::Gateway;
 use onecli_sys::kernel;
 
-use crate::agents::Managed;
+use crate::agents::TransparentMode;
 use crate::authority::Authority;
 use crate::policy::Policy;
 use crate::process::AppError;
@@ -28,7 +28,7 @@ const KILL_POLL: Duration = Duration::from_millis(10);
 
 /// The daemon as the admin API sees it.
 pub(super) struct AppHost {
-    pub(super) managed: Arc<Managed>,
+    pub(super) managed: Arc<TransparentMode>,
     pub(super) policy: Arc<Policy>,
     pub(super) gateway: Arc<Gateway>,
     /// The DNS server, present if connections are redirected.

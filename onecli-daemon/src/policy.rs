@@ -8,7 +8,7 @@ use onecli_store::{Store, StoreError};
 use onecli_vault::Vault;
 use tokio::sync::{Mutex, watch};
 
-use crate::agents::Managed;
+use crate::agents::TransparentMode;
 
 /// The pause after a failed reload.
 const RETRY: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Policy {
     store: Arc<dyn Store>,
     vault: Arc<Vault>,
-    managed: Arc<Managed>,
+    managed: Arc<TransparentMode>,
     /// The DNS server, present if connections are redirected.
     dns: Option<Arc<onecli_dns::Server>>,
     current: watch::Sender<Arc<Snapshot>>,
@@ -31,7 +31,7 @@ impl Policy {
     pub(super) fn new(
         store: Arc<dyn Store>,
         vault: Arc<Vault>,
-        managed: Arc<Managed>,
+        managed: Arc<TransparentMode>,
         dns: Option<Arc<onecli_dns::Server>>,
         current: watch::Sender<Arc<Snapshot>>,
     ) -> Policy {

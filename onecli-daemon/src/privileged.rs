@@ -10,7 +10,7 @@ use onecli_sys::privilege;
 use onecli_sys::sole::Sole;
 use onecli_vault::KeySource;
 
-use crate::agents::Managed;
+use crate::agents::TransparentMode;
 use crate::data_dir::{hold, key_source};
 use crate::executor::HostExecutor;
 use crate::process::AppError;
@@ -21,7 +21,7 @@ use crate::serving::Listeners;
 pub(crate) struct Privileged {
     pub(crate) data_dir: PrivateDir,
     pub(crate) keys: KeySource,
-    pub(crate) managed: Managed,
+    pub(crate) managed: TransparentMode,
     pub(crate) executor: HostExecutor,
     pub(crate) listeners: Listeners,
     pub(crate) sockets: Sockets,
@@ -42,7 +42,7 @@ impl Privileged {
         let capacity = Capacity::of(privilege::raise_descriptor_limit()?);
         let data_dir = PrivateDir::create(&config.data_dir)?;
         let locks = Locks { _data: hold(&data_dir)?, _kernel: claim(config)? };
-        let managed = Managed::attach(config);
+        let managed = TransparentMode::attach(config);
         // The executor starts in the daemon's cgroup, before any secret is in memory.
         let executor = HostExecutor::start(config);
         // Bound now because of ports below 1024, but listening starts only after the vault is open.
@@ -69,7 +69,7 @@ fn other_sockets(config: &Config, mut handed: Handed) -> Result<Sockets, AppErro
     Ok(sockets)
 }
 
-/// Locks the kernel part against other daemons. [`Managed::attach`] reports other problems with it.
+/// Locks the kernel part against other daemons. [`TransparentMode::attach`] reports other problems with it.
 fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
     // A helper that runs as a service already holds the claim.
     if !config.kernel.ebpf || config.helper_socket.is_some() {

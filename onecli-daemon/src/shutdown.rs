@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::agents::Managed;
+use crate::agents::TransparentMode;
 use crate::process::AppError;
 use crate::serving::Namespaces;
 
 /// Waits for a reason to stop: a signal, or the loss of the helper or of the agents root.
-pub(crate) async fn stop_reason(namespaces: Namespaces, managed: Arc<Managed>) -> Result<(), AppError> {
+pub(crate) async fn stop_reason(
+    namespaces: Namespaces,
+    managed: Arc<TransparentMode>,
+) -> Result<(), AppError> {
     tokio::select! {
         told = told_to_stop() => told,
         lost = namespaces.serve() => Err(AppError::Helper(lost.to_string())),

@@ -11,7 +11,7 @@ use onecli_vault::sources::hashicorp::HashiCorp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::agents::{DenialReport, Managed};
+use crate::agents::{DenialReport, TransparentMode};
 use crate::audit::ship::Shipper;
 use crate::audit::witness;
 use crate::backends;
@@ -47,7 +47,7 @@ impl Tasks {
         &mut self,
         config: &Config,
         storage: &Storage,
-        managed: &Arc<Managed>,
+        managed: &Arc<TransparentMode>,
         vault_server: Option<Arc<HashiCorp>>,
         credentials: Arc<Credentials>,
     ) {
@@ -71,7 +71,7 @@ impl Tasks {
     }
 
     /// Follows changes of the root key and of the policy, and records refusals of the kernel programs.
-    pub(crate) fn follow(&mut self, storage: &Storage, policy: &PolicyParts, managed: &Arc<Managed>) {
+    pub(crate) fn follow(&mut self, storage: &Storage, policy: &PolicyParts, managed: &Arc<TransparentMode>) {
         let rekeyer = Arc::clone(&storage.vault).follow_rekey(Arc::clone(&storage.store));
         let denials = DenialReport {
             managed: Arc::clone(managed),

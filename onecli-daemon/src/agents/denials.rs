@@ -11,7 +11,7 @@ use onecli_policy::Snapshot;
 use onecli_sys::kernel::Denial;
 use tokio::sync::watch;
 
-use super::managed::Managed;
+use super::transparent::TransparentMode;
 
 /// The number of pairs of agent and uid whose repeats are counted separately.
 const AGENTS: usize = 1024;
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The task that records refusals.
 pub(crate) struct DenialReport {
-    pub(crate) managed: Arc<Managed>,
+    pub(crate) managed: Arc<TransparentMode>,
     pub(crate) policy: watch::Receiver<Arc<Snapshot>>,
     pub(crate) audit: AuditLog,
     pub(crate) quota: Arc<Quota>,

@@ -2,7 +2,7 @@
 
 mod denials;
 mod launches;
-mod managed;
+mod transparent;
 
 pub(crate) use denials::DenialReport;
-pub(crate) use managed::Managed;
+pub(crate) use transparent::TransparentMode;

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use super::connections::{ConnectionHandler, ServerContext, Sources};
-use crate::agents::Managed;
+use crate::agents::TransparentMode;
 use crate::process::AppError;
 use crate::process::service_manager::{self as service, Handed};
 
@@ -39,7 +39,7 @@ impl Listeners {
     /// the others.
     pub(crate) fn bind(
         config: &Config,
-        managed: &Managed,
+        managed: &TransparentMode,
         handed: &mut Handed,
     ) -> Result<Listeners, AppError> {
         let mut own = Vec::new();

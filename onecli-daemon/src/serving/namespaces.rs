@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::cgroup_events::Watch;
 use super::connections::ConnectionHandler;
-use crate::agents::Managed;
+use crate::agents::TransparentMode;
 use crate::helper::{HelperError, Kind, Opened, Survey, Surveyed};
 use crate::process::AppError;
 
@@ -51,7 +51,7 @@ const SOCKETS: &str = "sockets_created";
 
 /// Synchronizes the listeners with the agents' processes.
 pub(crate) struct Namespaces {
-    managed: Arc<Managed>,
+    managed: Arc<TransparentMode>,
     dns: Option<Arc<onecli_dns::Server>>,
     handler: ConnectionHandler,
     watch: Option<Watch>,
@@ -99,7 +99,7 @@ struct Counters {
 impl Namespaces {
     /// Watches the agents' cgroups if connections are redirected. Must be called in a tokio runtime.
     pub(crate) fn new(
-        managed: Arc<Managed>,
+        managed: Arc<TransparentMode>,
         dns: Option<Arc<onecli_dns::Server>>,
         handler: ConnectionHandler,
     ) -> Result<Namespaces, AppError> {

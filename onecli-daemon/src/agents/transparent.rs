@@ -28,12 +28,12 @@ use crate::process::peer::is_within;
 const ROOT_CHECK: Duration = Duration::from_millis(500);
 
 /// The managed cgroups of this host.
-pub(crate) struct Managed {
+pub(crate) struct TransparentMode {
     agents_root: PathBuf,
-    attached: Result<Attached, Off>,
+    state: Result<Active, Unavailable>,
 }
 
-struct Attached {
+struct Active {
     redirect: Redirect,
     cgroups: Cgroup2,
     /// The id of the agents root that the programs are attached to.
@@ -49,61 +49,63 @@ struct Attached {
     entries: RwLock<HashMap<CgroupName, AgentEntry>>,
 }
 
-struct Off {
+struct Unavailable {
     reason: String,
     fix: String,
 }
 
-impl fmt::Debug for Managed {
+impl fmt::Debug for TransparentMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Managed").field("agents_root", &self.agents_root).finish_non_exhaustive()
+        f.debug_struct("TransparentMode").field("agents_root", &self.agents_root).finish_non_exhaustive()
     }
 }
 
-impl Managed {
+impl TransparentMode {
     /// Attaches the kernel programs, moves this process into the daemon's cgroup, outside every agent's, and starts
     /// the helper there. If the helper is a service, takes over the programs that it attached. If both fail, the
     /// daemon still serves the explicit proxy and logs the reason.
-    pub(crate) fn attach(config: &Config) -> Managed {
+    pub(crate) fn attach(config: &Config) -> TransparentMode {
         let agents_root = PathBuf::from(&config.kernel.agents_root);
         let attached = if config.kernel.ebpf {
-            Attached::new(config).map_err(|error| Off {
+            Active::new(config).map_err(|error| Unavailable {
                 reason: error_chain(&error),
                 fix: "run 'sudo onecli doctor' to see what is missing: Linux 5.15 or later with BPF and cgroup2, or a \
                       helper that runs as root"
                     .to_owned(),
             })
         } else {
-            Err(Off {
+            Err(Unavailable {
                 reason: "the daemon runs with --no-ebpf".to_owned(),
                 fix: "restart the daemon without --no-ebpf, and with kernel.ebpf = true".to_owned(),
             })
         };
-        if let Err(off) = &attached {
+        if let Err(unavailable) = &attached {
             tracing::warn!(
-                reason = off.reason,
+                reason = unavailable.reason,
                 "connections are not redirected: only the explicit proxy is served"
             );
         }
-        Managed { agents_root, attached }
+        TransparentMode { agents_root, state: attached }
     }
 
     /// Returns whether connections are redirected.
     pub(crate) fn is_attached(&self) -> bool {
-        self.attached.is_ok()
+        self.state.is_ok()
     }
 
     /// Marks a listener as the daemon's: the kernel redirects to no other listener. Does nothing if connections are
     /// not redirected.
     pub(crate) fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
-        self.attached.as_ref().map_or(Ok(()), |attached| attached.redirect.stamp(listener))
+        self.state.as_ref().map_or(Ok(()), |attached| attached.redirect.stamp(listener))
     }
 
     /// Returns the state as the admin API reports it.
     pub(crate) fn transparent(&self) -> Transparent {
-        match &self.attached {
+        match &self.state {
             Ok(_) => Transparent::Available,
-            Err(off) => Transparent::Off { reason: off.reason.clone(), fix: off.fix.clone() },
+            Err(unavailable) => {
+                Transparent::Off { reason: unavailable.reason.clone(), fix: unavailable.fix.clone() }
+            }
         }
     }
 
@@ -115,7 +117,7 @@ impl Managed {
     /// Waits until the agents root is no longer the cgroup that the programs are attached to, and returns the reason.
     /// Waits forever if no programs are attached.
     pub(crate) async fn root_lost(&self) -> String {
-        let Ok(attached) = &self.attached else { return std::future::pending().await };
+        let Ok(attached) = &self.state else { return std::future::pending().await };
         let mut tick = tokio::time::interval(ROOT_CHECK);
         loop {
             tick.tick().await;
@@ -139,15 +141,15 @@ impl Managed {
     /// Opens the sockets that an agent lacks in the network namespaces of its processes. Blocks until the helper has
     /// answered.
     pub(crate) fn survey(&self, survey: Survey) -> Result<(Vec<Opened>, Surveyed), HelperError> {
-        match &self.attached {
+        match &self.state {
             Ok(attached) => attached.helper.survey(survey),
-            Err(off) => Err(HelperError::Refused(off.reason.clone())),
+            Err(unavailable) => Err(HelperError::Refused(unavailable.reason.clone())),
         }
     }
 
     /// Returns the agents' cgroups, each with the address of its resolver, as last [announced](Self::announce).
     pub(crate) fn agents(&self) -> Vec<(CgroupName, Option<Ipv4Addr>)> {
-        let Ok(attached) = &self.attached else { return Vec::new() };
+        let Ok(attached) = &self.state else { return Vec::new() };
         let entries = attached.entries.read().unwrap_or_else(PoisonError::into_inner);
         let resolver =
             |entry: &AgentEntry| Some(Ipv4Addr::from(entry.dns_addr)).filter(|a| !a.is_unspecified());
@@ -156,7 +158,7 @@ impl Managed {
 
     /// Registers an agent whose cgroup has appeared with the kernel programs.
     pub(crate) fn recognise(&self, name: &CgroupName) {
-        let Ok(attached) = &self.attached else { return };
+        let Ok(attached) = &self.state else { return };
         let bound = attached
             .cgroups
             .id_of(&self.agents_root.join(name.as_str()))
@@ -168,7 +170,7 @@ impl Managed {
 
     /// Returns the directory of the agents root; `None` if no programs are attached to it.
     pub(crate) fn root_directory(&self) -> Option<PathBuf> {
-        self.attached.as_ref().ok()?.cgroups.path(&self.agents_root).ok()
+        self.state.as_ref().ok()?.cgroups.path(&self.agents_root).ok()
     }
 
     /// Returns the default cgroup of an agent.
@@ -194,7 +196,7 @@ impl Managed {
         &self,
         agents: impl Iterator<Item = (&'n CgroupName, Option<Ipv4Addr>)>,
     ) -> Result<(), KernelError> {
-        let Ok(attached) = &self.attached else { return Ok(()) };
+        let Ok(attached) = &self.state else { return Ok(()) };
         let entries: HashMap<CgroupName, AgentEntry> = (0..)
             .zip(agents)
             .map(|(index, (name, resolver))| {
@@ -223,7 +225,7 @@ impl Managed {
 
     /// Kills all processes in a cgroup.
     pub(crate) fn kill(&self, name: &CgroupName) -> Result<(), String> {
-        if let Ok(attached) = &self.attached {
+        if let Ok(attached) = &self.state {
             return attached.helper.kill_cgroup(name);
         }
         let path = self.agents_root.join(name.as_str());
@@ -231,14 +233,12 @@ impl Managed {
     }
 
     fn cgroups(&self) -> Option<Cgroup2> {
-        self.attached
-            .as_ref()
-            .map_or_else(|_| Cgroup2::find().ok(), |attached| Some(attached.cgroups.clone()))
+        self.state.as_ref().map_or_else(|_| Cgroup2::find().ok(), |attached| Some(attached.cgroups.clone()))
     }
 
     /// Removes an agent's cgroup.
     pub(crate) fn remove(&self, name: &CgroupName) -> Result<(), String> {
-        let Ok(attached) = &self.attached else { return Ok(()) };
+        let Ok(attached) = &self.state else { return Ok(()) };
         let path = self.agents_root.join(name.as_str());
         if let Ok(id) = attached.cgroups.id_of(&path) {
             attached.redirect.remove_agent(id).map_err(|error| error_chain(&error))?;
@@ -248,12 +248,12 @@ impl Managed {
 
     /// Returns the kernel programs' counters.
     pub(crate) fn stats(&self) -> Vec<(&'static str, u64)> {
-        self.attached.as_ref().ok().and_then(|attached| attached.redirect.stats().ok()).unwrap_or_default()
+        self.state.as_ref().ok().and_then(|attached| attached.redirect.stats().ok()).unwrap_or_default()
     }
 
     /// Returns the kernel's refusals, for the one task that reads them.
     pub(crate) fn take_denials(&self) -> Option<Denials> {
-        let attached = self.attached.as_ref().ok()?;
+        let attached = self.state.as_ref().ok()?;
         attached
             .redirect
             .take_denials()
@@ -265,23 +265,23 @@ impl Managed {
 
     /// Returns the name of the agent's cgroup with this id.
     pub(crate) fn name_of(&self, id: u64) -> Option<CgroupName> {
-        self.attached.as_ref().ok()?.name_of(id)
+        self.state.as_ref().ok()?.name_of(id)
     }
 
     /// Returns the uid that launched the command in the cgroup with id `command`. `agent` is the id of its agent's
     /// cgroup.
     pub(crate) fn launched_by(&self, agent: u64, command: u64) -> Option<u32> {
-        let attached = self.attached.as_ref().ok()?;
+        let attached = self.state.as_ref().ok()?;
         attached.launched_by(&attached.name_of(agent)?, command)
     }
 
-    fn attached(&self) -> Result<&Attached, String> {
-        self.attached.as_ref().map_err(|off| format!("{}: {}", off.reason, off.fix))
+    fn attached(&self) -> Result<&Active, String> {
+        self.state.as_ref().map_err(|unavailable| format!("{}: {}", unavailable.reason, unavailable.fix))
     }
 }
 
-impl Attached {
-    fn new(config: &Config) -> Result<Attached, AppError> {
+impl Active {
+    fn new(config: &Config) -> Result<Active, AppError> {
         let helper = config.helper_socket.as_deref();
         let config = DaemonLayout::new(config).kernel_config();
         let cgroups = Cgroup2::find()?;
@@ -299,7 +299,7 @@ impl Attached {
             (redirect, Helper::start(&config)?)
         };
         let root = cgroups.id_of(&config.agents_root)?;
-        Ok(Attached {
+        Ok(Active {
             redirect,
             cgroups,
             root,
@@ -334,9 +334,9 @@ impl Attached {
     }
 }
 
-impl Origins for Managed {
+impl Origins for TransparentMode {
     fn origin(&self, accepted: &TcpStream) -> Option<Origin> {
-        let attached = self.attached.as_ref().ok()?;
+        let attached = self.state.as_ref().ok()?;
         match attached.redirect.flow(accepted) {
             Ok(flow) => flow.map(|flow| {
                 let cgroup = attached.name_of(flow.agent_cgroup_id);
