@@ -19,7 +19,7 @@ use onecli_sys::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redi
 use tokio::net::TcpStream;
 
 use super::launches::Launches;
-use crate::helper::{Helper, HelperError, Opened, Survey, Surveyed};
+use crate::helper::{Helper, HelperError, NamespaceScan, Opened, ScanResult};
 use crate::process::AppError;
 use crate::process::peer::is_within;
 
@@ -140,9 +140,9 @@ impl TransparentMode {
 
     /// Opens the sockets that an agent lacks in the network namespaces of its processes. Blocks until the helper has
     /// answered.
-    pub(crate) fn survey(&self, survey: Survey) -> Result<(Vec<Opened>, Surveyed), HelperError> {
+    pub(crate) fn scan(&self, scan: NamespaceScan) -> Result<(Vec<Opened>, ScanResult), HelperError> {
         match &self.state {
-            Ok(attached) => attached.helper.survey(survey),
+            Ok(attached) => attached.helper.scan(scan),
             Err(unavailable) => Err(HelperError::Refused(unavailable.reason.clone())),
         }
     }

@@ -10,7 +10,7 @@ use onecli_model::CgroupName;
 use onecli_sys::kernel::KernelConfig;
 use onecli_sys::privilege::{self, Channel, PrivilegeError};
 
-use super::protocol::{Answer, Kind, Request, Survey, Surveyed, receive, send};
+use super::protocol::{Answer, Kind, NamespaceScan, Request, ScanResult, receive, send};
 use super::server;
 
 /// The time limit for an answer.
@@ -118,18 +118,18 @@ impl Helper {
     }
 
     /// Opens missing sockets in an agent's namespaces. Blocks until the helper has answered.
-    pub(crate) fn survey(&self, survey: Survey) -> Result<(Vec<Opened>, Surveyed), HelperError> {
+    pub(crate) fn scan(&self, scan: NamespaceScan) -> Result<(Vec<Opened>, ScanResult), HelperError> {
         let mut opened = Vec::new();
-        let surveyed = self.ask(&Request::Survey(survey), |answer, sockets| match answer {
+        let scanned = self.ask(&Request::Scan(scan), |answer, sockets| match answer {
             Answer::Opened { netns, cookie, sockets: kinds } if kinds.len() == sockets.len() => {
                 opened.push(Opened { netns, cookie, sockets: kinds.into_iter().zip(sockets).collect() });
                 Ok(None)
             }
-            Answer::Surveyed(surveyed) => Ok(Some(Ok(surveyed))),
+            Answer::Scanned(scanned) => Ok(Some(Ok(scanned))),
             Answer::Failed(reason) => Ok(Some(Err(HelperError::Refused(reason)))),
             other => Err(unexpected(&other)),
         })??;
-        Ok((opened, surveyed))
+        Ok((opened, scanned))
     }
 
     /// Sends a request and processes answers up to the last one.

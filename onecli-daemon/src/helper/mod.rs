@@ -18,4 +18,4 @@ mod server;
 pub(crate) mod service;
 
 pub(crate) use client::{Helper, HelperError, Opened};
-pub(crate) use protocol::{Kind, Survey, Surveyed};
+pub(crate) use protocol::{Kind, NamespaceScan, ScanResult};

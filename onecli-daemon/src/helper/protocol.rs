@@ -15,8 +15,9 @@ pub(super) enum Request {
     /// Check that the kernel programs are still attached. Answered with [`Answer::Health`].
     Check,
     /// Open the missing sockets in the network namespaces of an agent's processes. Answered with any number of
-    /// [`Answer::Opened`], then one [`Answer::Surveyed`], or with [`Answer::Failed`].
-    Survey(Survey),
+    /// [`Answer::Opened`], then one [`Answer::Scanned`], or with [`Answer::Failed`].
+    #[serde(rename = "Survey")]
+    Scan(NamespaceScan),
     /// Create an agent's cgroup if it is missing. Answered with [`Answer::Done`].
     MakeCgroup(CgroupName),
     /// Kill all processes in an agent's cgroup. Answered with [`Answer::Done`].
@@ -27,7 +28,7 @@ pub(super) enum Request {
 
 /// The sockets that an agent has, and the places to search for namespaces without any.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Survey {
+pub(crate) struct NamespaceScan {
     /// The agent's cgroup.
     pub(crate) cgroup: CgroupName,
     /// The address of its resolver, if it has one.
@@ -52,15 +53,16 @@ pub(super) enum Answer {
     Health(Result<(), String>),
     /// Sockets in one namespace, identified by its inode number and cookie. The message carries them in this order.
     Opened { netns: u64, cookie: u64, sockets: Vec<Kind> },
-    /// The end of a survey.
-    Surveyed(Surveyed),
-    /// The survey failed.
+    /// The end of a scan.
+    #[serde(rename = "Surveyed")]
+    Scanned(ScanResult),
+    /// The scan failed.
     Failed(String),
 }
 
-/// The result of a survey.
+/// The result of a scan.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Surveyed {
+pub(crate) struct ScanResult {
     /// The namespaces that currently contain processes of the agent.
     pub(crate) live: Vec<u64>,
     /// The namespaces among them that could not be opened, and the reasons.

@@ -10,7 +10,7 @@ use onecli_sys::kernel::{self, Cgroup2, KernelConfig, KernelError, LinkState, Na
 use onecli_sys::privilege::{self, Channel};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::protocol::{Answer, Kind, Request, Survey, Surveyed, receive, send};
+use super::protocol::{Answer, Kind, NamespaceScan, Request, ScanResult, receive, send};
 
 /// The capabilities for finding and entering a namespace, reading the pins, and binding a port below 1024. Cgroups
 /// belong to root, and the helper runs as root.
@@ -23,9 +23,9 @@ const KEPT: [Capability; 4] = [
 
 /// Answers requests until the daemon is gone.
 pub(super) fn serve(daemon: &Channel, config: &KernelConfig) {
-    match Duties::begin(config, || {}) {
-        Ok(duties) => {
-            if let Err(error) = duties.answer_all(daemon) {
+    match HelperService::begin(config, || {}) {
+        Ok(service) => {
+            if let Err(error) = service.answer_all(daemon) {
                 tracing::error!(error = error_chain(error.as_ref()), "the helper process exits");
             }
         }
@@ -35,20 +35,20 @@ pub(super) fn serve(daemon: &Channel, config: &KernelConfig) {
 
 type AnyError = Box<dyn std::error::Error>;
 
-pub(super) struct Duties<'a> {
+pub(super) struct HelperService<'a> {
     config: &'a KernelConfig,
     cgroups: Cgroup2,
     namespaces: Namespaces,
 }
 
-impl Duties<'_> {
+impl HelperService<'_> {
     /// Drops unneeded privileges. `last` runs before the system call filter is installed.
-    pub(super) fn begin(config: &KernelConfig, last: impl FnOnce()) -> Result<Duties<'_>, AnyError> {
+    pub(super) fn begin(config: &KernelConfig, last: impl FnOnce()) -> Result<HelperService<'_>, AnyError> {
         privilege::keep_capabilities(&KEPT)?;
-        let duties = Duties { config, cgroups: Cgroup2::find()?, namespaces: Namespaces::of_self()? };
+        let service = HelperService { config, cgroups: Cgroup2::find()?, namespaces: Namespaces::of_self()? };
         last();
         privilege::filter_helper()?;
-        Ok(duties)
+        Ok(service)
     }
 
     /// Answers one daemon until that daemon is gone.
@@ -59,8 +59,8 @@ impl Duties<'_> {
                 Request::MakeCgroup(name) => Answer::Done(self.on_cgroup(&name, Cgroup2::make)),
                 Request::KillCgroup(name) => Answer::Done(self.on_cgroup(&name, Cgroup2::kill)),
                 Request::RemoveCgroup(name) => Answer::Done(self.on_cgroup(&name, Cgroup2::remove)),
-                Request::Survey(survey) => match self.survey(daemon, &survey) {
-                    Ok(surveyed) => Answer::Surveyed(surveyed),
+                Request::Scan(scan) => match self.scan(daemon, &scan) {
+                    Ok(scanned) => Answer::Scanned(scanned),
                     Err(error) => match error.downcast::<NetnsError>() {
                         Ok(error) if !error.is_lost() => Answer::Failed(error_chain(error.as_ref())),
                         Ok(error) => return Err(error),
@@ -95,15 +95,15 @@ impl Duties<'_> {
     }
 
     /// Opens missing sockets and passes them on, one namespace at a time.
-    fn survey(&self, daemon: &Channel, survey: &Survey) -> Result<Surveyed, AnyError> {
+    fn scan(&self, daemon: &Channel, scan: &NamespaceScan) -> Result<ScanResult, AnyError> {
         // A direct child of the agents root, guaranteed by the type of the name.
-        let cgroup = self.config.agents_root.join(survey.cgroup.as_str());
+        let cgroup = self.config.agents_root.join(scan.cgroup.as_str());
         let found = self.namespaces.of_cgroup(&self.cgroups, &cgroup)?;
-        let mut result = Surveyed { cut: found.cut, ..Surveyed::default() };
-        let mut room = survey.room;
+        let mut result = ScanResult { cut: found.cut, ..ScanResult::default() };
+        let mut room = scan.room;
         for (inode, process) in found.others {
-            let listens = survey.listening.contains(&inode);
-            let resolver = survey.resolver.filter(|_| !survey.resolving.contains(&inode));
+            let listens = scan.listening.contains(&inode);
+            let resolver = scan.resolver.filter(|_| !scan.resolving.contains(&inode));
             if listens && resolver.is_none() {
                 result.live.push(inode);
                 continue;
@@ -119,7 +119,7 @@ impl Duties<'_> {
                     result.live.push(inode);
                     send(daemon, &Answer::Opened { netns: inode, cookie, sockets: kinds }, &sockets)?;
                 }
-                // The process ended in the meantime. The next survey finds its namespace if that still exists.
+                // The process ended in the meantime. The next scan finds its namespace if that still exists.
                 Err(NetnsError::Moved(_) | NetnsError::File { .. }) => {}
                 Err(error) if error.is_lost() => return Err(error.into()),
                 Err(error) => result.failed.push((inode, error_chain(&error))),

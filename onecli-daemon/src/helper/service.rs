@@ -9,10 +9,10 @@ use onecli_sys::kernel::{self, Cgroup2, KernelConfig, Redirect};
 use onecli_sys::privilege::{self, Channel};
 
 use super::protocol::{Answer, send};
-use super::server::Duties;
+use super::server::HelperService;
 use crate::process::AppError;
 use crate::process::peer::{check, owner};
-use crate::process::service_manager as service;
+use crate::process::service_manager;
 
 /// Attaches the programs, or replaces those of an earlier helper, and serves one daemon after another until it is
 /// killed.
@@ -35,7 +35,7 @@ pub(crate) fn run(config: &KernelConfig) -> Result<(), AppError> {
     let _claim = kernel::claim(&config.agents_root, &config.bpffs_dir)?;
     drop(Redirect::attach(config)?);
     let maps = kernel::open_maps(&config.bpffs_dir)?;
-    let duties = Duties::begin(config, || service::ready("the kernel programs are attached"))
+    let service = HelperService::begin(config, || service_manager::ready("the kernel programs are attached"))
         .map_err(|error| AppError::Helper(error_chain(error.as_ref())))?;
     let root = Cgroup2::find()?.id_of(&config.agents_root)?;
     loop {
@@ -47,7 +47,7 @@ pub(crate) fn run(config: &KernelConfig) -> Result<(), AppError> {
         match check(&daemon, user, &config.daemon_cgroup) {
             Ok(()) => {
                 let served = send(&daemon, &Answer::Maps, &maps).map_err(Into::into);
-                if let Err(error) = served.and_then(|()| duties.answer_all(&daemon)) {
+                if let Err(error) = served.and_then(|()| service.answer_all(&daemon)) {
                     tracing::warn!(error = error_chain(error.as_ref()), "stopped serving a daemon");
                 }
             }

@@ -3,7 +3,7 @@
 //! The kernel redirects a managed process to the loopback of its own namespace. It refuses the process's connections
 //! while that namespace has no listener of the daemon. The helper therefore opens a listener as soon as it sees an
 //! agent's process in a namespace. A container's cgroup appears long before its program starts: events of the agents'
-//! cgroups ([`Watch`]) start a burst of surveys. They miss a process that changes its namespace later. The counter of
+//! cgroups ([`Watch`]) start a burst of scans. They miss a process that changes its namespace later. The counter of
 //! unserved connects or the sweep finds such a process. Its connections wait until then, for seven seconds at most.
 //!
 //! A listener keeps its namespace alive. The daemon therefore closes a listener whose namespace has had no managed
@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::cgroup_events::Watch;
 use super::connections::ConnectionHandler;
 use crate::agents::TransparentMode;
-use crate::helper::{HelperError, Kind, Opened, Survey, Surveyed};
+use crate::helper::{HelperError, Kind, NamespaceScan, Opened, ScanResult};
 use crate::process::AppError;
 
 /// The maximum number of namespaces for one agent. Processes in any others are refused.
@@ -32,14 +32,14 @@ const MAX_OF_AGENT: usize = 64;
 /// The maximum number of namespaces for all agents.
 const MAX_OF_ALL: usize = 1024;
 
-/// The delays in milliseconds after an event at which the agent is surveyed. A process may enter its namespace some
+/// The delays in milliseconds after an event at which the agent is scanned. A process may enter its namespace some
 /// time after it enters a cgroup.
 const BURST: [u64; 8] = [0, 5, 15, 40, 100, 250, 600, 1500];
-/// The minimum interval between two surveys of one agent.
+/// The minimum interval between two scans of one agent.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The interval at which the kernel's counters are read.
 const TICK: Duration = Duration::from_millis(100);
-/// The intervals at which all agents are surveyed: while their processes open sockets, and while they do not.
+/// The intervals at which all agents are scanned: while their processes open sockets, and while they do not.
 const BUSY_SWEEP: Duration = Duration::from_millis(500);
 const IDLE_SWEEP: Duration = Duration::from_secs(3);
 /// The time after which a namespace without managed processes is closed.
@@ -80,9 +80,9 @@ impl Drop for Open {
 #[derive(Default)]
 struct Agent {
     resolver: Option<Ipv4Addr>,
-    /// The times at which to survey it, in order.
+    /// The times at which to scan it, in order.
     due: Vec<Instant>,
-    /// The namespaces of its processes at the last survey.
+    /// The namespaces of its processes at the last scan.
     live: HashSet<u64>,
     /// Namespaces that could not be opened. Each is logged once.
     told: BTreeMap<u64, String>,
@@ -134,7 +134,7 @@ impl Namespaces {
                     self.give_up();
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    if let Err(lost) = self.survey_due().await {
+                    if let Err(lost) = self.scan_due().await {
                         return lost;
                     }
                 }
@@ -163,7 +163,7 @@ impl Namespaces {
         }
     }
 
-    /// Reads the kernel's counters. Surveys at once if processes were refused for lack of a listener.
+    /// Reads the kernel's counters. Scans at once if processes were refused for lack of a listener.
     fn count(&mut self) {
         let stats = self.managed.stats();
         let stat = |name| stats.iter().find(|(known, _)| *known == name).map_or(0, |(_, n)| *n);
@@ -173,7 +173,7 @@ impl Namespaces {
             self.counters = now;
             self.swept = Instant::now();
             for agent in self.agents.values_mut() {
-                agent.survey_soon();
+                agent.scan_soon();
             }
         }
     }
@@ -196,7 +196,7 @@ impl Namespaces {
         });
     }
 
-    async fn survey_due(&mut self) -> Result<(), HelperError> {
+    async fn scan_due(&mut self) -> Result<(), HelperError> {
         let now = Instant::now();
         let due: Vec<CgroupName> = self
             .agents
@@ -204,15 +204,15 @@ impl Namespaces {
             .filter_map(|(name, agent)| agent.take_due(now).then(|| name.clone()))
             .collect();
         for name in due {
-            self.survey(name).await?;
+            self.scan(name).await?;
         }
         Ok(())
     }
 
-    async fn survey(&mut self, name: CgroupName) -> Result<(), HelperError> {
+    async fn scan(&mut self, name: CgroupName) -> Result<(), HelperError> {
         let Some(agent) = self.agents.get(&name) else { return Ok(()) };
         let own = agent.live.iter().filter(|netns| self.open.contains_key(netns)).count();
-        let survey = Survey {
+        let scan = NamespaceScan {
             cgroup: name.clone(),
             resolver: agent.resolver,
             listening: self.open.keys().copied().collect(),
@@ -220,14 +220,14 @@ impl Namespaces {
             room: MAX_OF_AGENT.saturating_sub(own).min(MAX_OF_ALL.saturating_sub(self.open.len())),
         };
         let managed = Arc::clone(&self.managed);
-        let asked = tokio::task::spawn_blocking(move || managed.survey(survey)).await;
+        let asked = tokio::task::spawn_blocking(move || managed.scan(scan)).await;
         match asked.map_err(|error| HelperError::Gone(error.to_string()))? {
-            Ok((opened, surveyed)) => {
+            Ok((opened, scanned)) => {
                 for new in opened {
                     self.take(&name, new);
                 }
                 if let Some(agent) = self.agents.get_mut(&name) {
-                    agent.note(&name, surveyed);
+                    agent.note(&name, scanned);
                 }
                 Ok(())
             }
@@ -278,13 +278,13 @@ impl Agent {
         self.due = BURST.iter().map(|&after| now + Duration::from_millis(after)).collect();
     }
 
-    fn survey_soon(&mut self) {
+    fn scan_soon(&mut self) {
         if self.due.is_empty() {
             self.due.push(Instant::now());
         }
     }
 
-    /// Returns whether a survey is due. If it is, drops all times up to now and those within the pause that follows.
+    /// Returns whether a scan is due. If it is, drops all times up to now and those within the pause that follows.
     fn take_due(&mut self, now: Instant) -> bool {
         let is_due = self.due.first().is_some_and(|due| *due <= now);
         if is_due {
@@ -293,9 +293,9 @@ impl Agent {
         is_due
     }
 
-    /// Records the result of a survey.
-    fn note(&mut self, name: &CgroupName, surveyed: Surveyed) {
-        let Surveyed { live, failed, cut } = surveyed;
+    /// Records the result of a scan.
+    fn note(&mut self, name: &CgroupName, scanned: ScanResult) {
+        let ScanResult { live, failed, cut } = scanned;
         let failed: BTreeMap<u64, String> = failed.into_iter().collect();
         for (netns, reason) in failed.iter().filter(|(netns, _)| !self.told.contains_key(netns)) {
             tracing::warn!(
