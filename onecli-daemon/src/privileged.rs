@@ -14,7 +14,7 @@ use crate::agents::TransparentMode;
 use crate::data_dir::{hold, key_source};
 use crate::executor::HostExecutor;
 use crate::process::AppError;
-use crate::process::service_manager::{Handed, Sockets};
+use crate::process::service_manager::{InheritedSockets, Sockets};
 use crate::serving::Listeners;
 
 /// Everything that was created with privileges.
@@ -46,9 +46,9 @@ impl Privileged {
         // The executor starts in the daemon's cgroup, before any secret is in memory.
         let executor = HostExecutor::start(config);
         // Bound now because of ports below 1024, but listening starts only after the vault is open.
-        let mut handed = Handed::take();
-        let listeners = Listeners::bind(config, &managed, &mut handed)?;
-        let sockets = other_sockets(config, handed)?;
+        let mut inherited = InheritedSockets::take();
+        let listeners = Listeners::bind(config, &managed, &mut inherited)?;
+        let sockets = other_sockets(config, inherited)?;
         // Read after the helper was forked, so that the helper holds no secret.
         let keys = key_source(config, &data_dir)?;
         privilege::keep_capabilities(&[])?;
@@ -58,14 +58,14 @@ impl Privileged {
 }
 
 /// Opens the admin socket, and closes the passed sockets that the configuration does not name.
-fn other_sockets(config: &Config, mut handed: Handed) -> Result<Sockets, AppError> {
+fn other_sockets(config: &Config, mut inherited: InheritedSockets) -> Result<Sockets, AppError> {
     // Setting the socket's group needs CAP_CHOWN. Clients that connect now wait in the backlog.
-    let admin = match handed.unix(&config.listen.admin_socket) {
+    let admin = match inherited.unix(&config.listen.admin_socket) {
         Some(socket) => socket,
         None => onecli_admin::bind(&config.listen.admin_socket)?,
     };
-    let sockets = Sockets { admin, datagrams: handed.datagrams() };
-    handed.close_rest();
+    let sockets = Sockets { admin, datagrams: inherited.datagrams() };
+    inherited.close_rest();
     Ok(sockets)
 }
 

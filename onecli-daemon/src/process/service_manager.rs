@@ -28,47 +28,47 @@ const DNS: &str = "dns-";
 /// Listening sockets that were opened before this process. They are found by their addresses, so that the
 /// configuration alone determines where the daemon listens.
 #[derive(Debug, Default)]
-pub(crate) struct Handed {
-    tcp: Vec<(SocketAddr, Passed)>,
-    unix: Vec<(PathBuf, Passed)>,
+pub(crate) struct InheritedSockets {
+    tcp: Vec<(SocketAddr, PassedFd)>,
+    unix: Vec<(PathBuf, PassedFd)>,
     /// By name. An agent never receives the socket of another agent, in which that agent's queries wait.
     datagrams: HashMap<String, UdpSocket>,
 }
 
 #[derive(Debug)]
-struct Passed {
+struct PassedFd {
     name: String,
     socket: Socket,
 }
 
-impl Handed {
+impl InheritedSockets {
     /// Takes the sockets that the service manager passed to this process.
-    pub(crate) fn take() -> Handed {
-        Handed::sort(privilege::inherited_sockets())
+    pub(crate) fn take() -> InheritedSockets {
+        InheritedSockets::sort(privilege::inherited_sockets())
     }
 
-    fn sort(passed: Vec<(String, OwnedFd)>) -> Handed {
-        let mut handed = Handed::default();
+    fn sort(passed: Vec<(String, OwnedFd)>) -> InheritedSockets {
+        let mut inherited = InheritedSockets::default();
         for (name, descriptor) in passed {
             if name.starts_with(DNS) {
-                handed.datagrams.insert(name, descriptor.into());
+                inherited.datagrams.insert(name, descriptor.into());
                 continue;
             }
-            let passed = Passed { name, socket: Socket::from(descriptor) };
+            let passed = PassedFd { name, socket: Socket::from(descriptor) };
             let listens = passed.socket.is_listener().unwrap_or(false);
             let streams = passed.socket.r#type().is_ok_and(|found| found == Type::STREAM);
             let address = passed.socket.local_addr().ok().filter(|_| listens && streams);
             let path = address.as_ref().and_then(|address| address.as_pathname()).map(Path::to_owned);
             match (address.and_then(|address| address.as_socket()), path) {
-                (Some(address), _) => handed.tcp.push((address, passed)),
-                (_, Some(path)) => handed.unix.push((path, passed)),
+                (Some(address), _) => inherited.tcp.push((address, passed)),
+                (_, Some(path)) => inherited.unix.push((path, passed)),
                 _ => tracing::warn!(
                     name = passed.name,
                     "the service manager passed a descriptor that is not a listening socket"
                 ),
             }
         }
-        handed
+        inherited
     }
 
     /// Takes the TCP listener with this address.
@@ -210,20 +210,20 @@ mod tests {
             (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let (first, second) = (one.local_addr().unwrap(), two.local_addr().unwrap());
         let not_listening = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut handed = Handed::sort(vec![
+        let mut inherited = InheritedSockets::sort(vec![
             ("onecli".to_owned(), one.into()),
             ("onecli".to_owned(), UnixListener::bind(&path).unwrap().into()),
             ("other".to_owned(), not_listening.into()),
             (KEPT.to_owned(), two.into()),
         ]);
-        assert!(handed.tcp("127.0.0.1:1".parse().unwrap()).is_none());
-        assert_eq!(handed.tcp(first).unwrap().address(), first);
-        assert!(handed.tcp(first).is_none(), "the socket was already taken");
-        assert!(handed.unix(Path::new("/elsewhere")).is_none());
-        assert!(handed.unix(&path).is_some());
+        assert!(inherited.tcp("127.0.0.1:1".parse().unwrap()).is_none());
+        assert_eq!(inherited.tcp(first).unwrap().address(), first);
+        assert!(inherited.tcp(first).is_none(), "the socket was already taken");
+        assert!(inherited.unix(Path::new("/elsewhere")).is_none());
+        assert!(inherited.unix(&path).is_some());
 
         // A listener that was held and that no configuration names any more accepts no connections.
-        handed.close_rest();
+        inherited.close_rest();
         assert!(std::net::TcpStream::connect(second).is_err());
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use super::connections::{ConnectionHandler, ServerContext, Sources};
 use crate::agents::TransparentMode;
 use crate::process::AppError;
-use crate::process::service_manager::{self as service, Handed};
+use crate::process::service_manager::{self as service, InheritedSockets};
 
 /// The time that open requests may take after a stop signal.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -35,16 +35,16 @@ impl Listeners {
     /// Binds every listener of the daemon's own network namespace. Binds and stamps the transparent ones only if
     /// connections are redirected. The agents' DNS sockets are created and removed with each agent.
     ///
-    /// Listeners that the service manager already holds are taken from `handed`. The service manager is asked to hold
+    /// Listeners that the service manager already holds are taken from `inherited`. The service manager is asked to hold
     /// the others.
     pub(crate) fn bind(
         config: &Config,
         managed: &TransparentMode,
-        handed: &mut Handed,
+        inherited: &mut InheritedSockets,
     ) -> Result<Listeners, AppError> {
         let mut own = Vec::new();
-        let mut open = |handed: &mut Handed, address| {
-            if let Some(bound) = handed.tcp(address) {
+        let mut open = |inherited: &mut InheritedSockets, address| {
+            if let Some(bound) = inherited.tcp(address) {
                 return Ok(bound);
             }
             own.push(address);
@@ -54,17 +54,17 @@ impl Listeners {
         let tls = config.listen.explicit_tls.iter().map(|&address| (address, Wire::Tls));
         let explicit = plain
             .chain(tls)
-            .map(|(address, wire)| Ok::<_, AppError>((open(handed, address)?, wire)))
+            .map(|(address, wire)| Ok::<_, AppError>((open(inherited, address)?, wire)))
             .collect::<Result<_, _>>()?;
         let port = config.listen.transparent_port;
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
         let transparent: Vec<Bound> = if managed.is_attached() {
-            loopback.into_iter().map(|address| open(handed, address)).collect::<Result<_, _>>()?
+            loopback.into_iter().map(|address| open(inherited, address)).collect::<Result<_, _>>()?
         } else {
             // No connection is redirected to them.
             for address in loopback {
-                drop(handed.tcp(address));
+                drop(inherited.tcp(address));
             }
             Vec::new()
         };
