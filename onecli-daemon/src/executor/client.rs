@@ -24,33 +24,35 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The daemon's side.
 #[derive(Debug, Clone)]
-pub(crate) struct HostExecutor(Arc<Way>);
+pub(crate) struct HostExecutor(Arc<Connection>);
 
 #[derive(Debug)]
-enum Way {
+enum Connection {
     Child(Mutex<Channel>),
     Service(PathBuf),
-    Off(String),
+    Unavailable(String),
 }
 
 impl HostExecutor {
     /// Forks the executor, or stores the socket of the executor service. This process has one thread, and no secret
     /// is in memory yet.
     pub(crate) fn start(config: &Config) -> HostExecutor {
-        let way = if let Some(socket) = &config.executor_socket {
-            Way::Service(socket.clone())
+        let connection = if let Some(socket) = &config.executor_socket {
+            Connection::Service(socket.clone())
         } else if config.helper_socket.is_some() || !Uid::effective().is_root() {
-            Way::Off("onecli-daemon was started without privileges and without --executor-socket".to_owned())
+            Connection::Unavailable(
+                "onecli-daemon was started without privileges and without --executor-socket".to_owned(),
+            )
         } else {
             fork(&config.backend.exec.user)
         };
-        HostExecutor(Arc::new(way))
+        HostExecutor(Arc::new(connection))
     }
 
     /// Returns the reason why commands cannot run; `None` if they can.
     pub(crate) fn off(&self) -> Option<&str> {
         match &*self.0 {
-            Way::Off(reason) => Some(reason),
+            Connection::Unavailable(reason) => Some(reason),
             _ => None,
         }
     }
@@ -64,35 +66,35 @@ pub(crate) fn own_uids(config: &Config) -> Vec<u32> {
     executor.into_iter().chain(daemon).map(Uid::as_raw).collect()
 }
 
-fn fork(name: &str) -> Way {
+fn fork(name: &str) -> Connection {
     let found = User::from_name(name).ok().flatten();
     let Some(user) = found.filter(|user| !user.uid.is_root()) else {
-        return Way::Off(format!(
+        return Connection::Unavailable(format!(
             "commands run as the user '{name}' ([backend.exec] user), which is root or does not exist: create a user \
              (useradd --system {name}), and restart the daemon"
         ));
     };
     match privilege::fork(c"onecli-executor", move |daemon| server::child(&daemon, &user)) {
-        Ok(channel) => Way::Child(Mutex::new(channel)),
-        Err(error) => Way::Off(error_chain(&error)),
+        Ok(channel) => Connection::Child(Mutex::new(channel)),
+        Err(error) => Connection::Unavailable(error_chain(&error)),
     }
 }
 
-impl Way {
+impl Connection {
     /// Passes a command to the executor. Blocks until it is accepted.
     fn ask(&self, request: &Request, outcome: OwnedFd) -> Result<(), String> {
         let message = serde_json::to_vec(request).map_err(|error| error.to_string())?;
         let lost = |error: io::Error| format!("the executor process does not answer: {error}");
         match self {
-            Way::Child(channel) => {
+            Connection::Child(channel) => {
                 let channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
                 channel.send(&message, &[outcome]).map_err(lost)
             }
-            Way::Service(socket) => {
+            Connection::Service(socket) => {
                 let channel = Channel::connect(socket).map_err(lost)?;
                 channel.send(&message, &[outcome]).map_err(lost)
             }
-            Way::Off(reason) => Err(reason.clone()),
+            Connection::Unavailable(reason) => Err(reason.clone()),
         }
     }
 }
@@ -101,9 +103,9 @@ impl Way {
 impl Executor for HostExecutor {
     async fn run(&self, command: &SourceCommand) -> Result<Zeroizing<Vec<u8>>, String> {
         let (outcome, theirs) = io::pipe().map_err(|error| error.to_string())?;
-        let (way, request) = (Arc::clone(&self.0), Request { command: command.clone() });
+        let (connection, request) = (Arc::clone(&self.0), Request { command: command.clone() });
         let running = async {
-            let asking = tokio::task::spawn_blocking(move || way.ask(&request, theirs.into()));
+            let asking = tokio::task::spawn_blocking(move || connection.ask(&request, theirs.into()));
             asking.await.map_err(|error| error.to_string())??;
             read(outcome).await
         };

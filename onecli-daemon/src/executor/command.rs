@@ -25,7 +25,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The environment of a command, besides the search path.
-pub(super) struct Surroundings {
+pub(super) struct ExecEnvironment {
     /// The user that it runs as.
     pub(super) user: String,
     /// That user's home directory.
@@ -39,7 +39,7 @@ pub(super) struct Surroundings {
 /// that left the group ([`privilege::end_children`](onecli_sys::privilege::end_children)).
 pub(super) fn run(
     command: &SourceCommand,
-    surroundings: &Surroundings,
+    environment: &ExecEnvironment,
     outcome: &File,
 ) -> Result<Zeroizing<Vec<u8>>, String> {
     let program = trusted::program(command.program().path())?;
@@ -50,9 +50,9 @@ pub(super) fn run(
         .env_clear()
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")
-        .env("HOME", &surroundings.home)
-        .env("USER", &surroundings.user)
-        .env("LOGNAME", &surroundings.user)
+        .env("HOME", &environment.home)
+        .env("USER", &environment.user)
+        .env("LOGNAME", &environment.user)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

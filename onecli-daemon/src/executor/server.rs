@@ -12,7 +12,7 @@ use nix::unistd::{Pid, Uid, User};
 use onecli_model::{SourceCommand, error_chain};
 use onecli_sys::privilege::{self, Channel};
 
-use super::command::{self, Surroundings};
+use super::command::{self, ExecEnvironment};
 use super::protocol::{FAILED, PRINTED, Request};
 use crate::process::AppError;
 use crate::process::peer::{check, owner};
@@ -32,10 +32,10 @@ pub(super) fn child(daemon: &Channel, user: &User) {
         tracing::error!(error = error_chain(&error), "the executor process cannot start");
         return;
     }
-    let mut crew = Crew::new(Surroundings { user: user.name.clone(), home: user.dir.clone() });
+    let mut pool = CommandPool::new(ExecEnvironment { user: user.name.clone(), home: user.dir.clone() });
     loop {
         match daemon.receive() {
-            Ok(Some((message, descriptors))) => crew.take(&message, descriptors),
+            Ok(Some((message, descriptors))) => pool.take(&message, descriptors),
             Ok(None) => break,
             Err(error) => {
                 tracing::error!(%error, "the executor process cannot receive requests from the daemon");
@@ -43,7 +43,7 @@ pub(super) fn child(daemon: &Channel, user: &User) {
             }
         }
     }
-    crew.end();
+    pool.end();
 }
 
 /// Serves daemons as a separate service with a user of its own, until it is killed.
@@ -74,7 +74,7 @@ pub(crate) fn service(daemon_cgroup: &std::path::Path) -> Result<(), AppError> {
     let user = User::from_uid(own).ok().flatten();
     let (user, home) =
         user.map_or_else(|| (own.to_string(), PathBuf::from("/")), |user| (user.name, user.dir));
-    let mut crew = Crew::new(Surroundings { user, home });
+    let mut pool = CommandPool::new(ExecEnvironment { user, home });
     privilege::filter_executor()?;
     manager::ready("ready to run commands");
     loop {
@@ -85,7 +85,7 @@ pub(crate) fn service(daemon_cgroup: &std::path::Path) -> Result<(), AppError> {
         }
         let asked = daemon.set_patience(PATIENCE).and_then(|()| daemon.receive());
         match asked {
-            Ok(Some((message, descriptors))) => crew.take(&message, descriptors),
+            Ok(Some((message, descriptors))) => pool.take(&message, descriptors),
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "cannot receive the request of a daemon"),
         }
@@ -94,14 +94,14 @@ pub(crate) fn service(daemon_cgroup: &std::path::Path) -> Result<(), AppError> {
 
 /// Processes that run one command each. Each process can find the leftover processes of its command, which a thread
 /// could not. The output of a command is never in the memory of a process that runs another.
-struct Crew {
-    surroundings: Surroundings,
+struct CommandPool {
+    environment: ExecEnvironment,
     busy: Vec<Pid>,
 }
 
-impl Crew {
-    fn new(surroundings: Surroundings) -> Crew {
-        Crew { surroundings, busy: Vec::with_capacity(MOST) }
+impl CommandPool {
+    fn new(environment: ExecEnvironment) -> CommandPool {
+        CommandPool { environment, busy: Vec::with_capacity(MOST) }
     }
 
     /// Executes the request in a message and writes the outcome to the passed descriptor.
@@ -118,9 +118,9 @@ impl Crew {
             tell(&File::from(outcome), FAILED, reason.as_bytes());
             return;
         }
-        let surroundings = &self.surroundings;
+        let environment = &self.environment;
         let begun = privilege::fork_off(c"onecli-runner", outcome, |outcome| {
-            run_one(&request.command, surroundings, &File::from(outcome));
+            run_one(&request.command, environment, &File::from(outcome));
         });
         match begun {
             Ok(pid) => self.busy.push(pid),
@@ -145,14 +145,14 @@ fn has_ended(pid: Pid, flags: Option<WaitPidFlag>) -> bool {
 }
 
 /// The main function of a process that runs one command.
-fn run_one(command: &SourceCommand, surroundings: &Surroundings, outcome: &File) {
+fn run_one(command: &SourceCommand, environment: &ExecEnvironment, outcome: &File) {
     if let Err(error) = privilege::keep_apart() {
         tracing::warn!(%error, "cannot prevent a command from inspecting other processes");
     }
     if let Err(error) = privilege::adopt_orphans() {
         return tell(outcome, FAILED, format!("its child processes cannot be tracked: {error}").as_bytes());
     }
-    let ended = command::run(command, surroundings, outcome);
+    let ended = command::run(command, environment, outcome);
     // Includes processes outside the command's process group and processes in a session of their own.
     if let Err(error) = privilege::end_children(LEFT_BEHIND) {
         tracing::error!(%error, "cannot end the processes that a command left behind");
