@@ -4,7 +4,7 @@ use std::fs::File;
 
 use onecli_config::Config;
 use onecli_sys::PrivateDir;
-use onecli_sys::sole::{Sole, SoleError};
+use onecli_sys::lock::{ExclusiveLock, LockError};
 use onecli_vault::{KeySource, VaultError};
 use zeroize::Zeroizing;
 
@@ -30,10 +30,10 @@ pub(super) fn key_source(config: &Config, data_dir: &PrivateDir) -> Result<KeySo
 }
 
 /// Locks the data directory against other daemons.
-pub(super) fn hold(data_dir: &PrivateDir) -> Result<Sole, AppError> {
+pub(super) fn hold(data_dir: &PrivateDir) -> Result<ExclusiveLock, AppError> {
     let path = data_dir.path();
-    let opened = File::open(path).map_err(SoleError::Io);
+    let opened = File::open(path).map_err(LockError::Io);
     opened
-        .and_then(Sole::take)
+        .and_then(ExclusiveLock::take)
         .map_err(|source| AppError::DataInUse { path: path.display().to_string(), source })
 }

@@ -6,8 +6,8 @@ use onecli_config::Config;
 use onecli_proxy::Capacity;
 use onecli_sys::PrivateDir;
 use onecli_sys::kernel::{self, Claim};
+use onecli_sys::lock::ExclusiveLock;
 use onecli_sys::privilege;
-use onecli_sys::sole::Sole;
 use onecli_vault::KeySource;
 
 use crate::agents::TransparentMode;
@@ -31,7 +31,7 @@ pub(crate) struct Privileged {
 /// The locks of the data directory and of the kernel part, held until the process ends. A second daemon would take the
 /// agents over and then perhaps not serve them.
 pub(crate) struct Locks {
-    _data: Sole,
+    _data: ExclusiveLock,
     _kernel: Option<Claim>,
 }
 

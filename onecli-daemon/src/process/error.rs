@@ -6,8 +6,8 @@ use onecli_net::ListenError;
 use onecli_store::StoreError;
 use onecli_sys::PrivateDirError;
 use onecli_sys::kernel::KernelError;
+use onecli_sys::lock::LockError;
 use onecli_sys::privilege::PrivilegeError;
-use onecli_sys::sole::SoleError;
 use onecli_tls::{CaError, UpstreamTlsError};
 use onecli_vault::VaultError;
 use onecli_vault::sources::hashicorp::BackendError;
@@ -26,7 +26,7 @@ pub(crate) enum AppError {
         /// The directory.
         path: String,
         /// The lock's error, which names its holder.
-        source: SoleError,
+        source: LockError,
     },
     /// The process could not drop its privileges.
     #[error(transparent)]

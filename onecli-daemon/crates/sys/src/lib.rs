@@ -3,9 +3,9 @@
 //! This crate and `onecli-launch` alone may hold `unsafe` code in user space.
 
 pub mod kernel;
+pub mod lock;
 pub mod peer;
 pub mod privilege;
-pub mod sole;
 pub mod trusted;
 
 mod clock;

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::{Cgroup2, KernelError, bpffs::Pins};
-use crate::sole::Sole;
+use crate::lock::ExclusiveLock;
 
 /// Exclusive use of the kernel programs: no other process attaches to the same agents root or uses the same pins.
 /// Released when this is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct Claim {
-    _agents_root: Sole,
-    _pins: Sole,
+    _agents_root: ExclusiveLock,
+    _pins: ExclusiveLock,
 }
 
 /// Claims the agents root, a path below cgroup2, and the directory of pins. Both are made if they are missing.
@@ -31,6 +31,6 @@ pub fn claim(agents_root: &Path, bpffs_dir: &Path) -> Result<Claim, KernelError>
     Ok(Claim { _agents_root: agents_root, _pins: pins })
 }
 
-fn take(file: File, path: PathBuf) -> Result<Sole, KernelError> {
-    Sole::take(file).map_err(|source| KernelError::Claimed { path, source })
+fn take(file: File, path: PathBuf) -> Result<ExclusiveLock, KernelError> {
+    ExclusiveLock::take(file).map_err(|source| KernelError::Claimed { path, source })
 }

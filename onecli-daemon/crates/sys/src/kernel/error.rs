@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use crate::sole::SoleError;
+use crate::lock::LockError;
 use aya::{EbpfError, maps::MapError};
 
 /// Errors between the daemon and the kernel.
@@ -64,7 +64,7 @@ pub enum KernelError {
         /// A file of the agents root, or the pin directory.
         path: PathBuf,
         /// The process that holds it.
-        source: SoleError,
+        source: LockError,
     },
     /// The pin directory is on another file system.
     #[error(
@@ -199,7 +199,7 @@ pub enum KernelError {
 impl KernelError {
     /// Whether another daemon serves the same agents.
     pub fn is_claimed(&self) -> bool {
-        matches!(self, Self::Claimed { source: SoleError::Held { .. }, .. })
+        matches!(self, Self::Claimed { source: LockError::Held { .. }, .. })
     }
 
     pub(super) fn map(action: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Self {

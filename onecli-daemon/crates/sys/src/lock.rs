@@ -10,13 +10,13 @@ use nix::fcntl::{Flock, FlockArg};
 /// A file or directory that this process alone holds, by flock(2). It is released when this is dropped or the process
 /// ends for any reason.
 #[derive(Debug)]
-pub struct Sole {
+pub struct ExclusiveLock {
     _held: Flock<File>,
 }
 
 /// The reason why the lock is not available.
 #[derive(Debug, thiserror::Error)]
-pub enum SoleError {
+pub enum LockError {
     /// Another process holds the lock. Includes its id, if the kernel reports it.
     #[error("another daemon{} uses it", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
     Held {
@@ -28,16 +28,16 @@ pub enum SoleError {
     Io(#[from] io::Error),
 }
 
-impl Sole {
+impl ExclusiveLock {
     /// Takes the lock, or fails at once.
     ///
     /// # Errors
-    /// [`SoleError`].
-    pub fn take(file: File) -> Result<Sole, SoleError> {
+    /// [`LockError`].
+    pub fn take(file: File) -> Result<ExclusiveLock, LockError> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(held) => Ok(Sole { _held: held }),
-            Err((file, Errno::EWOULDBLOCK)) => Err(SoleError::Held { pid: holder(&file) }),
-            Err((_, errno)) => Err(SoleError::Io(errno.into())),
+            Ok(held) => Ok(ExclusiveLock { _held: held }),
+            Err((file, Errno::EWOULDBLOCK)) => Err(LockError::Held { pid: holder(&file) }),
+            Err((_, errno)) => Err(LockError::Io(errno.into())),
         }
     }
 }
@@ -62,12 +62,12 @@ mod tests {
     fn second_lock_fails_with_the_pid_of_the_holder() {
         let dir = tempfile::tempdir().unwrap();
         let open = || File::open(dir.path()).unwrap();
-        let first = Sole::take(open()).unwrap();
-        match Sole::take(open()) {
-            Err(SoleError::Held { pid }) => assert_eq!(pid, Some(std::process::id())),
+        let first = ExclusiveLock::take(open()).unwrap();
+        match ExclusiveLock::take(open()) {
+            Err(LockError::Held { pid }) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("{other:?}"),
         }
         drop(first);
-        Sole::take(open()).unwrap();
+        ExclusiveLock::take(open()).unwrap();
     }
 }
