@@ -117,7 +117,7 @@ fn terminal_prompt_confirms_an_unusual_value() {
         script.stdin(answer).outcome().out()
     };
     let declined = answered("maybe\nn\n");
-    assert!(declined.contains("all the same? [y/N]") && declined.contains("code 1"), "{declined}");
+    assert!(declined.contains("anyway? [y/N]") && declined.contains("code 1"), "{declined}");
     assert_eq!(version(&daemon), None);
     let agreed = answered("y\n");
     assert!(agreed.contains("code 0"), "{agreed}");
