@@ -9,8 +9,8 @@ use http::Request;
 use onecli_model::{SecretValue, ValueClass, WireForm};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::front::{Front, MAX_FIELDS, Malformed};
 use super::scrub::{Scrubber, Text};
+use crate::h1::{Front, MAX_FIELDS, Malformed};
 
 /// Input: a value, the sizes of its pieces, and a text in which four bytes are replaced with spellings of the value.
 pub fn scrub(bytes: &[u8]) {

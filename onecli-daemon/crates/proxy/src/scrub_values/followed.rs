@@ -9,7 +9,7 @@ use onecli_vault::Credentials;
 use tokio::sync::watch;
 
 use super::SearchSet;
-use crate::gateway::Gateway;
+use crate::context::gateway::Gateway;
 use crate::scrub::{Needles, Newer, Scrubber, Wanted};
 
 /// The values that responses of a host are searched for, under the current policy.

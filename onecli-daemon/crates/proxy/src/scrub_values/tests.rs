@@ -5,8 +5,8 @@ use onecli_model::{Clock as _, Placement, SecretValue, WireForm};
 use onecli_sys::SystemClock;
 
 use super::*;
-use crate::inject::{basic, set_query};
-use crate::replace::{StandIn, in_basic, in_json, in_query};
+use crate::placement::inject::{basic, set_query};
+use crate::placement::replace::{StandIn, in_basic, in_json, in_query};
 
 const VALUE: &str = r#"sk/real+0f3A~="9%Zq w"#;
 

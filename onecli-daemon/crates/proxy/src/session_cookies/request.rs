@@ -9,10 +9,10 @@ use onecli_vault::{Session, SessionKind, Vault};
 use percent_encoding::percent_decode;
 use zeroize::Zeroizing;
 
-use super::super::head::Head;
-use super::super::pool::Upstream;
 use super::watched::watched;
 use super::{Sessions, Tally, is_csrf, mode, pair};
+use crate::request::head::Head;
+use crate::upstream::pool::Upstream;
 
 /// Maximum number of stand-ins that are opened for one request; further ones are removed. The limit on the head
 /// limits their bytes.

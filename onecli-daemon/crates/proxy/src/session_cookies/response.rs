@@ -7,10 +7,10 @@ use onecli_model::{CookieMode, Host, SecretValue};
 use onecli_policy::Grant;
 use onecli_vault::{Session, SessionScope, Vault};
 
-use super::super::answer::Delivery;
 use super::Tally;
 use super::set_cookie::SetCookie;
 use super::watched::watched;
+use crate::response::answer::Delivery;
 
 /// Largest cookie or session header that the agent gets, name and stand-in together, in bytes. Clients need not store
 /// a larger cookie (RFC 6265 section 6.1).

@@ -1,0 +1,3 @@
+//! Refusals and alerts on their way to the audit log.
+
+pub(crate) mod refusals;

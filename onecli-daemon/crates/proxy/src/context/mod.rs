@@ -1,0 +1,3 @@
+//! The state that all connections share.
+
+pub(crate) mod gateway;

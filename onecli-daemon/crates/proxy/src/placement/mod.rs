@@ -1,0 +1,7 @@
+//! Puts credentials into requests, one module for each placement.
+
+mod aws_hosts;
+pub(crate) mod inject;
+pub(crate) mod replace;
+pub(crate) mod signing;
+pub(crate) mod sigv4;

@@ -1,0 +1,215 @@
+//! Values that appear in responses to requests that did not send them.
+//!
+//! This happens only if a value was stored at the service, or if an agent guessed it, because the mask confirms a
+//! guess. So each such match raises an alert. An agent that causes many gets no more responses with matches for a
+//! while.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use onecli_audit::{Record, Text};
+use onecli_model::{AgentId, Code, Host, Refusal, Secret, SecretValue, WireForm};
+use onecli_policy::Watch;
+use onecli_vault::Credential;
+
+use crate::context::gateway::Gateway;
+use crate::scrub::{MatchGuard, Needles, spellings};
+use crate::scrub_values::SearchSet;
+
+/// This many matches of an agent are masked within this time. After that, responses with matches are withheld for the
+/// same time.
+const MOST: usize = 20;
+const WINDOW: Duration = Duration::from_mins(10);
+/// Number of agents whose matches are stored, each in less than 1 KiB.
+const AGENTS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// Counts unexpected matches by agent. A restart resets the counts.
+#[derive(Debug)]
+pub(crate) struct UnexpectedMatches(Mutex<LruCache<AgentId, Matches>>);
+
+#[derive(Debug, Default)]
+struct Matches {
+    recent: VecDeque<Instant>,
+    cut_until: Option<Instant>,
+}
+
+impl UnexpectedMatches {
+    pub(crate) fn new() -> UnexpectedMatches {
+        UnexpectedMatches(Mutex::new(LruCache::new(AGENTS)))
+    }
+
+    /// Counts a match in a response to this agent. Returns true if the response must be cut off. The result depends
+    /// only on the number of matches and on time.
+    pub(crate) fn note(&self, agent: AgentId, now: Instant) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let matches = all.get_or_insert_mut(agent, Matches::default);
+        if matches.cut_until.is_some_and(|end| now < end) {
+            return true;
+        }
+        matches.recent.retain(|at| now.saturating_duration_since(*at) < WINDOW);
+        matches.recent.push_back(now);
+        if matches.recent.len() >= MOST {
+            matches.recent.clear();
+            matches.cut_until = Some(now + WINDOW);
+        }
+        false
+    }
+}
+
+/// The refusal that the client gets, if its response has not begun.
+pub(crate) fn withheld() -> Refusal {
+    Refusal::new(
+        Code::ResponseWithheld,
+        "the response contains a credential that the request did not send, and the agent got too many such \
+         responses",
+        "wait ten minutes; an administrator can find the requests with 'onecli audit list --code \
+         secret_returned'",
+    )
+}
+
+/// Checks the response to one request for unexpected values.
+pub(crate) struct ResponseGuard {
+    gateway: Arc<Gateway>,
+    agent: AgentId,
+    /// The request, as recorded with its decision.
+    record: Record,
+    host: Host,
+    /// The values that the host's responses were searched for when the request was sent.
+    searched: Arc<SearchSet>,
+    sent: Vec<Credential>,
+    signatures: Vec<SecretValue>,
+    /// Built at the first match, and rebuilt when values changed.
+    expected: Option<Expected>,
+}
+
+/// Spellings of the values that the request sent, and of other values of the same secrets.
+#[derive(Default)]
+struct Expected {
+    needles: Needles,
+    /// The search set and the number of changes that they were built from.
+    searched: Arc<SearchSet>,
+    changes: u64,
+}
+
+impl ResponseGuard {
+    /// Returns the guard for the request of `record` to this host, which sent `sent` and `signatures`.
+    pub(crate) fn new(
+        gateway: &Arc<Gateway>,
+        agent: AgentId,
+        record: &Record,
+        (host, searched): (&Host, &Arc<SearchSet>),
+        (sent, signatures): (Vec<Credential>, Vec<SecretValue>),
+    ) -> ResponseGuard {
+        let (gateway, searched) = (Arc::clone(gateway), Arc::clone(searched));
+        let (record, host) = (record.clone(), host.clone());
+        ResponseGuard { gateway, agent, record, host, searched, sent, signatures, expected: None }
+    }
+
+    fn expected(&mut self) -> &Needles {
+        let changes = self.gateway.credentials.changes();
+        let searched = self.gateway.searched(&self.host);
+        let is_current =
+            |known: &Expected| known.changes == changes && Arc::ptr_eq(&known.searched, &searched);
+        if !self.expected.as_ref().is_some_and(is_current) {
+            let needles = self.expected_needles(&searched);
+            self.expected = Some(Expected { needles, searched, changes });
+        }
+        &self.expected.get_or_insert_default().needles
+    }
+
+    /// A new value or token may replace the sent one while a response streams. The agent may send either.
+    fn expected_needles(&self, searched: &SearchSet) -> Needles {
+        let is_sent = |watch: &Watch| self.sent.iter().any(|one| *one.name() == watch.secret().name);
+        let placed = self.sent.iter().flat_map(|one| one.placement().wire_forms(one.value()));
+        let signed = self.signatures.iter().flat_map(WireForm::plain);
+        let credentials = &self.gateway.credentials;
+        let issued = searched.issued().filter(|watch| is_sent(watch));
+        let tokens = issued.flat_map(|watch| credentials.issued_forms(watch));
+        let fetched = searched.fetched().filter(|watch| is_sent(watch));
+        let values = fetched.flat_map(|watch| credentials.fetched_forms(self.agent, watch));
+        let forms: Vec<WireForm> = placed.chain(signed).chain(tokens).chain(values).collect();
+        let mut needles = Needles::default();
+        needles.extend(spellings(&forms));
+        needles.extend(searched.placed(is_sent));
+        needles
+    }
+
+    /// Raises an alert. Similar alerts are folded.
+    fn alert(&self, owner: Option<&Secret>, detail: Option<&str>) {
+        let Gateway { refusals, clock, quota, audit, .. } = self.gateway.as_ref();
+        let mut alert = self.record.clone();
+        alert.alert(Code::SecretReturned);
+        if let Some(detail) = detail {
+            alert.rule = Some(Text::new(detail));
+        }
+        let now = clock.instant();
+        let may_write =
+            || quota.take(now, self.agent, (1, alert.line_bytes()), audit.space_is_scarce()).is_ok();
+        if !refusals.note(now, (&alert, self.agent), &self.gateway.snapshot(), may_write) {
+            return;
+        }
+        alert.secret = owner.map(|secret| Text::new(secret.name.as_str()));
+        alert.secret_version = owner.map(|secret| secret.version);
+        audit.outcome(alert);
+    }
+}
+
+impl MatchGuard for ResponseGuard {
+    fn matched(&mut self, matched: &[u8]) -> bool {
+        if self.expected().is_in(matched) {
+            return false;
+        }
+        let current = self.gateway.searched(&self.host);
+        self.alert(current.owner(matched).or_else(|| self.searched.owner(matched)), None);
+        self.gateway.unexpected.note(self.agent, self.gateway.clock.instant())
+    }
+
+    fn nearly_matched(&mut self, text: &[u8]) -> bool {
+        if self.expected().is_end_in(text) {
+            return false;
+        }
+        self.alert(None, Some("the end of a value"));
+        self.gateway.unexpected.note(self.agent, self.gateway.clock.instant())
+    }
+}
+
+impl fmt::Debug for ResponseGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResponseGuard(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onecli_model::Clock as _;
+    use onecli_sys::SystemClock;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn responses_are_cut_after_twenty_matches_for_ten_minutes() {
+        let (matches, start) = (UnexpectedMatches::new(), SystemClock.instant());
+        let (one, other) = (AgentId(Uuid::from_u128(1)), AgentId(Uuid::from_u128(2)));
+        for _ in 0..MOST {
+            assert!(!matches.note(one, start));
+        }
+        assert!(matches.note(one, start), "the next one");
+        assert!(!matches.note(other, start), "another agent");
+        assert!(matches.note(one, start + WINDOW.saturating_sub(Duration::from_secs(1))));
+        assert!(!matches.note(one, start + WINDOW), "responses pass again");
+    }
+
+    #[test]
+    fn infrequent_matches_cut_no_response() {
+        let (matches, start) = (UnexpectedMatches::new(), SystemClock.instant());
+        let agent = AgentId(Uuid::from_u128(1));
+        for n in 0..200 {
+            assert!(!matches.note(agent, start + WINDOW / 18 * n), "{n}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! One connection of an agent, and the audit records of its requests.
+
+pub(crate) mod connection;
+pub(crate) mod trail;

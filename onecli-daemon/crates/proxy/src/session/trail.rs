@@ -1,0 +1,357 @@
+//! The audit records of one request. Every exit leaves a record: `Drop` writes it if no other code did.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use onecli_audit::{AuditError, Durable, QuotaExceeded, Record, Text};
+use onecli_model::{AgentId, Authority, Code, Refusal, RequestId};
+use onecli_net::TunnelBytes;
+use onecli_policy::{Grant, Identity};
+
+use super::connection::Connection;
+use crate::context::gateway::{Counters, Gateway};
+use crate::limits::shares::Share;
+use crate::placeholders::content_scan::ContentAlerts;
+use crate::upstream::pool::Upstream;
+
+/// Maximum growth of a record until the outcome, in bytes: status, bytes, duration, address, TLS, ALPN, backend,
+/// code, sessions.
+const OUTCOME: u64 = 320;
+
+/// The audit trail of one request or tunnel, from its arrival to its outcome.
+#[derive(Debug)]
+pub(crate) struct Trail {
+    gateway: Arc<Gateway>,
+    record: Record,
+    started: Instant,
+    state: State,
+    /// The agent that is charged with its records; nil while the client is not identified. Unidentified clients share
+    /// one quota.
+    payer: AgentId,
+    /// Its part of the agent's quota of open exchanges.
+    share: Option<Share>,
+    given_up: Option<GivenUp>,
+    /// While this exists, the daemon does not count as drained.
+    _open: Arc<()>,
+}
+
+/// Set when the daemon stops waiting for the upstream of its own request, so that the record does not report a lost
+/// client.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing is recorded yet.
+    Open,
+    /// The decision was passed to the log, which writes it even if this task is dropped. The outcome is pending.
+    Deciding,
+    /// The decision is recorded; the outcome is pending.
+    Decided,
+    /// Decision and outcome are recorded.
+    Closed,
+}
+
+impl Trail {
+    /// Begins with the facts of the connection.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if no request id can be generated.
+    pub(crate) fn begin(gateway: &Arc<Gateway>, connection: &Connection) -> Result<Trail, Refusal> {
+        let id = RequestId::generate(gateway.clock.now(), gateway.random.as_ref()).map_err(|error| {
+            Refusal::new(
+                Code::Internal,
+                error.to_string(),
+                "the host's random number generator failed: check its kernel log",
+            )
+        })?;
+        let mut record = Record::new(id);
+        connection.describe(&gateway.snapshot(), &mut record);
+        Ok(Trail {
+            gateway: Arc::clone(gateway),
+            record,
+            started: gateway.clock.instant(),
+            state: State::Open,
+            payer: AgentId::NOBODY,
+            share: None,
+            given_up: None,
+            _open: Arc::clone(&gateway.open),
+        })
+    }
+
+    /// Begins the record of a refusal, and names the agent if the connection identifies it.
+    ///
+    /// # Errors
+    /// As [`Trail::begin`].
+    pub(crate) fn of_refused(gateway: &Arc<Gateway>, connection: &Connection) -> Result<Trail, Refusal> {
+        let mut trail = Trail::begin(gateway, connection)?;
+        if let Ok(identity) = connection.identify(gateway) {
+            trail.identify(&identity);
+        }
+        Ok(trail)
+    }
+
+    /// The request's id.
+    pub(crate) fn request_id(&self) -> Option<RequestId> {
+        self.record.request_id
+    }
+
+    /// The agent that is charged with the request.
+    pub(crate) fn payer(&self) -> AgentId {
+        self.payer
+    }
+
+    /// The flag to set before the request is dropped because its upstream takes too long.
+    pub(crate) fn given_up(&mut self) -> GivenUp {
+        self.given_up.get_or_insert_default().clone()
+    }
+
+    /// The reason for the end of a request that was dropped.
+    pub(crate) fn broken_off(&self) -> Code {
+        match &self.given_up {
+            Some(given_up) if given_up.is_set() => Code::UpstreamTimeout,
+            _ => self.gateway.broken_off(),
+        }
+    }
+
+    /// The record so far, for further fields.
+    pub(crate) fn record(&mut self) -> &mut Record {
+        &mut self.record
+    }
+
+    /// Records the client's identity.
+    pub(crate) fn identify(&mut self, identity: &Identity) {
+        self.record.agent = Some(identity.agent().name.clone());
+        self.record.factors = Some(identity.proven());
+        self.payer = identity.agent().id;
+    }
+
+    /// Reserves a part of the agent's quota of upstream connections, until the trail is dropped.
+    ///
+    /// # Errors
+    /// [`Code::LimitReached`].
+    pub(crate) fn enter(&mut self, identity: &Identity) -> Result<(), Refusal> {
+        self.share = self.gateway.exchanges.take(identity.agent().id);
+        if self.share.is_some() {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::LimitReached,
+            "the agent has reached its limit on open requests",
+            "wait for responses to earlier requests, and send fewer requests at a time",
+        ))
+    }
+
+    /// Records a decision to forward, with `grants` if any. When this returns, the record is on disk.
+    ///
+    /// # Errors
+    /// [`Code::AuditUnavailable`]: nothing may be sent.
+    pub(crate) async fn decide(&mut self, grants: &[Grant]) -> Result<Durable, Refusal> {
+        if grants.is_empty() {
+            self.record.forward();
+        } else {
+            self.record.inject(grants.iter().map(|g| (&g.secret().name, g.secret().version)));
+        }
+        self.write_decision().await
+    }
+
+    /// Returns the alerts that the request's content may raise; the request goes to `authority`. Call it after the
+    /// decision.
+    pub(crate) fn content_alerts(&self, authority: &Authority) -> Arc<ContentAlerts> {
+        let (gateway, record) = (Arc::clone(&self.gateway), self.record.clone());
+        Arc::new(ContentAlerts::new(gateway, self.payer, authority.clone(), record))
+    }
+
+    /// Records a decision to tunnel.
+    ///
+    /// # Errors
+    /// [`Code::AuditUnavailable`]: nothing may be sent.
+    pub(crate) async fn decide_tunnel(&mut self) -> Result<Durable, Refusal> {
+        self.record.tunnel();
+        self.write_decision().await
+    }
+
+    async fn write_decision(&mut self) -> Result<Durable, Refusal> {
+        self.take_quota(2).map_err(exceeded)?;
+        // Set before the first await. If this is dropped during the write, an outcome is pending, and not a second
+        // decision.
+        self.state = State::Deciding;
+        let written = self.gateway.audit.decision(self.record.clone()).await;
+        self.state = if written.is_ok() { State::Decided } else { State::Open };
+        written.map_err(|error| unrecorded(&error))
+    }
+
+    /// Counts records of this request's kind against its agent's quota.
+    fn take_quota(&self, records: u32) -> Result<(), QuotaExceeded> {
+        let Gateway { quota, clock, audit, .. } = self.gateway.as_ref();
+        let size = (self.record.line_bytes() + OUTCOME) * u64::from(records);
+        quota.take(clock.instant(), self.payer, (records, size), audit.space_is_scarce())
+    }
+
+    /// Counts a refusal. Returns false if it is recorded together with others.
+    fn wants_record(&self, code: Code) -> bool {
+        let may_write = || code == Code::AuditQuota || self.take_quota(1).is_ok();
+        let Gateway { refusals, clock, .. } = self.gateway.as_ref();
+        refusals.note(clock.instant(), (&self.record, self.payer), &self.gateway.snapshot(), may_write)
+    }
+
+    /// Records a refusal, before or after the decision. When this returns, the refusal is in the log. There are two
+    /// exceptions: it repeats others and is counted with them, or the log itself failed.
+    pub(crate) async fn refuse(&mut self, code: Code) {
+        match self.state {
+            State::Open => {
+                self.state = State::Closed;
+                self.record.deny(code);
+                Counters::add(&self.gateway.counters.requests_denied, 1);
+                if !self.wants_record(code) {
+                    return;
+                }
+                if code == Code::AuditUnavailable {
+                    // The log has just failed, so this does not wait for the disk again.
+                    self.gateway.audit.outcome(self.record.clone());
+                } else if let Err(error) = self.gateway.audit.decision(self.record.clone()).await {
+                    tracing::error!(%error, %code, "a refusal could not be recorded");
+                }
+            }
+            State::Deciding | State::Decided => self.fail(code),
+            State::Closed => {}
+        }
+    }
+
+    /// Records a refusal, with the rule or default that caused it.
+    pub(crate) async fn refuse_by(&mut self, refusal: &Refusal) {
+        if let Some(rule) = &refusal.rule {
+            self.record.rule = Some(Text::new(rule));
+        }
+        self.refuse(refusal.code).await;
+    }
+
+    /// Counts the records of an approval request and of its answer.
+    ///
+    /// # Errors
+    /// [`Code::AuditQuota`]: no approval may be requested.
+    pub(crate) fn may_ask(&self) -> Result<(), Refusal> {
+        self.take_quota(2).map_err(exceeded)
+    }
+
+    /// Records that approval was requested or decided. When this returns, the record is on disk.
+    ///
+    /// # Errors
+    /// [`Code::AuditUnavailable`]: no approval is requested, and an approved request is not sent.
+    pub(crate) async fn approval(&mut self, step: &str) -> Result<(), Refusal> {
+        let written = self.gateway.audit.decision(self.record.approval(step)).await;
+        written.map(drop).map_err(|error| unrecorded(&error))
+    }
+
+    /// Records an alert about a request that was allowed. Similar alerts are folded.
+    pub(crate) fn alert(&mut self, code: Code, detail: &str) {
+        let mut alert = self.record.clone();
+        alert.alert(code).rule = Some(Text::new(detail));
+        let may_write = || self.take_quota(1).is_ok();
+        let Gateway { refusals, clock, audit, .. } = self.gateway.as_ref();
+        if refusals.note(clock.instant(), (&alert, self.payer), &self.gateway.snapshot(), may_write) {
+            audit.outcome(alert);
+        }
+    }
+
+    /// Records the upstream connection that carries the request.
+    pub(crate) fn upstream(&mut self, upstream: &Upstream) {
+        self.record.address = Some(Text::new(&upstream.address().to_string()));
+        self.record.tls = upstream.tls().map(Text::new);
+        self.record.alpn = Some(Text::new(if upstream.is_h2() { "h2" } else { "http/1.1" }));
+    }
+
+    /// Records that nothing was sent on the last upstream connection, so that another decision follows.
+    pub(crate) fn retry(&mut self) {
+        if self.state == State::Decided {
+            self.state = State::Open;
+        }
+    }
+
+    /// Records the outcome of a tunnel.
+    pub(crate) fn tunnelled(&mut self, bytes: &TunnelBytes, result: std::io::Result<()>) {
+        self.record.bytes_in = Some(bytes.from_agent());
+        self.record.bytes_out = Some(bytes.to_agent());
+        if let Err(error) = result {
+            tracing::debug!(%error, "a tunnel ended with an error");
+        }
+        self.close();
+    }
+
+    /// Records a failed outcome.
+    pub(crate) fn fail(&mut self, code: Code) {
+        if matches!(self.state, State::Deciding | State::Decided) {
+            self.record.failed(code);
+            self.close();
+        }
+    }
+
+    /// Records the outcome from the fields of the record.
+    pub(crate) fn close(&mut self) {
+        if !matches!(self.state, State::Deciding | State::Decided) {
+            return;
+        }
+        self.state = State::Closed;
+        let elapsed = self.gateway.clock.instant().duration_since(self.started);
+        self.record.duration_us = Some(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        self.gateway.audit.outcome(self.record.outcome());
+    }
+}
+
+fn exceeded(why: QuotaExceeded) -> Refusal {
+    let (message, hint) = match why {
+        QuotaExceeded::Rate => (
+            "the agent exceeds its limit on audit records per second",
+            "send fewer requests at a time; an administrator can raise audit.agent_rate",
+        ),
+        QuotaExceeded::Bytes => (
+            "the agent has used up its share of the audit log for today",
+            "wait, and send fewer requests; an administrator can raise audit.agent_bytes",
+        ),
+        QuotaExceeded::Reserve => (
+            "the audit log's disk is nearly full, and this agent has used more than its share of it",
+            "ask an administrator to free space on the disk of the data directory, or to retain less \
+             (audit.keep_bytes)",
+        ),
+    };
+    Refusal::new(Code::AuditQuota, message, hint)
+}
+
+fn unrecorded(error: &AuditError) -> Refusal {
+    tracing::error!(%error, "the audit log cannot be written: requests are refused");
+    Refusal::new(
+        Code::AuditUnavailable,
+        "the audit log cannot be written, so nothing is forwarded",
+        "ask an administrator to check 'onecli status' and the disk of the data directory",
+    )
+}
+
+#[cfg(test)]
+mod tests;
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        let code = self.broken_off();
+        match self.state {
+            State::Open => {
+                self.record.deny(code);
+                if self.wants_record(code) {
+                    self.gateway.audit.outcome(self.record.clone());
+                }
+            }
+            State::Deciding | State::Decided => self.fail(code),
+            State::Closed => {}
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Connections to upstreams.
+
+mod early_answer;
+mod http1_sender;
+pub(crate) mod outbound;
+pub(crate) mod outward;
+pub(crate) mod pool;
+pub(crate) mod pool_scope;
+pub(crate) mod retry;
+mod send_failure;

@@ -1,0 +1,277 @@
+//! The daemon's own requests: to token endpoints, for the vault, and to receivers of audit log checkpoints. Requests
+//! to token endpoints carry a credential, so each is audited like an agent's request.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use onecli_audit::{AuditLog, Mode, Record, Text};
+use onecli_model::{AgentId, Authority, Clock, Code, Random, Reach, Refusal, RequestId};
+use onecli_net::{Dialer, Resolver, Transport};
+use onecli_tls::{Alpn, UpstreamTls};
+use onecli_vault::{Outbound, OutboundError, Purpose};
+use uuid::Uuid;
+
+use super::outward::{Outward, UpstreamProxy, timed_out};
+use crate::body::len;
+
+/// Time limit for one request, including its response.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Largest response, in bytes.
+const MOST: usize = 1 << 20;
+
+/// The parts with which the daemon's own requests reach upstreams.
+#[derive(Debug)]
+pub struct OwnWay {
+    /// Resolves names to checked addresses.
+    pub resolver: Arc<Resolver>,
+    /// Connects to the resolved addresses.
+    pub dialer: Dialer,
+    /// The daemon's own TLS client. It shares no sessions with any agent.
+    pub tls: UpstreamTls,
+    /// The proxy to the upstreams, if one is configured.
+    pub proxy: Option<UpstreamProxy>,
+}
+
+/// The parts that record the daemon's own requests.
+#[derive(Debug)]
+pub struct OwnRecords {
+    /// The audit log.
+    pub audit: AuditLog,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for request ids.
+    pub random: Arc<dyn Random>,
+}
+
+/// Sends the daemon's own requests on the same path as agents' requests: names, checked addresses, the operator's
+/// proxy, trusted roots. No connection is reused.
+#[derive(Debug)]
+pub struct OwnRequests {
+    outward: Outward,
+    records: OwnRecords,
+}
+
+impl OwnRequests {
+    /// Sends requests on `way`, and records them in `records`.
+    pub fn new(way: OwnWay, records: OwnRecords) -> OwnRequests {
+        let OwnWay { resolver, dialer, tls, proxy } = way;
+        OwnRequests { outward: Outward { resolver, dialer, tls: Arc::new(tls), proxy }, records }
+    }
+
+    /// Sends a request without a secret, and without an audit record.
+    ///
+    /// # Errors
+    /// [`OutboundError`]: no response within 15 seconds.
+    pub async fn tell(
+        &self,
+        authority: &Authority,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, OutboundError> {
+        in_time(async {
+            let opened = self.outward.open(authority, &Reach::open()).await?;
+            let tls = self.outward.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
+            let stream = tls.await.map_err(|error| Fault::new(Code::UpstreamTls, &error))?;
+            talk(Box::new(stream), named(request, authority, 443)?).await
+        })
+        .await
+        .map_err(|fault| OutboundError(fault.message))
+    }
+
+    /// Sends such a request without TLS.
+    ///
+    /// # Errors
+    /// As [`OwnRequests::tell`].
+    pub async fn tell_plain(
+        &self,
+        authority: &Authority,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, OutboundError> {
+        in_time(async {
+            let opened = self.outward.open_plain(authority, &Reach::open()).await?;
+            let mut request = named(request, authority, 80)?;
+            if let Some(relay) = opened.relay {
+                let absolute = format!("http://{}{}", authority.to_header(80), request.uri());
+                *request.uri_mut() =
+                    absolute.parse::<Uri>().map_err(|error| Fault::new(Code::Internal, &error))?;
+                if let Some(authorization) = relay.authorization {
+                    request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization);
+                }
+            }
+            talk(opened.stream, request).await
+        })
+        .await
+        .map_err(|fault| OutboundError(fault.message))
+    }
+
+    async fn exchange(
+        &self,
+        trail: &mut OwnTrail<'_>,
+        purpose: Purpose<'_>,
+        authority: &Authority,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, Fault> {
+        let opened = self.outward.open(authority, &Reach::open()).await?;
+        trail.record.address = Some(Text::new(&opened.address.to_string()));
+        let tls = self.outward.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
+        let stream = tls.await.map_err(|error| Fault::new(Code::UpstreamTls, &error))?;
+        trail.record.tls = Some(Text::new(stream.version()));
+        trail.record.alpn = Some(Text::new("http/1.1"));
+        let request = named(request, authority, 443)?;
+        trail.decide(purpose).await?;
+        trail.record.bytes_in = Some(len(request.body()));
+        let answer = talk(Box::new(stream), request).await?;
+        trail.record.status = Some(answer.status().as_u16());
+        trail.record.bytes_out = Some(len(answer.body()));
+        Ok(answer)
+    }
+}
+
+#[async_trait]
+impl Outbound for OwnRequests {
+    async fn send(
+        &self,
+        purpose: Purpose<'_>,
+        authority: &Authority,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, OutboundError> {
+        let mut trail = OwnTrail::begin(&self.records, purpose, authority, &request)?;
+        let sent = in_time(self.exchange(&mut trail, purpose, authority, request)).await;
+        trail.end(sent.as_ref().err().map(|fault| fault.code));
+        sent.map_err(|fault| OutboundError(fault.message))
+    }
+}
+
+/// Adds the target host to the request.
+fn named(
+    mut request: Request<Bytes>,
+    authority: &Authority,
+    default_port: u16,
+) -> Result<Request<Bytes>, Fault> {
+    let host = HeaderValue::try_from(authority.to_header(default_port));
+    request.headers_mut().insert(header::HOST, host.map_err(|error| Fault::new(Code::Internal, &error))?);
+    Ok(request)
+}
+
+async fn talk(stream: Box<dyn Transport>, request: Request<Bytes>) -> Result<Response<Bytes>, Fault> {
+    let broken = |error: hyper::Error| Fault::new(Code::UpstreamProtocol, &error);
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let _connection = AbortOnDrop(tokio::spawn(connection));
+    let answer = sender.send_request(request.map(Full::new)).await.map_err(broken)?;
+    let (parts, body) = answer.into_parts();
+    let body = Limited::new(body, MOST).collect().await;
+    let body = body.map_err(|error| Fault::new(Code::UpstreamProtocol, &*error))?.to_bytes();
+    Ok(Response::from_parts(parts, body))
+}
+
+async fn in_time(
+    exchange: impl Future<Output = Result<Response<Bytes>, Fault>>,
+) -> Result<Response<Bytes>, Fault> {
+    match tokio::time::timeout(PATIENCE, exchange).await {
+        Ok(answered) => answered,
+        Err(_) => Err(timed_out("the response").into()),
+    }
+}
+
+/// The reason that there is no response.
+struct Fault {
+    code: Code,
+    message: String,
+}
+
+impl Fault {
+    fn new(code: Code, error: &(impl std::fmt::Display + ?Sized)) -> Fault {
+        Fault { code, message: error.to_string() }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Fault {
+        Fault { code: refusal.code, message: refusal.to_string() }
+    }
+}
+
+/// The audit records of one request: a decision before anything is sent, and an outcome.
+struct OwnTrail<'r> {
+    records: &'r OwnRecords,
+    record: Record,
+    started: Instant,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Decided,
+    Closed,
+}
+
+impl<'r> OwnTrail<'r> {
+    fn begin(
+        records: &'r OwnRecords,
+        purpose: Purpose<'_>,
+        authority: &Authority,
+        request: &Request<Bytes>,
+    ) -> Result<OwnTrail<'r>, OutboundError> {
+        let id = RequestId::generate(records.clock.now(), records.random.as_ref())
+            .map_err(|error| OutboundError(error.to_string()))?;
+        let mut record = Record::new(id);
+        record.agent = Some(purpose.agent.clone());
+        record.mode = Some(Mode::Daemon);
+        record.method = Some(Text::new(request.method().as_str()));
+        record.path = Some(Text::new(request.uri().path()));
+        record.target(authority.host(), authority.port());
+        Ok(OwnTrail { records, record, started: records.clock.instant(), state: State::Open })
+    }
+
+    /// Writes the decision. When this returns, the record is on disk.
+    async fn decide(&mut self, purpose: Purpose<'_>) -> Result<(), Fault> {
+        self.record.inject([(purpose.secret, purpose.version)]);
+        // If this future is dropped meanwhile, an outcome is still required, because the log writes the record that
+        // it has received.
+        self.state = State::Decided;
+        let written = self.records.audit.decision(self.record.clone()).await;
+        written.map(drop).map_err(|error| {
+            self.state = State::Open;
+            Fault::new(Code::AuditUnavailable, &error)
+        })
+    }
+
+    fn end(&mut self, fault: Option<Code>) {
+        let record = match self.state {
+            State::Closed => return,
+            State::Open => self.record.deny(fault.unwrap_or(Code::Interrupted)).clone(),
+            State::Decided => {
+                if let Some(code) = fault {
+                    self.record.code = Some(Text::new(code.as_str()));
+                }
+                let elapsed = self.records.clock.instant().duration_since(self.started);
+                self.record.duration_us = Some(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+                self.record.outcome()
+            }
+        };
+        self.state = State::Closed;
+        self.records.audit.outcome(record);
+    }
+}
+
+impl Drop for OwnTrail<'_> {
+    fn drop(&mut self) {
+        self.end(Some(Code::Interrupted));
+    }
+}
+
+/// A connection that is not needed after its response.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
