@@ -15,30 +15,24 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::intercept::{intercept, refuse_quietly};
+use super::intercept::intercept;
 use super::serve::{HttpVersion, record_broken, refuse_malformed, serve_with};
 use crate::body::peer_body::PeerBody;
 use crate::body::reject;
 use crate::body::{Body, empty};
-use crate::context::gateway::{Counters, Gateway};
+use crate::context::counters::Counters;
+use crate::context::gateway::Gateway;
+use crate::context::wire::Wire;
 use crate::exchange::exchange;
 use crate::h1::Malformed;
 use crate::limits::place::{Place, Source};
 use crate::request::head::{basic_credentials, scheme_value};
 use crate::session::connection::{Connection, Destination};
+use crate::session::refused::refuse_quietly;
 use crate::session::trail::Trail;
 
 /// Time limit for a client's handshake with the proxy.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// The protocol that clients use with the explicit proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wire {
-    /// Without TLS.
-    Plain,
-    /// Over TLS, so that the token cannot be read in transit.
-    Tls,
-}
 
 /// Serves one connection to the explicit proxy from outside all managed cgroups. Until the client presents a token,
 /// newer connections from the same address may displace this one.

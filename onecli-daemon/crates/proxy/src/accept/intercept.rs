@@ -18,9 +18,12 @@ use super::serve::{HttpVersion, serve_exchanges, serve_with};
 use crate::body::Body;
 use crate::body::peer_body::PeerBody;
 use crate::body::reject;
-use crate::context::gateway::{Counters, Gateway};
+use crate::context::counters::Counters;
+use crate::context::gateway::Gateway;
 use crate::request::head::Head;
-use crate::session::connection::{Connection, Destination, Scheme};
+use crate::scheme::Scheme;
+use crate::session::connection::{Connection, Destination};
+use crate::session::refused::{refuse_quietly, refuse_unheard};
 use crate::session::trail::Trail;
 use crate::upstream::outward::Opened;
 
@@ -414,16 +417,4 @@ async fn refuse_request(
     let refusal = alert.as_ref().unwrap_or(refusal);
     trail.refuse_by(refusal).await;
     reject::answer(refusal, trail.request_id())
-}
-
-/// Records a refusal that cannot be reported to the client, together with its reason.
-pub(super) async fn refuse_unheard(gateway: &Arc<Gateway>, connection: &Connection, refusal: &Refusal) {
-    let Ok(mut trail) = Trail::of_refused(gateway, connection) else { return };
-    trail.refuse_by(refusal).await;
-}
-
-/// Records a refusal that cannot be reported to the client.
-pub(super) async fn refuse_quietly(gateway: &Arc<Gateway>, connection: &Connection, code: Code) {
-    let Ok(mut trail) = Trail::of_refused(gateway, connection) else { return };
-    trail.refuse(code).await;
 }

@@ -14,7 +14,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::half_closed::{HalfClosed, Owed};
-use super::intercept::refuse_quietly;
 use crate::body::Body;
 use crate::body::body_memory::ConnectionMemory;
 use crate::body::peer_body::PeerBody;
@@ -27,6 +26,7 @@ use crate::h2::{MAX_STREAMS, serve as serve_http2};
 use crate::limits::capped::Capped;
 use crate::limits::stall::Stall;
 use crate::session::connection::Connection;
+use crate::session::refused::refuse_quietly;
 use crate::session::trail::Trail;
 
 /// Time limit for a head, from its first byte.

@@ -11,10 +11,12 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::explicit::serve_proxy;
-use super::intercept::{intercept, refuse_quietly, refuse_unheard};
-use crate::context::gateway::{Counters, Gateway};
+use super::intercept::intercept;
+use crate::context::counters::Counters;
+use crate::context::gateway::Gateway;
 use crate::limits::place::{Place, Source};
 use crate::session::connection::{Connection, Destination};
+use crate::session::refused::{refuse_quietly, refuse_unheard};
 
 /// Serves one connection that the transparent listener accepted, with the kernel's record of it.
 pub async fn serve_transparent(

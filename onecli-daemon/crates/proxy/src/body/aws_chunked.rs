@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::BodyError;
+use super::types::BodyError;
 
 /// Maximum length of a chunk's head line or of a trailer line, in bytes.
 const LONGEST_LINE: usize = 4096;

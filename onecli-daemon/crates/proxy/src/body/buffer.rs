@@ -19,6 +19,9 @@ pub(crate) const MAX_SIGNED: usize = 8 << 20;
 /// Maximum number of bodies in memory: for one agent, and for all.
 pub(crate) const HELD_PER_AGENT: usize = 8;
 pub(crate) const HELD: usize = 32;
+/// Maximum number of bodies in memory that wait, with their request, for approval: for one agent, and for all.
+pub(crate) const FOR_APPROVAL_PER_AGENT: usize = 16;
+pub(crate) const FOR_APPROVAL: usize = 128;
 /// Time limit for reading a body into memory.
 const PATIENCE: Duration = Duration::from_mins(1);
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body_memory::Pace;
-use super::{Body, BodyError, add};
+use super::types::{Body, BodyError, add};
 
 /// A body whose bytes are passed on as room becomes available.
 pub(crate) struct Paced {

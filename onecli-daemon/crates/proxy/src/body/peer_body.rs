@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::BodyError;
-use crate::h2::H2Body;
+use super::h2_body::H2Body;
+use super::types::BodyError;
 
 /// A body over HTTP/1.1 or HTTP/2.
 #[derive(Debug)]

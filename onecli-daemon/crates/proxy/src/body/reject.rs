@@ -1,16 +1,14 @@
 //! Converts refusals to responses. No other module does.
 
 use http::header::{self, HeaderValue};
-use http::{HeaderName, Response, StatusCode};
+use http::{Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 use onecli_model::refusal::Challenge;
 use onecli_model::{Code, Refusal, RequestId};
 use serde_json::json;
 
-use super::{Body, empty, full};
-
-/// The header with the code of every refusal. A response from an upstream never passes with it.
-pub(crate) const ERROR_HEADER: HeaderName = HeaderName::from_static("x-onecli-error");
+use super::types::{Body, empty, full};
+use crate::fields::names::ERROR_HEADER;
 
 /// The reason for a refusal by the daemon, in one line. It is stored in the extensions of the response.
 #[derive(Debug, Clone)]

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::header::HeaderValue;
@@ -11,7 +10,7 @@ use http::{Response, StatusCode, Version, header};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use onecli_audit::{AuditLog, Quota, Record};
-use onecli_model::{AgentId, CgroupName, Clock, Code, Host, Random, RequestId};
+use onecli_model::{AgentId, CgroupName, Clock, Code, Random, RequestId};
 use onecli_net::{Dialer, Resolver, SyntheticAddresses};
 use onecli_policy::{Approvals, Evidence, Limits, Snapshot};
 use onecli_tls::{AgentTls, CertAuthority, UpstreamTls};
@@ -20,20 +19,20 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::explicit::Wire;
+use super::counters::Counters;
+use super::policy_watch::until_refused;
+use super::wire::Wire;
+use crate::audit::recorder::Recorder;
 use crate::audit::refusals::{Folded, Refusals};
 use crate::body::Body;
 use crate::body::body_memory::BodyMemory;
 use crate::body::buffer;
 use crate::decode;
-use crate::exchange::hold;
 use crate::limits::capacity::Capacity;
 use crate::limits::failures::FailureLimits;
 use crate::limits::place::Strangers;
 use crate::limits::shares::Shares;
-use crate::request::revoked;
-use crate::response::returned::UnexpectedMatches;
-use crate::scrub_values::{ScrubValues, SearchSet};
+use crate::scrub_values::{ScrubValues, UnexpectedMatches};
 use crate::upstream::outward::{Outward, UpstreamProxy};
 use crate::upstream::pool::Pool;
 
@@ -100,11 +99,8 @@ pub struct Gateway {
     pub(crate) policy: watch::Receiver<Arc<Snapshot>>,
     pub(crate) vault: Arc<Vault>,
     pub(crate) credentials: Arc<Credentials>,
-    pub(crate) audit: AuditLog,
-    /// How many audit records each agent may cause.
-    pub(crate) quota: Arc<Quota>,
-    /// Repeated refusals.
-    pub(crate) refusals: Refusals,
+    /// The audit log, with the limits on what an agent may write to it.
+    pub(crate) recorder: Arc<Recorder>,
     pub(crate) agent_tls: AgentTls,
     pub(crate) pool: Pool,
     /// Addresses that represent names.
@@ -133,7 +129,7 @@ pub struct Gateway {
     pub(crate) approvals: Arc<Approvals>,
     pub(crate) approval_timeout: Duration,
     /// The values that responses are searched for.
-    pub(crate) scrub_values: ScrubValues,
+    pub(crate) scrub_values: Arc<ScrubValues>,
     /// Values that came back in responses although their request did not send them.
     pub(crate) unexpected: UnexpectedMatches,
     pub(crate) counters: Counters,
@@ -169,13 +165,20 @@ impl Gateway {
             proxy: parts.proxy,
         };
         let pool = Pool::new(outward, Arc::clone(&parts.clock), capacity.idle_upstreams);
+        let recorder = Recorder {
+            policy: parts.policy.clone(),
+            audit: parts.audit,
+            quota: parts.audit_quota,
+            refusals: Refusals::new(parts.fold_refusals),
+            clock: Arc::clone(&parts.clock),
+        };
+        let scrub_values =
+            ScrubValues::new(parts.policy.clone(), Arc::clone(&parts.credentials), Arc::clone(&parts.clock));
         Gateway {
             policy: parts.policy,
             vault: parts.vault,
             credentials: parts.credentials,
-            audit: parts.audit,
-            quota: parts.audit_quota,
-            refusals: Refusals::new(parts.fold_refusals),
+            recorder: Arc::new(recorder),
             agent_tls: parts.agent_tls,
             pool,
             synthetic: parts.synthetic,
@@ -186,7 +189,7 @@ impl Gateway {
             body_memory: BodyMemory::default(),
             decoders: Shares::new(decode::DECODERS_PER_AGENT, decode::DECODERS),
             held_bodies: Shares::new(buffer::HELD_PER_AGENT, buffer::HELD),
-            asked_bodies: Shares::new(hold::HELD_PER_AGENT, hold::HELD),
+            asked_bodies: Shares::new(buffer::FOR_APPROVAL_PER_AGENT, buffer::FOR_APPROVAL),
             strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers, capacity.displaced),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
             limits: Limits::new(parts.clock.instant()),
@@ -194,7 +197,7 @@ impl Gateway {
             approval_timeout: parts.approval_timeout,
             clock: parts.clock,
             random: parts.random,
-            scrub_values: ScrubValues::new(),
+            scrub_values: Arc::new(scrub_values),
             unexpected: UnexpectedMatches::new(),
             counters: Counters::default(),
             stopping: CancellationToken::new(),
@@ -214,16 +217,6 @@ impl Gateway {
         self.policy.borrow().agent_of_cgroup(cgroup?).map(|agent| agent.id)
     }
 
-    /// The values that responses of `host` are searched for under the current policy.
-    pub(crate) fn searched(&self, host: &Host) -> Arc<SearchSet> {
-        self.searched_under(&self.snapshot(), host)
-    }
-
-    /// The values that responses of `host` are searched for under `policy`, the newest one.
-    pub(crate) fn searched_under(&self, policy: &Arc<Snapshot>, host: &Host) -> Arc<SearchSet> {
-        self.scrub_values.at(policy, host, &self.credentials, self.clock.instant())
-    }
-
     /// Resolves when the daemon stops, or when a new policy or the end of the session in `evidence` makes `refused`
     /// true. If that is already so, it resolves immediately.
     pub(crate) async fn until_refused(
@@ -232,7 +225,7 @@ impl Gateway {
         refused: impl Fn(&Snapshot, Timestamp) -> bool,
     ) {
         tokio::select! {
-            () = revoked::until_refused(self.policy.clone(), self.clock.as_ref(), evidence, refused) => {}
+            () = until_refused(self.policy.clone(), self.clock.as_ref(), evidence, refused) => {}
             () = self.ending.cancelled() => {}
         }
     }
@@ -297,7 +290,7 @@ impl Gateway {
                 tracing::error!("a request did not end: its outcome will be missing from the audit log");
             }
         }
-        self.record_folded(self.refusals.rest(self.clock.instant()));
+        self.record_folded(self.recorder.refusals.rest(self.clock.instant()));
     }
 
     fn record_folded(&self, all: Vec<Folded>) {
@@ -307,8 +300,8 @@ impl Gateway {
                     let mut record = Record::new(id);
                     let payer = folded.payer();
                     folded.fill(&mut record);
-                    self.quota.charge(self.clock.instant(), payer, (1, record.line_bytes()));
-                    self.audit.outcome(record);
+                    self.recorder.quota.charge(self.clock.instant(), payer, (1, record.line_bytes()));
+                    self.recorder.audit.outcome(record);
                 }
                 Err(error) => tracing::error!(%error, "no request id for repeated refusals"),
             }
@@ -355,8 +348,8 @@ impl Gateway {
         self.pool.close_revoked(&self.snapshot());
         let now = self.clock.instant();
         self.scrub_values.tidy(now);
-        self.record_folded(self.refusals.due(now));
-        self.quota.tidy(now);
+        self.record_folded(self.recorder.refusals.due(now));
+        self.recorder.quota.tidy(now);
     }
 }
 
@@ -366,42 +359,4 @@ fn http_date(now: Timestamp) -> HeaderValue {
     // Only a year beyond 9999 has no date.
     date.and_then(|date| date.try_into().ok())
         .unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
-}
-
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Event counts since the start, for `onecli status`.
-        #[derive(Debug, Default)]
-        pub struct Counters {
-            $($(#[$doc])* pub(crate) $name: AtomicU64,)*
-        }
-
-        impl Counters {
-            /// Every counter with its name.
-            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed)),)*]
-            }
-        }
-    };
-}
-
-counters! {
-    /// Accepted connections.
-    connections,
-    /// Requests that were forwarded with a credential.
-    requests_injected,
-    /// Requests that were forwarded without one.
-    requests_forwarded,
-    /// Requests and connections that were refused.
-    requests_denied,
-    /// Connections that were passed through unread.
-    tunnels,
-    /// Values that were scrubbed from responses.
-    scrub_hits,
-}
-
-impl Counters {
-    pub(crate) fn add(counter: &AtomicU64, n: u64) {
-        counter.fetch_add(n, Ordering::Relaxed);
-    }
 }

@@ -12,7 +12,7 @@ use async_compression::tokio::bufread::{
 use async_compression::zstd::DParameter;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 
-use super::Coding;
+use super::coding::Coding;
 
 /// Largest window of zstd, as a power of two: 8 MiB, the limit for the content coding (RFC 9659). The library would
 /// allocate 128 MiB for each response.

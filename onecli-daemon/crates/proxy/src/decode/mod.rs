@@ -4,6 +4,7 @@
 //! are decoded only after the agent has read the earlier ones. So memory does not grow with the response, whatever
 //! its compression ratio.
 
+mod coding;
 mod decoder;
 
 use std::io;
@@ -19,12 +20,13 @@ use tokio::io::{AsyncBufRead, AsyncRead};
 use tokio_util::io::StreamReader;
 use tokio_util::io::poll_read_buf;
 
-use decoder::Decoder;
+use self::coding::Coding;
+use self::decoder::Decoder;
 
-use super::body::BodyError;
+use crate::body::BodyError;
 use crate::body::peer_body::PeerBody;
+use crate::fields::names::DIGESTS;
 use crate::limits::shares::Share;
-use crate::placement::inject::DIGESTS;
 
 /// Maximum number of nested codings that are decoded.
 const MAX_CODINGS: usize = 2;
@@ -101,22 +103,6 @@ pub(super) enum NotDecoded {
 impl From<UnknownCoding> for NotDecoded {
     fn from(UnknownCoding: UnknownCoding) -> NotDecoded {
         NotDecoded::Unknown
-    }
-}
-
-/// A coding that can be decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
-    Gzip,
-    Deflate,
-    Brotli,
-    Zstd,
-}
-
-impl Coding {
-    /// Returns whether the window has megabytes, unlike the 32 KiB of deflate (RFC 1951 section 2).
-    fn is_large(self) -> bool {
-        matches!(self, Coding::Brotli | Coding::Zstd)
     }
 }
 

@@ -12,21 +12,19 @@ use onecli_policy::{Answer, AskError, Asked, End, Exceeded, PER_MINUTE};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use super::{Allowed, Permit};
+use super::authorized::{Allowed, Permit};
 use crate::body::Payload;
 use crate::body::buffer;
 use crate::context::gateway::Gateway;
 use crate::placement::sigv4::CONTENT_SHA256;
 use crate::request::head::Head;
 use crate::request::revoked::Revoked;
-use crate::session::connection::{Connection, Scheme};
+use crate::scheme::Scheme;
+use crate::session::connection::Connection;
 use crate::session::trail::Trail;
 
 /// Largest body that an approval covers, in bytes. Larger bodies stream, and so do bodies without a declared length.
 const MAX_BODY: usize = 64 * 1024;
-/// Maximum number of such bodies in memory: for one agent, and for all.
-pub(crate) const HELD_PER_AGENT: usize = 16;
-pub(crate) const HELD: usize = 128;
 
 /// Waits for approval if a rule requires it, and then counts the request against every limit. Returns the request
 /// with what policy allows after the wait.

@@ -1,6 +1,7 @@
 //! One request, from its head to its response. Each line is a step; each refusal returns early.
 
-pub(crate) mod hold;
+mod authorized;
+mod hold;
 mod secret_test;
 mod send;
 
@@ -10,24 +11,22 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
-use onecli_audit::Text;
-use onecli_model::{Code, Reach, Refusal, Rule, Secret};
+use onecli_model::{Code, Refusal};
 use onecli_model::{
     operation::Reading, operation::UnreadableBody, operation::UnreadableText, operation::check_text,
 };
-use onecli_policy::{Decision, Grant, Identity, Watch};
-use onecli_vault::CredentialError;
+use onecli_policy::Identity;
 
-use super::body::{Body, Payload};
-use super::session_cookies::Presented;
+use self::authorized::{Allowed, Permit};
+use self::hold::meet_conditions;
+use self::send::send;
 use crate::body::buffer;
 use crate::body::expect::expects_continue;
 use crate::body::paced::Paced;
 use crate::body::peer_body::PeerBody;
 use crate::body::reject;
+use crate::body::{Body, Payload};
 use crate::context::gateway::Gateway;
-use crate::exchange::hold::meet_conditions;
-use crate::exchange::send::send;
 use crate::fields::head_size::check_request;
 use crate::limits::shares::Share;
 use crate::request::assemble::overriding_parameter;
@@ -35,6 +34,7 @@ use crate::request::head::Head;
 use crate::response::answer::{Delivery, Undelivered, deliver};
 use crate::session::connection::Connection;
 use crate::session::trail::Trail;
+use crate::session_cookies::Presented;
 use crate::websocket::upgrade;
 
 /// Answers one request.
@@ -60,107 +60,6 @@ pub(super) async fn exchange(
         Err(refusal) => {
             trail.refuse_by(&refusal).await;
             reject::answer(&refusal, id)
-        }
-    }
-}
-
-/// A request that policy allowed.
-pub(super) struct Allowed {
-    pub(super) identity: Identity,
-    pub(super) head: Head,
-    pub(super) permit: Permit,
-    pub(super) body: Payload,
-    /// The agent's share of buffered bodies, if the body is in memory.
-    pub(super) share: Option<Share>,
-    pub(super) sessions: Presented,
-    pub(super) client_upgrade: Option<OnUpgrade>,
-    /// Set if the client waits for 100 (Continue).
-    pub(super) expects_continue: bool,
-}
-
-/// The grants that policy gave to a request, with their conditions.
-pub(super) struct Permit {
-    pub(super) grants: Vec<Grant>,
-    /// The secrets whose sealed sessions may be opened.
-    sessions: Vec<Grant>,
-    pub(super) watches: Vec<Watch>,
-    pub(super) approve: Option<Arc<Rule>>,
-    pub(super) limits: Vec<Arc<Rule>>,
-    pub(super) reach: Reach,
-    is_ruled: bool,
-    /// Set for a test by root, which needs no grant of an agent.
-    pub(super) is_test: bool,
-}
-
-impl Permit {
-    /// Returns whether the decision depended on the request's content, or the response may contain a value.
-    pub(super) fn is_judged(&self) -> bool {
-        self.is_ruled || !self.watches.is_empty()
-    }
-
-    /// The secrets whose credential or session the request carries.
-    pub(super) fn used(&self) -> Vec<Grant> {
-        let is_new = |own: &&Grant| !self.grants.iter().any(|grant| grant.secret().id == own.secret().id);
-        self.grants.iter().chain(self.sessions.iter().filter(is_new)).cloned().collect()
-    }
-
-    /// Returns what the current policy allows.
-    ///
-    /// # Errors
-    /// Policy's refusal.
-    pub(super) fn ask(
-        gateway: &Gateway,
-        identity: &Identity,
-        head: &Head,
-        trail: &mut Trail,
-    ) -> Result<Permit, Refusal> {
-        let snapshot = gateway.snapshot();
-        let ruling = snapshot.decide(identity, &head.facts());
-        trail.record().rule = ruling.cause.map(|cause| Text::new(&cause.to_string()));
-        let grants = match ruling.decision {
-            Decision::Inject(grants) => grants,
-            Decision::Forward => Vec::new(),
-            Decision::Deny(refusal) => return Err(refusal),
-        };
-        Ok(Permit {
-            grants,
-            sessions: ruling.sessions,
-            watches: snapshot.watches(identity, head.authority.host()),
-            approve: ruling.approve,
-            limits: ruling.limits,
-            reach: ruling.reach,
-            is_ruled: ruling.is_ruled,
-            is_test: false,
-        })
-    }
-
-    /// Returns the permission for a test by root.
-    pub(super) fn of_test(grant: Grant, watch: Watch) -> Permit {
-        Permit {
-            grants: vec![grant],
-            sessions: Vec::new(),
-            watches: vec![watch],
-            approve: None,
-            limits: Vec::new(),
-            reach: Reach::open(),
-            is_ruled: true,
-            is_test: true,
-        }
-    }
-}
-
-impl Allowed {
-    /// Returns a request without a body that no client sent.
-    pub(super) fn of_test(identity: Identity, head: Head, permit: Permit) -> Allowed {
-        Allowed {
-            identity,
-            head,
-            permit,
-            body: Payload::whole(bytes::Bytes::new()),
-            share: None,
-            sessions: Presented::default(),
-            client_upgrade: None,
-            expects_continue: false,
         }
     }
 }
@@ -305,38 +204,4 @@ pub(super) async fn forward(
             }
         }
     }
-}
-
-pub(super) fn unopened(secret: &Secret, error: &CredentialError) -> Refusal {
-    let name = secret.name.as_str();
-    match error {
-        CredentialError::Vault(error) => {
-            tracing::error!(%error, secret = name, "a secret cannot be opened");
-            secret_refusal(name)
-        }
-        CredentialError::Mint(error) => Refusal::new(
-            Code::SecretUnavailable,
-            format!("cannot obtain a token for secret '{name}': {error}"),
-            format!(
-                "try again in a minute; if the error persists, ask an administrator to check 'onecli secret \
-                 show {name}'"
-            ),
-        ),
-        CredentialError::Source(error) => {
-            tracing::error!(%error, secret = name, "cannot obtain a secret's value");
-            Refusal::new(
-                Code::SecretUnavailable,
-                format!("cannot obtain the value of secret '{name}': {}", error.told()),
-                error.hint(),
-            )
-        }
-    }
-}
-
-fn secret_refusal(name: &str) -> Refusal {
-    Refusal::new(
-        Code::SecretUnavailable,
-        format!("secret '{name}' cannot be decrypted, so the request is not forwarded"),
-        format!("ask an administrator to check the daemon's log and 'onecli secret show {name}'"),
-    )
 }

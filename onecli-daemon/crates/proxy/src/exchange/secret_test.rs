@@ -16,11 +16,13 @@ use onecli_model::harmless::{TestAnswer, TestRequest};
 use onecli_model::{Code, Placement, Refusal, Secret, Site};
 use onecli_policy::{Mode, TestPermit};
 
-use super::{Allowed, Permit, forward};
+use super::authorized::{Allowed, Permit};
+use super::forward;
 use crate::body::Body;
 use crate::context::gateway::Gateway;
 use crate::request::head::Head;
-use crate::session::connection::{Connection, Scheme};
+use crate::scheme::Scheme;
+use crate::session::connection::Connection;
 use crate::session::trail::{GivenUp, Trail};
 
 /// Time limit for the request and the head of its response.

@@ -15,12 +15,13 @@ use onecli_tls::Alpn;
 use onecli_vault::Credential;
 use tokio::time::Instant;
 
-use super::{Allowed, Permit, unopened};
+use super::authorized::{Allowed, Permit};
 use crate::body::expect::Gate;
 use crate::body::peer_body::PeerBody;
 use crate::body::replay::Attempt;
 use crate::body::{Payload, Progress, RequestBody};
-use crate::context::gateway::{Counters, Gateway};
+use crate::context::counters::Counters;
+use crate::context::gateway::Gateway;
 use crate::fields::head_size::check_response;
 use crate::placeholders::content_scan::ContentScan;
 use crate::placement::inject::{Outgoing, inject};
@@ -31,6 +32,7 @@ use crate::response::issued::Issued;
 use crate::response::ranges::Ranges;
 use crate::response::returned::ResponseGuard;
 use crate::scrub::Scrubber;
+use crate::scrub_values::unopened;
 use crate::scrub_values::{Followed, only_signed, scrubber};
 use crate::session::connection::Connection;
 use crate::session::trail::Trail;
@@ -71,14 +73,15 @@ pub(crate) async fn send(
     let opened = sessions.open(&permitted, &mut head.headers);
     trail.record().sessions = opened.text();
     let Permit { grants, watches, reach, is_test, .. } = permit;
-    let (body, _share) = signing::prepare(gateway, &identity, &grants, &mut head, body, share).await?;
+    let (body, _share) =
+        signing::prepare(&gateway.held_bodies, &identity, &grants, &mut head, body, share).await?;
     let upgrade =
         client_upgrade.filter(|_| head.websocket).and_then(|client| Upgrade::new(client, &head.headers));
     let websocket = upgrade.is_some();
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
     let mut ranges = Ranges::of(&head.headers, !opened.is_empty());
-    let followed = Followed::new(gateway, head.authority.host());
+    let followed = Followed::new(&gateway.scrub_values, head.authority.host());
     if !followed.set().is_empty() {
         ranges.is_asked = ranges.is_asked && only_signed(identity.agent().id, &watches, &followed).await;
         ask_scannable(&mut head.headers, ranges.is_asked);

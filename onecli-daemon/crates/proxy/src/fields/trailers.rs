@@ -11,9 +11,9 @@ use onecli_model::Placeholder;
 use onecli_model::named::{folded_name, is_naming_field};
 use onecli_model::operation::is_judged_header;
 
+use super::names::DIGESTS;
+use super::names::ERROR_HEADER;
 use super::names::{is_sensitive, members};
-use crate::body::reject::ERROR_HEADER;
-use crate::placement::inject::DIGESTS;
 
 /// Maximum number of fields that one message may announce. Further ones are not forwarded.
 const MAX_ANNOUNCED: usize = 32;

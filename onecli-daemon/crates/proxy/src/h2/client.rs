@@ -17,9 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::body::H2Body;
 use super::keep_alive;
 use super::pipe::pipe;
+use crate::body::H2Body;
 use crate::body::expect::Gate;
 use crate::body::replay::Attempt;
 use crate::fields::head_size;

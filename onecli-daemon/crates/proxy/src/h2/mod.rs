@@ -2,7 +2,6 @@
 //! a request with an unread body as soon as the response is written.
 
 mod ahead;
-mod body;
 mod client;
 pub(crate) mod frames;
 mod grpc;
@@ -10,6 +9,5 @@ mod keep_alive;
 mod pipe;
 mod server;
 
-pub(crate) use body::H2Body;
 pub(crate) use client::{H2Sender, Unanswered};
 pub(crate) use server::{MAX_STREAMS, serve};

@@ -16,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use super::ahead::Ahead;
-use super::body::{H2Body, Unread};
 use super::frames::{Frames, Rejections};
 use super::pipe::pipe;
 use super::{grpc, keep_alive};
@@ -24,6 +23,7 @@ use crate::body::expect::is_continue;
 use crate::body::peer_body::PeerBody;
 use crate::body::reject;
 use crate::body::{Body, BodyError};
+use crate::body::{H2Body, Unread};
 use crate::fields::head_size;
 use crate::h1::{LINGER_BYTES, LINGER_TIME};
 use crate::limits::capped::{Capped, Received};

@@ -70,7 +70,6 @@ mod tests {
     use super::*;
     use crate::body::{buffer, replay};
     use crate::decode;
-    use crate::exchange::hold;
 
     const KIB: usize = 1 << 10;
     /// Bytes for TLS records to write, one record to read, and its plain text.
@@ -84,7 +83,7 @@ mod tests {
         let exchange = (48 + 2 * 16 + 16 + 32 + 4 * 64) * KIB + replay::RETAINED + TLS + state;
         let idle = 32 * KIB + TLS + state;
         let large = buffer::HELD * 2 * buffer::MAX_SIGNED
-            + hold::HELD * 64 * KIB
+            + buffer::FOR_APPROVAL * 64 * KIB
             + decode::DECODERS * 17 * KIB * KIB
             + 16_384 * 7 * KIB;
         capacity.connections * connection

@@ -14,7 +14,7 @@ use onecli_model::placeholder_scan::PlaceholderScan;
 use onecli_model::{AgentId, Authority, Code};
 
 use super::disguised::DisguisedScan;
-use crate::context::gateway::Gateway;
+use crate::audit::recorder::Recorder;
 
 /// The alerts already raised for a request, one bit for each code.
 const FOREIGN: u8 = 1;
@@ -24,7 +24,7 @@ const EVERYTHING: u8 = FOREIGN | MISPLACED;
 /// The alerts about one request's content. Each code is raised at most once. Alerts are then folded with those of
 /// other requests and charged to the agent, like refusals.
 pub(crate) struct ContentAlerts {
-    gateway: Arc<Gateway>,
+    recorder: Arc<Recorder>,
     agent: AgentId,
     authority: Authority,
     /// The request, as recorded with its decision.
@@ -35,12 +35,12 @@ pub(crate) struct ContentAlerts {
 impl ContentAlerts {
     /// Returns the alerts for the request of `record`, which `agent` sends to `authority`.
     pub(crate) fn new(
-        gateway: Arc<Gateway>,
+        recorder: Arc<Recorder>,
         agent: AgentId,
         authority: Authority,
         record: Record,
     ) -> ContentAlerts {
-        ContentAlerts { gateway, agent, authority, record, raised: AtomicU8::new(0) }
+        ContentAlerts { recorder, agent, authority, record, raised: AtomicU8::new(0) }
     }
 
     /// Returns whether every alert has been raised.
@@ -50,7 +50,7 @@ impl ContentAlerts {
 
     /// Judges a text that has the form of a placeholder.
     pub(crate) fn judge(&self, placeholder: &str) {
-        let snapshot = self.gateway.snapshot();
+        let snapshot = self.recorder.snapshot();
         let Some(code) = snapshot.judge_content(self.agent, &self.authority, placeholder) else { return };
         let bit = if code == Code::PlaceholderForeign { FOREIGN } else { MISPLACED };
         if self.raised.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
@@ -61,12 +61,12 @@ impl ContentAlerts {
     /// Writes the alert, unless it repeats others or the agent has used up its quota. Such an alert is counted with
     /// the others.
     fn raise(&self, code: Code) {
-        let Gateway { refusals, quota, clock, audit, .. } = self.gateway.as_ref();
+        let Recorder { refusals, quota, clock, audit, .. } = self.recorder.as_ref();
         let mut record = self.record.clone();
         (record.event, record.code) = (Event::Alert, Some(Text::new(code.as_str())));
         let (now, size) = (clock.instant(), record.line_bytes());
         let may_write = || quota.take(now, self.agent, (1, size), audit.space_is_scarce()).is_ok();
-        if refusals.note(now, (&record, self.agent), &self.gateway.snapshot(), may_write) {
+        if refusals.note(now, (&record, self.agent), &self.recorder.snapshot(), may_write) {
             audit.outcome(record);
         }
     }

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::replace::{self, NotReplaced, StandIn};
 use super::signing;
 use super::sigv4::{self, Scope};
+use crate::fields::names::{DIGESTS, remove_copies};
 use crate::request::head::Head;
 use crate::upstream::pool::Upstream;
 
@@ -33,14 +34,6 @@ impl std::fmt::Debug for Outgoing {
         f.debug_struct("Outgoing").field("head", &self.head).finish_non_exhaustive()
     }
 }
-
-/// Headers that describe the body before a value was put into it.
-pub(crate) static DIGESTS: [HeaderName; 4] = [
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
-];
 
 /// Places `credential` into the request that is about to be sent to `upstream`.
 ///
@@ -164,20 +157,6 @@ fn set_header(headers: &mut HeaderMap, name: &HeaderName, value: &[u8]) -> Resul
     remove_copies(headers, name);
     headers.insert(name, real);
     Ok(())
-}
-
-pub(super) fn remove_copies(headers: &mut HeaderMap, name: &HeaderName) {
-    let same = |other: &HeaderName| {
-        other.as_str().len() == name.as_str().len()
-            && other.as_str().bytes().zip(name.as_str().bytes()).all(|(a, b)| {
-                let dash = |c: u8| if c == b'_' { b'-' } else { c };
-                dash(a) == dash(b)
-            })
-    };
-    let copies: Vec<HeaderName> = headers.keys().filter(|other| same(other)).cloned().collect();
-    for copy in copies {
-        headers.remove(copy);
-    }
 }
 
 /// Removes every parameter of this name, and appends the real one.

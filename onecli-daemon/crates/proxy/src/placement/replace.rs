@@ -6,7 +6,7 @@ use onecli_model::{JsonPointer, RESERVED, SecretValue};
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
 
-use super::inject::remove_copies;
+use crate::fields::names::remove_copies;
 use crate::placeholders::json;
 use crate::request::head::basic_credentials;
 

@@ -10,9 +10,8 @@ use super::sigv4::{self, CONTENT_SHA256, Scope, UNSIGNED};
 use crate::body::Payload;
 use crate::body::aws_chunked::{AwsChunked, Form};
 use crate::body::buffer;
-use crate::context::gateway::Gateway;
 use crate::fields::names::members;
-use crate::limits::shares::Share;
+use crate::limits::shares::{Share, Shares};
 use crate::request::head::Head;
 
 /// The marker of SDKs for a body with signed chunks.
@@ -28,7 +27,7 @@ const UNSIGNED_TRAILERS: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 /// # Errors
 /// As [`buffer::read`], and [`Code::BadRequest`] for a body that cannot be signed again.
 pub(crate) async fn prepare(
-    gateway: &Gateway,
+    bodies: &Shares,
     identity: &Identity,
     grants: &[Grant],
     head: &mut Head,
@@ -69,7 +68,7 @@ pub(crate) async fn prepare(
         _ if is_s3 || body.is_end_stream() => Ok((Payload::Streamed(body), share)),
         _ => {
             let agent = identity.agent().id;
-            let whole = buffer::read(body, buffer::MAX_SIGNED, agent, &gateway.held_bodies).await?;
+            let whole = buffer::read(body, buffer::MAX_SIGNED, agent, bodies).await?;
             head.note_trailers(&whole.trailers);
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.bytes.len()));
             Ok((Payload::whole(whole.bytes), Some(whole.share)))

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::aws_hosts::Endpoint;
-use super::inject::remove_copies;
+use crate::fields::names::remove_copies;
 use crate::request::head::Head;
 
 /// The only algorithm. Its name begins the text to be signed.

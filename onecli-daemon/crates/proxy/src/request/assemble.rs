@@ -8,7 +8,8 @@ use onecli_model::{Code, Refusal};
 
 use super::head::Head;
 use crate::body::replay::Attempt;
-use crate::session::connection::Scheme;
+use crate::fields::names::OVERRIDES;
+use crate::scheme::Scheme;
 use crate::upstream::pool::Upstream;
 
 /// Headers that could make a response impossible to scan: codings and charsets that hide a value, ranges that split
@@ -45,44 +46,6 @@ fn remove_charsets(headers: &mut HeaderMap) {
         *value = ranges.unwrap_or(HeaderValue::from_static("*/*"));
     }
 }
-
-/// Header fields that frameworks and gateways accept in place of the method or URL. Policy has judged the method and
-/// URL only.
-pub(crate) static OVERRIDES: [&str; 30] = [
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-method",
-    "x-forwarded-method",
-    "x-original-uri",
-    "x-original-url",
-    "x-rewrite-uri",
-    "x-rewrite-url",
-    "x-forwarded-uri",
-    "x-forwarded-path",
-    "x-forwarded-prefix",
-    // Fields that override the host. In a multi-tenant service the host selects whose data is accessed.
-    "forwarded",
-    "x-forwarded-host",
-    "x-forwarded-server",
-    "x-host",
-    "x-http-host-override",
-    "x-original-host",
-    "x-rewrite-host",
-    // Fields in which reverse proxies pass the original URL to a service.
-    "x-envoy-original-path",
-    "x-ms-original-url",
-    "x-waws-unencoded-url",
-    "x-http-path-override",
-    "x-path-override",
-    "x-original-path",
-    "x-rewrite-path",
-    "x-request-uri",
-    "x-script-name",
-    // Rack::Sendfile reads these fields from requests, and maps files by them.
-    "x-accel-mapping",
-    "x-sendfile-type",
-];
 
 /// Removes [`OVERRIDES`]. Other spellings of them are refused earlier ([`crate::fields::names`]).
 pub(crate) fn strip_overrides(headers: &mut HeaderMap) {

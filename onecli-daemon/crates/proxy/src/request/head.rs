@@ -18,7 +18,8 @@ use crate::fields::names::{members, refuse_misread};
 use crate::fields::trailers::Announced;
 use crate::h1::{Malformed, Violation, no_target};
 use crate::placeholders::disguised;
-use crate::session::connection::{Connection, Scheme};
+use crate::scheme::Scheme;
+use crate::session::connection::Connection;
 
 /// A request's head in canonical form.
 #[derive(Clone)]

@@ -9,7 +9,8 @@ use onecli_model::{Authority, Code, Placeholder, RequestId};
 use onecli_policy::Mode;
 
 use super::head::Head;
-use crate::session::connection::{Connection, Scheme};
+use crate::scheme::Scheme;
+use crate::session::connection::Connection;
 
 fn connection(scheme: Scheme, authority: Option<&str>, port: Option<u16>) -> Connection {
     let mut connection = Connection::new(Mode::Transparent, None, "127.0.0.1:1".parse().unwrap());

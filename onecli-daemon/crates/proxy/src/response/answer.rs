@@ -20,10 +20,11 @@ use super::ranges::Ranges;
 use super::returned::withheld;
 use super::scrubbed::{Fault, ScrubbedBody, data_len};
 use crate::body::peer_body::PeerBody;
-use crate::body::reject::ERROR_HEADER;
 use crate::body::{Body, BodyError, Progress};
-use crate::context::gateway::{Counters, Gateway};
+use crate::context::counters::Counters;
+use crate::context::gateway::Gateway;
 use crate::decode::{NotDecoded, Source, is_encoded};
+use crate::fields::names::ERROR_HEADER;
 use crate::fields::trailers::Announced;
 use crate::limits::patience::Patience;
 use crate::request::head::strip_hop_by_hop;
@@ -46,6 +47,13 @@ pub(crate) struct Delivery {
     pub(crate) progress: Arc<Progress>,
     pub(crate) revoked: Revoked,
     pub(crate) sessions: Sessions,
+}
+
+impl Delivery {
+    /// Replaces the sessions in the headers of a response, and writes the counts to its record.
+    pub(crate) fn seal_sessions(&mut self, headers: &mut HeaderMap) {
+        session_cookies::seal(&mut self.sessions, &self.gateway.vault, self.trail.record(), headers);
+    }
 }
 
 /// A response that the agent does not get, with the audit record that must report this.
@@ -129,7 +137,7 @@ pub(crate) fn deliver(
     }
     // Cookies are sealed first. A service may copy the credential into a cookie, and must get that cookie back
     // unchanged.
-    session_cookies::seal(&mut delivery, &mut parts.headers);
+    delivery.seal_sessions(&mut parts.headers);
     delivery.issued.headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     if delivery.scrubber.is_cut() {

@@ -4,61 +4,18 @@
 //! guess. So each such match raises an alert. An agent that causes many gets no more responses with matches for a
 //! while.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use lru::LruCache;
 use onecli_audit::{Record, Text};
 use onecli_model::{AgentId, Code, Host, Refusal, Secret, SecretValue, WireForm};
 use onecli_policy::Watch;
 use onecli_vault::Credential;
 
+use crate::audit::recorder::Recorder;
 use crate::context::gateway::Gateway;
 use crate::scrub::{MatchGuard, Needles, spellings};
 use crate::scrub_values::SearchSet;
-
-/// This many matches of an agent are masked within this time. After that, responses with matches are withheld for the
-/// same time.
-const MOST: usize = 20;
-const WINDOW: Duration = Duration::from_mins(10);
-/// Number of agents whose matches are stored, each in less than 1 KiB.
-const AGENTS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-
-/// Counts unexpected matches by agent. A restart resets the counts.
-#[derive(Debug)]
-pub(crate) struct UnexpectedMatches(Mutex<LruCache<AgentId, Matches>>);
-
-#[derive(Debug, Default)]
-struct Matches {
-    recent: VecDeque<Instant>,
-    cut_until: Option<Instant>,
-}
-
-impl UnexpectedMatches {
-    pub(crate) fn new() -> UnexpectedMatches {
-        UnexpectedMatches(Mutex::new(LruCache::new(AGENTS)))
-    }
-
-    /// Counts a match in a response to this agent. Returns true if the response must be cut off. The result depends
-    /// only on the number of matches and on time.
-    pub(crate) fn note(&self, agent: AgentId, now: Instant) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let matches = all.get_or_insert_mut(agent, Matches::default);
-        if matches.cut_until.is_some_and(|end| now < end) {
-            return true;
-        }
-        matches.recent.retain(|at| now.saturating_duration_since(*at) < WINDOW);
-        matches.recent.push_back(now);
-        if matches.recent.len() >= MOST {
-            matches.recent.clear();
-            matches.cut_until = Some(now + WINDOW);
-        }
-        false
-    }
-}
 
 /// The refusal that the client gets, if its response has not begun.
 pub(crate) fn withheld() -> Refusal {
@@ -111,7 +68,7 @@ impl ResponseGuard {
 
     fn expected(&mut self) -> &Needles {
         let changes = self.gateway.credentials.changes();
-        let searched = self.gateway.searched(&self.host);
+        let searched = self.gateway.scrub_values.searched(&self.host);
         let is_current =
             |known: &Expected| known.changes == changes && Arc::ptr_eq(&known.searched, &searched);
         if !self.expected.as_ref().is_some_and(is_current) {
@@ -140,7 +97,7 @@ impl ResponseGuard {
 
     /// Raises an alert. Similar alerts are folded.
     fn alert(&self, owner: Option<&Secret>, detail: Option<&str>) {
-        let Gateway { refusals, clock, quota, audit, .. } = self.gateway.as_ref();
+        let Recorder { refusals, clock, quota, audit, .. } = self.gateway.recorder.as_ref();
         let mut alert = self.record.clone();
         alert.alert(Code::SecretReturned);
         if let Some(detail) = detail {
@@ -163,7 +120,7 @@ impl MatchGuard for ResponseGuard {
         if self.expected().is_in(matched) {
             return false;
         }
-        let current = self.gateway.searched(&self.host);
+        let current = self.gateway.scrub_values.searched(&self.host);
         self.alert(current.owner(matched).or_else(|| self.searched.owner(matched)), None);
         self.gateway.unexpected.note(self.agent, self.gateway.clock.instant())
     }
@@ -180,36 +137,5 @@ impl MatchGuard for ResponseGuard {
 impl fmt::Debug for ResponseGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ResponseGuard(..)")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use onecli_model::Clock as _;
-    use onecli_sys::SystemClock;
-    use uuid::Uuid;
-
-    use super::*;
-
-    #[test]
-    fn responses_are_cut_after_twenty_matches_for_ten_minutes() {
-        let (matches, start) = (UnexpectedMatches::new(), SystemClock.instant());
-        let (one, other) = (AgentId(Uuid::from_u128(1)), AgentId(Uuid::from_u128(2)));
-        for _ in 0..MOST {
-            assert!(!matches.note(one, start));
-        }
-        assert!(matches.note(one, start), "the next one");
-        assert!(!matches.note(other, start), "another agent");
-        assert!(matches.note(one, start + WINDOW.saturating_sub(Duration::from_secs(1))));
-        assert!(!matches.note(one, start + WINDOW), "responses pass again");
-    }
-
-    #[test]
-    fn infrequent_matches_cut_no_response() {
-        let (matches, start) = (UnexpectedMatches::new(), SystemClock.instant());
-        let agent = AgentId(Uuid::from_u128(1));
-        for n in 0..200 {
-            assert!(!matches.note(agent, start + WINDOW / 18 * n), "{n}");
-        }
     }
 }

@@ -5,8 +5,8 @@
 use onecli_model::SecretValue;
 use proptest::prelude::*;
 
+use super::records::Message;
 use super::*;
-use crate::scrub::records::Message;
 
 fn forms(value: &[u8]) -> Vec<WireForm> {
     WireForm::plain(&SecretValue::new(value.to_vec()).unwrap())

@@ -8,8 +8,8 @@ use onecli_policy::Snapshot;
 use onecli_vault::Credentials;
 use tokio::sync::watch;
 
-use super::SearchSet;
-use crate::context::gateway::Gateway;
+use super::search_set::SearchSet;
+use super::sets::ScrubValues;
 use crate::scrub::{Needles, Newer, Scrubber, Wanted};
 
 /// The values that responses of a host are searched for, under the current policy.
@@ -18,7 +18,7 @@ use crate::scrub::{Needles, Newer, Scrubber, Wanted};
 /// response that checks this before each chunk is searched for every value that the chunk can contain.
 #[derive(Clone)]
 pub(crate) struct Followed {
-    gateway: Arc<Gateway>,
+    values: Arc<ScrubValues>,
     host: Host,
     /// Reports a change while there is a policy that has not been checked.
     policy: watch::Receiver<Arc<Snapshot>>,
@@ -34,12 +34,12 @@ pub(crate) struct Followed {
 
 impl Followed {
     /// Tracks the values for responses of `host`.
-    pub(crate) fn new(gateway: &Arc<Gateway>, host: &Host) -> Followed {
-        let mut policy = gateway.policy.clone();
+    pub(crate) fn new(values: &Arc<ScrubValues>, host: &Host) -> Followed {
+        let mut policy = values.policy.clone();
         let snapshot = Arc::clone(&policy.borrow_and_update());
         Followed {
-            set: gateway.searched_under(&snapshot, host),
-            gateway: Arc::clone(gateway),
+            set: values.at(&snapshot, host),
+            values: Arc::clone(values),
             host: host.clone(),
             policy,
             changes: 0,
@@ -55,7 +55,7 @@ impl Followed {
     }
 
     pub(super) fn credentials(&self) -> &Arc<Credentials> {
-        &self.gateway.credentials
+        &self.values.credentials
     }
 
     /// Returns a scrubber for `current`, the values after `changes` changes, and for all newer values.
@@ -73,7 +73,7 @@ impl Followed {
     /// Adopts the set of the newest policy. Returns whether it is a different set.
     fn take_set(&mut self) -> bool {
         let snapshot = Arc::clone(&self.policy.borrow_and_update());
-        let set = self.gateway.searched_under(&snapshot, &self.host);
+        let set = self.values.at(&snapshot, &self.host);
         if Arc::ptr_eq(&set, &self.set) {
             return false;
         }
@@ -91,18 +91,18 @@ impl Followed {
 impl Newer for Followed {
     fn newer(&mut self) -> Option<Wanted> {
         // The counter is read before the values, so that no value is missed.
-        let changes = self.gateway.credentials.changes();
+        let changes = self.values.credentials.changes();
         let is_new_policy = self.policy.has_changed().unwrap_or(false);
         if changes == self.changes && !is_new_policy {
             return None;
         }
         self.changes = changes;
         let is_new_set = is_new_policy && self.take_set();
-        let current = self.set.current(&self.gateway.credentials);
+        let current = self.set.current(&self.values.credentials);
         if !is_new_set && Arc::ptr_eq(&current, &self.current) {
             return None;
         }
-        self.searched = self.gateway.scrub_values.joined(&self.searched, &self.current, &current);
+        self.searched = self.values.joined(&self.searched, &self.current, &current);
         self.current = current;
         Some(self.wanted())
     }

@@ -1,12 +1,15 @@
 //! Tests that sent values are scrubbed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use onecli_model::{Clock as _, Placement, SecretValue, WireForm};
 use onecli_sys::SystemClock;
+use sha2::{Digest, Sha256};
 
-use super::*;
 use crate::placement::inject::{basic, set_query};
 use crate::placement::replace::{StandIn, in_basic, in_json, in_query};
+use crate::scrub::Scrubber;
 
 const VALUE: &str = r#"sk/real+0f3A~="9%Zq w"#;
 

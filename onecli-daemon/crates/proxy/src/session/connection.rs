@@ -14,23 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::body_memory::ConnectionMemory;
 use crate::context::gateway::Gateway;
 use crate::limits::place::Place;
-
-/// Plain HTTP, or HTTP over TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    Http,
-    Https,
-}
-
-impl Scheme {
-    /// The scheme's default port (RFC 9110 section 4.2).
-    pub(crate) fn default_port(self) -> u16 {
-        match self {
-            Scheme::Http => 80,
-            Scheme::Https => 443,
-        }
-    }
-}
+use crate::scheme::Scheme;
 
 /// The destination of a connection, from the client or from the kernel.
 #[derive(Debug, Clone)]

@@ -10,7 +10,9 @@ use onecli_net::TunnelBytes;
 use onecli_policy::{Grant, Identity};
 
 use super::connection::Connection;
-use crate::context::gateway::{Counters, Gateway};
+use crate::audit::recorder::Recorder;
+use crate::context::counters::Counters;
+use crate::context::gateway::Gateway;
 use crate::limits::shares::Share;
 use crate::placeholders::content_scan::ContentAlerts;
 use crate::upstream::pool::Upstream;
@@ -169,8 +171,8 @@ impl Trail {
     /// Returns the alerts that the request's content may raise; the request goes to `authority`. Call it after the
     /// decision.
     pub(crate) fn content_alerts(&self, authority: &Authority) -> Arc<ContentAlerts> {
-        let (gateway, record) = (Arc::clone(&self.gateway), self.record.clone());
-        Arc::new(ContentAlerts::new(gateway, self.payer, authority.clone(), record))
+        let (recorder, record) = (Arc::clone(&self.gateway.recorder), self.record.clone());
+        Arc::new(ContentAlerts::new(recorder, self.payer, authority.clone(), record))
     }
 
     /// Records a decision to tunnel.
@@ -187,14 +189,14 @@ impl Trail {
         // Set before the first await. If this is dropped during the write, an outcome is pending, and not a second
         // decision.
         self.state = State::Deciding;
-        let written = self.gateway.audit.decision(self.record.clone()).await;
+        let written = self.gateway.recorder.audit.decision(self.record.clone()).await;
         self.state = if written.is_ok() { State::Decided } else { State::Open };
         written.map_err(|error| unrecorded(&error))
     }
 
     /// Counts records of this request's kind against its agent's quota.
     fn take_quota(&self, records: u32) -> Result<(), QuotaExceeded> {
-        let Gateway { quota, clock, audit, .. } = self.gateway.as_ref();
+        let Recorder { quota, clock, audit, .. } = self.gateway.recorder.as_ref();
         let size = (self.record.line_bytes() + OUTCOME) * u64::from(records);
         quota.take(clock.instant(), self.payer, (records, size), audit.space_is_scarce())
     }
@@ -202,7 +204,7 @@ impl Trail {
     /// Counts a refusal. Returns false if it is recorded together with others.
     fn wants_record(&self, code: Code) -> bool {
         let may_write = || code == Code::AuditQuota || self.take_quota(1).is_ok();
-        let Gateway { refusals, clock, .. } = self.gateway.as_ref();
+        let Recorder { refusals, clock, .. } = self.gateway.recorder.as_ref();
         refusals.note(clock.instant(), (&self.record, self.payer), &self.gateway.snapshot(), may_write)
     }
 
@@ -219,8 +221,8 @@ impl Trail {
                 }
                 if code == Code::AuditUnavailable {
                     // The log has just failed, so this does not wait for the disk again.
-                    self.gateway.audit.outcome(self.record.clone());
-                } else if let Err(error) = self.gateway.audit.decision(self.record.clone()).await {
+                    self.gateway.recorder.audit.outcome(self.record.clone());
+                } else if let Err(error) = self.gateway.recorder.audit.decision(self.record.clone()).await {
                     tracing::error!(%error, %code, "a refusal could not be recorded");
                 }
             }
@@ -250,7 +252,7 @@ impl Trail {
     /// # Errors
     /// [`Code::AuditUnavailable`]: no approval is requested, and an approved request is not sent.
     pub(crate) async fn approval(&mut self, step: &str) -> Result<(), Refusal> {
-        let written = self.gateway.audit.decision(self.record.approval(step)).await;
+        let written = self.gateway.recorder.audit.decision(self.record.approval(step)).await;
         written.map(drop).map_err(|error| unrecorded(&error))
     }
 
@@ -259,7 +261,7 @@ impl Trail {
         let mut alert = self.record.clone();
         alert.alert(code).rule = Some(Text::new(detail));
         let may_write = || self.take_quota(1).is_ok();
-        let Gateway { refusals, clock, audit, .. } = self.gateway.as_ref();
+        let Recorder { refusals, clock, audit, .. } = self.gateway.recorder.as_ref();
         if refusals.note(clock.instant(), (&alert, self.payer), &self.gateway.snapshot(), may_write) {
             audit.outcome(alert);
         }
@@ -305,7 +307,7 @@ impl Trail {
         self.state = State::Closed;
         let elapsed = self.gateway.clock.instant().duration_since(self.started);
         self.record.duration_us = Some(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
-        self.gateway.audit.outcome(self.record.outcome());
+        self.gateway.recorder.audit.outcome(self.record.outcome());
     }
 }
 
@@ -347,7 +349,7 @@ impl Drop for Trail {
             State::Open => {
                 self.record.deny(code);
                 if self.wants_record(code) {
-                    self.gateway.audit.outcome(self.record.clone());
+                    self.gateway.recorder.audit.outcome(self.record.clone());
                 }
             }
             State::Deciding | State::Decided => self.fail(code),

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
+use onecli_audit::Record;
 use onecli_model::{CookieMode, Host, SecretValue};
 use onecli_policy::Grant;
 use onecli_vault::{Session, SessionScope, Vault};
@@ -10,7 +11,6 @@ use onecli_vault::{Session, SessionScope, Vault};
 use super::Tally;
 use super::set_cookie::SetCookie;
 use super::watched::watched;
-use crate::response::answer::Delivery;
 
 /// Largest cookie or session header that the agent gets, name and stand-in together, in bytes. Clients need not store
 /// a larger cookie (RFC 6265 section 6.1).
@@ -31,10 +31,9 @@ pub(crate) struct Sessions {
 }
 
 /// Replaces the sessions in the headers of a response, and writes the counts to its record.
-pub(crate) fn seal(delivery: &mut Delivery, headers: &mut HeaderMap) {
-    let Delivery { gateway, trail, sessions, .. } = delivery;
-    sessions.replace(&gateway.vault, headers);
-    trail.record().sessions = sessions.tally.text();
+pub(crate) fn seal(sessions: &mut Sessions, vault: &Vault, record: &mut Record, headers: &mut HeaderMap) {
+    sessions.replace(vault, headers);
+    record.sessions = sessions.tally.text();
 }
 
 /// Removes sessions from trailers, where no service may issue one (RFC 9110 section 6.5.1).

@@ -22,7 +22,7 @@ use crate::body::replay::Attempt;
 use crate::fields::head_size;
 use crate::h2::H2Sender;
 use crate::limits::shares::{Share, Shares};
-use crate::session::connection::Scheme;
+use crate::scheme::Scheme;
 
 /// Maximum number of idle connections for one agent and authority.
 const IDLE_PER_KEY: usize = 64;

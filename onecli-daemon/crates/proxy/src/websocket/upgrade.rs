@@ -12,17 +12,15 @@ use onecli_model::{Code, Refusal};
 use onecli_net::{Ended, TunnelBytes, tunnel};
 use sha1::{Digest, Sha1};
 
-use super::Hits;
+use super::messages::{self, Hits};
 use super::scan;
 use crate::body::peer_body::PeerBody;
 use crate::body::{Body, empty};
-use crate::context::gateway::Counters;
+use crate::context::counters::Counters;
 use crate::fields::names::members;
 use crate::placeholders::content_scan::ContentScan;
 use crate::response::answer::{Delivery, Undelivered, clean_headers, deliver};
 use crate::response::returned::withheld;
-use crate::session_cookies;
-use crate::websocket;
 
 /// A client that waits for its upgrade, and the key that an accepting server must return.
 #[derive(Debug)]
@@ -122,7 +120,7 @@ pub(crate) fn deliver_upgrade(
     let (mut parts, _) = response.into_parts();
     parts.extensions.clear();
     clean_headers(&mut parts.headers);
-    session_cookies::seal(&mut delivery, &mut parts.headers);
+    delivery.seal_sessions(&mut parts.headers);
     delivery.issued.headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     if delivery.scrubber.is_cut() {
@@ -147,7 +145,7 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
         }
     };
     let hits = Arc::new(Hits::default());
-    let upstream = websocket::scrubbed(upstream, scrubber, Arc::clone(&hits));
+    let upstream = messages::scrubbed(upstream, scrubber, Arc::clone(&hits));
     let client = scan::scanned(client, scan);
     let bytes = TunnelBytes::default();
     let result = tunnel(client, upstream, &bytes, gateway.patience.idle, revoked).await;

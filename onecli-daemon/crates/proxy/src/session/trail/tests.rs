@@ -102,7 +102,7 @@ impl Scene {
     }
 
     async fn recorded(&self) -> Vec<(Event, Option<Verdict>, Option<&'static str>)> {
-        self.gateway.audit.flush().await.unwrap();
+        self.gateway.recorder.audit.flush().await.unwrap();
         let records = Entries::after(self.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record);
         records.map(|record| (record.event, record.verdict, record.code.as_ref().map(named))).collect()
     }
@@ -178,7 +178,7 @@ async fn repeated_refusals_are_folded() {
         trail.refuse(Code::EgressDenied).await;
     }
     scene.gateway.end(std::time::Duration::from_secs(1)).await;
-    scene.gateway.audit.flush().await.unwrap();
+    scene.gateway.recorder.audit.flush().await.unwrap();
     let records: Vec<_> =
         Entries::after(scene.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record).collect();
     assert_eq!(records.len(), 4, "{records:#?}");
@@ -214,7 +214,7 @@ async fn flood_of_refusals_hides_no_alert() {
         refuse(format!("/{number}"), Code::PlaceholderForeign).await;
     }
     scene.gateway.end(std::time::Duration::from_secs(1)).await;
-    scene.gateway.audit.flush().await.unwrap();
+    scene.gateway.recorder.audit.flush().await.unwrap();
     let alerts = records().into_iter().filter(|record| record.event == Event::Alert);
     assert_eq!(alerts.map(|record| record.count.unwrap_or(1)).sum::<u64>(), 101);
 }
@@ -227,7 +227,7 @@ async fn flood_of_unidentified_clients_reaches_a_quota() {
         scene.trail().refuse(Code::TokenUnknown).await;
     }
     scene.gateway.end(std::time::Duration::from_secs(1)).await;
-    scene.gateway.audit.flush().await.unwrap();
+    scene.gateway.recorder.audit.flush().await.unwrap();
     let counts = Entries::after(scene.dir.path(), 0)
         .unwrap()
         .map(|line| line.unwrap().entry.record.count.unwrap_or(1));
@@ -257,7 +257,7 @@ async fn flood_of_one_agent_reaches_its_quota() {
     assert!((50..=150).contains(&refused), "{refused}");
     decide(2).await.unwrap();
     scene.gateway.end(std::time::Duration::from_secs(1)).await;
-    scene.gateway.audit.flush().await.unwrap();
+    scene.gateway.recorder.audit.flush().await.unwrap();
     let refusals = Entries::after(scene.dir.path(), 0).unwrap().filter_map(|line| {
         let record = line.unwrap().entry.record;
         (record.verdict == Some(Verdict::Deny)).then_some(record.count.unwrap_or(1))
@@ -306,7 +306,7 @@ async fn counts_of_folded_refusals_are_charged_to_the_agent() {
     }
     let take = |records| {
         let now = scene.gateway.clock.instant();
-        scene.gateway.quota.take(now, payer, (records, 0), false)
+        scene.gateway.recorder.quota.take(now, payer, (records, 0), false)
     };
     take(8).expect("the recorded refusal uses one of ten");
     scene.gateway.end(std::time::Duration::from_secs(1)).await;

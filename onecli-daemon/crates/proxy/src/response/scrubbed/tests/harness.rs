@@ -26,7 +26,7 @@ use crate::body::{BodyError, len};
 use crate::decode::Source;
 use crate::limits::patience::Patience;
 use crate::scrub::{Records, Scrubber};
-use crate::websocket;
+use crate::websocket::messages;
 
 /// The visible bytes, with the number of the upstream's steps before each. No other clock runs, so a delay appears as
 /// a later step.
@@ -237,7 +237,7 @@ pub(super) async fn websocket(script: &Script, scrubber: Scrubber) -> Trace {
     let clock = Clock::default();
     let now = Arc::clone(&clock);
     let reading = tokio::spawn(async move {
-        let mut frames = websocket::scrubbed(daemon, scrubber, Arc::default());
+        let mut frames = messages::scrubbed(daemon, scrubber, Arc::default());
         let (mut trace, mut buffer) = (Trace::new(), vec![0; 4096]);
         loop {
             let read = frames.read(&mut buffer).await.unwrap();

@@ -11,10 +11,10 @@ use http::header;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::oneshot;
 
-use crate::body::{BodyError, len};
+use super::types::{BodyError, len};
 
 /// Receives a request's stream when its body is dropped unread.
-pub(super) type Unread = oneshot::Receiver<RecvStream>;
+pub(crate) type Unread = oneshot::Receiver<RecvStream>;
 
 /// A body on a stream. The peer gets its credit back as the body is read (RFC 9113 section 5.2).
 pub(crate) struct H2Body {
@@ -38,21 +38,21 @@ impl fmt::Debug for H2Body {
 
 impl H2Body {
     /// The body of a message with these fields.
-    pub(super) fn new(stream: RecvStream, headers: &HeaderMap) -> H2Body {
+    pub(crate) fn new(stream: RecvStream, headers: &HeaderMap) -> H2Body {
         let announced =
             headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         H2Body { stream: Some(stream), announced, is_data_done: false, read: None, back: None }
     }
 
     /// Resolves when the body is first read.
-    pub(super) fn first_read(&mut self) -> oneshot::Receiver<()> {
+    pub(crate) fn first_read(&mut self) -> oneshot::Receiver<()> {
         let (read, first) = oneshot::channel();
         self.read = Some(read);
         first
     }
 
     /// Returns the stream if the body is dropped before its end.
-    pub(super) fn unread(&mut self) -> Unread {
+    pub(crate) fn unread(&mut self) -> Unread {
         let (back, unread) = oneshot::channel();
         self.back = Some(back);
         unread

@@ -1,0 +1,116 @@
+//! A request that policy allowed, with the conditions.
+
+use std::sync::Arc;
+
+use hyper::upgrade::OnUpgrade;
+use onecli_audit::Text;
+use onecli_model::{Reach, Refusal, Rule};
+use onecli_policy::{Decision, Grant, Identity, Watch};
+
+use crate::body::Payload;
+use crate::context::gateway::Gateway;
+use crate::limits::shares::Share;
+use crate::request::head::Head;
+use crate::session::trail::Trail;
+use crate::session_cookies::Presented;
+
+/// A request that policy allowed.
+pub(crate) struct Allowed {
+    pub(super) identity: Identity,
+    pub(super) head: Head,
+    pub(super) permit: Permit,
+    pub(super) body: Payload,
+    /// The agent's share of buffered bodies, if the body is in memory.
+    pub(super) share: Option<Share>,
+    pub(super) sessions: Presented,
+    pub(super) client_upgrade: Option<OnUpgrade>,
+    /// Set if the client waits for 100 (Continue).
+    pub(super) expects_continue: bool,
+}
+
+/// The grants that policy gave to a request, with their conditions.
+pub(super) struct Permit {
+    pub(super) grants: Vec<Grant>,
+    /// The secrets whose sealed sessions may be opened.
+    pub(super) sessions: Vec<Grant>,
+    pub(super) watches: Vec<Watch>,
+    pub(super) approve: Option<Arc<Rule>>,
+    pub(super) limits: Vec<Arc<Rule>>,
+    pub(super) reach: Reach,
+    is_ruled: bool,
+    /// Set for a test by root, which needs no grant of an agent.
+    pub(super) is_test: bool,
+}
+
+impl Permit {
+    /// Returns whether the decision depended on the request's content, or the response may contain a value.
+    pub(super) fn is_judged(&self) -> bool {
+        self.is_ruled || !self.watches.is_empty()
+    }
+
+    /// The secrets whose credential or session the request carries.
+    pub(super) fn used(&self) -> Vec<Grant> {
+        let is_new = |own: &&Grant| !self.grants.iter().any(|grant| grant.secret().id == own.secret().id);
+        self.grants.iter().chain(self.sessions.iter().filter(is_new)).cloned().collect()
+    }
+
+    /// Returns what the current policy allows.
+    ///
+    /// # Errors
+    /// Policy's refusal.
+    pub(super) fn ask(
+        gateway: &Gateway,
+        identity: &Identity,
+        head: &Head,
+        trail: &mut Trail,
+    ) -> Result<Permit, Refusal> {
+        let snapshot = gateway.snapshot();
+        let ruling = snapshot.decide(identity, &head.facts());
+        trail.record().rule = ruling.cause.map(|cause| Text::new(&cause.to_string()));
+        let grants = match ruling.decision {
+            Decision::Inject(grants) => grants,
+            Decision::Forward => Vec::new(),
+            Decision::Deny(refusal) => return Err(refusal),
+        };
+        Ok(Permit {
+            grants,
+            sessions: ruling.sessions,
+            watches: snapshot.watches(identity, head.authority.host()),
+            approve: ruling.approve,
+            limits: ruling.limits,
+            reach: ruling.reach,
+            is_ruled: ruling.is_ruled,
+            is_test: false,
+        })
+    }
+
+    /// Returns the permission for a test by root.
+    pub(super) fn of_test(grant: Grant, watch: Watch) -> Permit {
+        Permit {
+            grants: vec![grant],
+            sessions: Vec::new(),
+            watches: vec![watch],
+            approve: None,
+            limits: Vec::new(),
+            reach: Reach::open(),
+            is_ruled: true,
+            is_test: true,
+        }
+    }
+}
+
+impl Allowed {
+    /// Returns a request without a body that no client sent.
+    pub(super) fn of_test(identity: Identity, head: Head, permit: Permit) -> Allowed {
+        Allowed {
+            identity,
+            head,
+            permit,
+            body: Payload::whole(bytes::Bytes::new()),
+            share: None,
+            sessions: Presented::default(),
+            client_upgrade: None,
+            expects_continue: false,
+        }
+    }
+}

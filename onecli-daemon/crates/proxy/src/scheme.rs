@@ -1,0 +1,18 @@
+//! The scheme of a URL.
+
+/// Plain HTTP, or HTTP over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// The scheme's default port (RFC 9110 section 4.2).
+    pub(crate) fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Refusals that no client reads.
+
+use std::sync::Arc;
+
+use onecli_model::{Code, Refusal};
+
+use super::connection::Connection;
+use super::trail::Trail;
+use crate::context::gateway::Gateway;
+
+/// Records a refusal that cannot be reported to the client, together with its reason.
+pub(crate) async fn refuse_unheard(gateway: &Arc<Gateway>, connection: &Connection, refusal: &Refusal) {
+    let Ok(mut trail) = Trail::of_refused(gateway, connection) else { return };
+    trail.refuse_by(refusal).await;
+}
+
+/// Records a refusal that cannot be reported to the client.
+pub(crate) async fn refuse_quietly(gateway: &Arc<Gateway>, connection: &Connection, code: Code) {
+    let Ok(mut trail) = Trail::of_refused(gateway, connection) else { return };
+    trail.refuse(code).await;
+}
