@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use onecli_api::{Refusals, Session, SessionRequest, routes};
-use onecli_launch::{AgentEnvironment, Caller, Permission, Rules, Subject, Wire, worker};
+use onecli_launch::{AgentEnvironment, Caller, LauncherSocket, Permission, Rules, Subject, worker};
 use onecli_model::recipe::{RecipeName, RecipeNameError};
 use onecli_model::{AgentName, printable};
 
@@ -28,8 +28,8 @@ pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
     for line in onecli_launch::clean_up(&rules.agents) {
         complain(&line);
     }
-    let work = |wire: &Wire, caller: &Caller, authorised: onecli_launch::Authorised<'_>| {
-        work(client, &rules, wire, caller, authorised);
+    let work = |socket: &LauncherSocket, caller: &Caller, authorised: onecli_launch::Authorised<'_>| {
+        work(client, &rules, socket, caller, authorised);
     };
     match onecli_launch::serve(&listener, &work) {
         Ok(never) => match never {},
@@ -44,13 +44,13 @@ pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
 pub(super) fn work(
     client: &Client,
     rules: &Rules,
-    wire: &Wire,
+    socket: &LauncherSocket,
     caller: &Caller,
     authorised: onecli_launch::Authorised<'_>,
 ) {
     let ask = |subject: &Subject, caller: &Caller| ask(client, subject, caller);
     let refused = |agent: &str, since: Timestamp| refused(client, agent, since, caller.uid);
-    worker::serve(wire, caller, rules, (&ask, &refused), authorised);
+    worker::serve(socket, caller, rules, (&ask, &refused), authorised);
 }
 
 /// Returns the agent's refusals since the given time; `None` if the daemon does not respond. The command has already

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
 use onecli_api::{AgentView, routes};
-use onecli_launch::{Caller, Ending, OURS as NOT_STARTED, Request, Rules, Standard, Wire, taken_over};
+use onecli_launch::{
+    Caller, Ending, LauncherSocket, OURS as NOT_STARTED, Request, Rules, Standard, taken_over,
+};
 use onecli_model::AgentName;
 
 use super::args::RunArgs;
@@ -136,10 +138,10 @@ fn start(client: &Client, mut args: RunArgs) -> Result<Ending, RunError> {
         quiet: args.quiet,
         recipe: recipe.map(|recipe| recipe.name.clone()),
     };
-    let wire = connect(client)?;
+    let socket = connect(client)?;
     let shares: Vec<_> = directories.shares.iter().map(|(file, _)| file.as_fd()).collect();
     let standard = Standard { files, directory: directories.start.as_fd(), shares: &shares };
-    onecli_launch::run(&wire, &request, standard, &mut |notice| note(notice)).map_err(RunError::Lost)
+    onecli_launch::run(&socket, &request, standard, &mut |notice| note(notice)).map_err(RunError::Lost)
 }
 
 /// Returns the only agent that the caller may run.
@@ -159,13 +161,13 @@ fn only_agent(client: &Client) -> Result<AgentName, RunError> {
 
 /// Connects to the launcher. Root acts as its own launcher, because other users could occupy all of the launcher's
 /// connections.
-fn connect(client: &Client) -> Result<Wire, RunError> {
+fn connect(client: &Client) -> Result<LauncherSocket, RunError> {
     if nix::unistd::geteuid().is_root() {
-        let work = |wire: &Wire, caller: &Caller| work(client, &rules(), wire, caller, &|| ());
+        let work = |socket: &LauncherSocket, caller: &Caller| work(client, &rules(), socket, caller, &|| ());
         return onecli_launch::in_process(work).map_err(RunError::Fork);
     }
     let path = onecli_launch::beside(client.socket());
-    Wire::connect(&path).map_err(|source| RunError::NoLauncher { path, source })
+    LauncherSocket::connect(&path).map_err(|source| RunError::NoLauncher { path, source })
 }
 
 /// The rules for root, who needs no launcher.

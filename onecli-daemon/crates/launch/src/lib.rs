@@ -3,7 +3,7 @@
 //!
 //! [`run`] is the client side, which the user starts. [`worker::serve`] is the launcher side, which runs as root: it
 //! asks the daemon whether the user may start the command, and forks. The child becomes the command (`worker::launch`).
-//! Between the two sides is a [`Wire`]: to the launcher's socket or, if the user is root, within one program.
+//! Between the two sides is a [`LauncherSocket`]: to the launcher's socket or, if the user is root, within one program.
 
 mod client;
 mod confine;
@@ -29,7 +29,7 @@ pub use host::homes::{Homes, is_system};
 pub use host::program::find as find_program;
 pub use host::user::{LaunchUser, is_no_login};
 pub use process::terminal::size as terminal_size;
-pub use protocol::wire::{MAX_SHARES, Project, Request, Subject, Wire};
+pub use protocol::wire::{LauncherSocket, MAX_SHARES, Project, Request, Subject};
 pub use running::records::clean_up;
 pub use server::socket::{DEFAULT_SOCKET, ServerError, beside, in_process, listener, serve};
 pub use text::shown;

@@ -12,7 +12,7 @@ use nix::unistd::{read, write};
 use super::confirm::confirm;
 use super::reset::{RESET, SAVE_TITLE};
 use crate::process::terminal::{Raw, resize, size};
-use crate::protocol::wire::{Event, Order, PASSED_ON, Request, Wire};
+use crate::protocol::wire::{ClientMessage, LauncherMessage, LauncherSocket, PASSED_ON, Request};
 
 /// The way the command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +46,13 @@ const MAX_TYPED: usize = 64 * 1024;
 /// Time for the command's last output to pass its terminal, ms.
 const LAST_OUTPUT: u16 = 50;
 
-/// Sends `request` to the launcher at the other end of `wire`, and waits for the command to end. `notice` receives
+/// Sends `request` to the launcher at the other end of `socket`, and waits for the command to end. `notice` receives
 /// messages for the user.
 ///
 /// # Errors
 /// The connection to the launcher was lost, or the terminal cannot be read.
 pub fn run(
-    wire: &Wire,
+    socket: &LauncherSocket,
     request: &Request,
     standard: Standard<'_>,
     notice: &mut dyn FnMut(&str),
@@ -60,14 +60,14 @@ pub fn run(
     let signals: SigSet = PASSED_ON.iter().chain(&[Signal::SIGWINCH]).copied().collect();
     signals.thread_block()?;
     let signalled = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    if let Some(refused) = ask(wire, request, notice)? {
+    if let Some(refused) = ask(socket, request, notice)? {
         return Ok(refused);
     }
     let [input, output, error] = standard.files;
     let descriptors = [&[input, output, error, standard.directory], standard.shares].concat();
-    wire.send(request, &descriptors)?;
+    socket.send(request, &descriptors)?;
     let mut session = Session {
-        wire,
+        socket,
         request,
         standard,
         inner: None,
@@ -87,13 +87,17 @@ pub fn run(
 }
 
 /// Sends the subject of `request`, and waits until the launcher requests the rest. Returns `Some` if it refuses.
-fn ask(wire: &Wire, request: &Request, notice: &mut dyn FnMut(&str)) -> io::Result<Option<Ending>> {
-    wire.send(&request.subject(), &[])?;
+fn ask(
+    socket: &LauncherSocket,
+    request: &Request,
+    notice: &mut dyn FnMut(&str),
+) -> io::Result<Option<Ending>> {
+    socket.send(&request.subject(), &[])?;
     loop {
-        match wire.receive::<Event>()? {
-            Some((Event::Permitted, _)) => return Ok(None),
-            Some((Event::Notice(text), _)) => notice(&text),
-            Some((Event::Failed { code, message }, _)) => {
+        match socket.receive::<LauncherMessage>()? {
+            Some((LauncherMessage::Permitted, _)) => return Ok(None),
+            Some((LauncherMessage::Notice(text), _)) => notice(&text),
+            Some((LauncherMessage::Failed { code, message }, _)) => {
                 return Ok(Some(Ending::NotStarted { code, message }));
             }
             Some(_) => return Err(io::ErrorKind::InvalidData.into()),
@@ -107,7 +111,7 @@ fn broken_off() -> io::Error {
 }
 
 struct Session<'s> {
-    wire: &'s Wire,
+    socket: &'s LauncherSocket,
     request: &'s Request,
     standard: Standard<'s>,
     /// The client's end of the command's terminal.
@@ -122,7 +126,7 @@ struct Session<'s> {
 impl Session<'_> {
     fn step(&mut self, signalled: &SignalFd, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
         let mut waiting = vec![
-            PollFd::new(self.wire.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(signalled.as_fd(), PollFlags::POLLIN),
         ];
         if let Some(inner) = &self.inner {
@@ -161,31 +165,33 @@ impl Session<'_> {
     }
 
     fn told(&mut self, signalled: &SignalFd, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
-        let Some((event, mut descriptors)) = self.wire.receive::<Event>()? else {
+        let Some((event, mut descriptors)) = self.socket.receive::<LauncherMessage>()? else {
             return Err(broken_off());
         };
         match event {
-            Event::Terminal => {
+            LauncherMessage::Terminal => {
                 if let Some(inner) = descriptors.pop() {
                     fcntl(&inner, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
                     self.inner = Some(inner);
                     self.claim()?;
                 }
             }
-            Event::Permitted => {}
-            Event::Notice(text) => match &mut self.late {
+            LauncherMessage::Permitted => {}
+            LauncherMessage::Notice(text) => match &mut self.late {
                 Some(late) => late.push(text),
                 None => notice(&text),
             },
-            Event::Confirm(directory) => {
+            LauncherMessage::Confirm(directory) => {
                 let answer =
                     confirm(&self.request.agent, &directory, self.standard.files, signalled, notice)?;
-                self.wire.send(&Order::Answer(answer), &[])?;
+                self.socket.send(&ClientMessage::Answer(answer), &[])?;
             }
-            Event::Failed { code, message } => self.ending = Some(Ending::NotStarted { code, message }),
-            Event::Stopped(signal) => self.stop(signal)?,
-            Event::Exited(status) => self.ending = Some(Ending::Exited(status)),
-            Event::Killed(signal) => self.ending = Some(Ending::Killed(signal)),
+            LauncherMessage::Failed { code, message } => {
+                self.ending = Some(Ending::NotStarted { code, message })
+            }
+            LauncherMessage::Stopped(signal) => self.stop(signal)?,
+            LauncherMessage::Exited(status) => self.ending = Some(Ending::Exited(status)),
+            LauncherMessage::Killed(signal) => self.ending = Some(Ending::Killed(signal)),
         }
         Ok(())
     }
@@ -227,7 +233,7 @@ impl Session<'_> {
             }
         }
         if signal != Signal::SIGWINCH {
-            self.wire.send(&Order::Signal(signal as i32), &[])?;
+            self.socket.send(&ClientMessage::Signal(signal as i32), &[])?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::host::agents_dir::AgentsDir;
 use crate::host::homes::Homes;
 use crate::host::user::LaunchUser;
 use crate::process::deadline::Deadline;
-use crate::protocol::wire::{Event, Handed, Order, Project, Request, Wire};
+use crate::protocol::wire::{ClientMessage, Handed, LauncherMessage, LauncherSocket, Project, Request};
 use crate::text::shown;
 use crate::view::place::HIDDEN;
 use crate::view::project::{Directory, Mapped, Unmapped};
@@ -30,7 +30,7 @@ const TMP: &[&str] = &["/tmp", "/var/tmp", SHM];
 
 /// The input of the decision.
 pub(crate) struct Handover<'a> {
-    pub(crate) wire: &'a Wire,
+    pub(crate) socket: &'a LauncherSocket,
     pub(crate) request: &'a Request,
     pub(crate) handed: &'a Handed,
     pub(crate) giver: Giver,
@@ -102,18 +102,20 @@ impl Handover<'_> {
                 .map_err(|error| format!("cannot store the confirmation of {}: {error}", shown(&path)))?;
         }
         let notice = format!("the agent works in {}", shown(&path));
-        self.wire.send(&Event::Notice(notice), &[]).map_err(|error| error.to_string())?;
+        self.socket.send(&LauncherMessage::Notice(notice), &[]).map_err(|error| error.to_string())?;
         Ok(Some(handed))
     }
 
     /// Asks the caller, who answers on a terminal.
     fn ask(&self, path: &Path) -> Result<(), String> {
-        self.wire.send(&Event::Confirm(path.to_owned()), &[]).map_err(|error| error.to_string())?;
+        self.socket
+            .send(&LauncherMessage::Confirm(path.to_owned()), &[])
+            .map_err(|error| error.to_string())?;
         let deadline = Deadline::after(ANSWER_TIME).map_err(|error| error.to_string())?;
         let answer = loop {
-            match self.wire.receive_before::<Order>(&deadline) {
-                Ok(Some((Order::Signal(_), _))) => {}
-                Ok(Some((Order::Answer(answer), _))) => break answer,
+            match self.socket.receive_before::<ClientMessage>(&deadline) {
+                Ok(Some((ClientMessage::Signal(_), _))) => {}
+                Ok(Some((ClientMessage::Answer(answer), _))) => break answer,
                 Ok(None) | Err(_) => break false,
             }
         };

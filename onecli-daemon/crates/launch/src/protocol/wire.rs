@@ -1,8 +1,8 @@
 //! Messages between `onecli run` and the launcher, with file descriptors (`SCM_RIGHTS`, unix(7)).
 //!
 //! A frame is its length (4 bytes, little-endian) and JSON. The client first sends its [`Subject`] and waits for
-//! [`Event::Permitted`]. Only then does it send the [`Request`], with [`Handed`] as its descriptors. After that the
-//! client sends [`Order`]s and the launcher [`Event`]s.
+//! [`LauncherMessage::Permitted`]. Only then does it send the [`Request`], with [`Handed`] as its descriptors. After that the
+//! client sends [`ClientMessage`]s and the launcher [`LauncherMessage`]s.
 #![allow(unsafe_code, reason = "descriptors that arrive become owned")]
 
 use std::ffi::OsString;
@@ -137,17 +137,17 @@ pub enum Project {
 /// A message of the client while its command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Order {
+pub(crate) enum ClientMessage {
     /// A signal for the command's process group, by number.
     Signal(i32),
-    /// The answer to [`Event::Confirm`].
+    /// The answer to [`LauncherMessage::Confirm`].
     Answer(bool),
 }
 
 /// A message of the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Event {
+pub(crate) enum LauncherMessage {
     /// The caller may run the agent: the launcher waits for the [`Request`].
     Permitted,
     /// The command's terminal: its other end is the frame's descriptor.
@@ -155,7 +155,7 @@ pub(crate) enum Event {
     /// A message for the user.
     Notice(String),
     /// Asks whether the agent may use this directory, which the caller has not confirmed yet. The client answers with
-    /// an [`Order::Answer`].
+    /// an [`ClientMessage::Answer`].
     Confirm(PathBuf),
     /// The command was not started.
     Failed {
@@ -174,29 +174,29 @@ pub(crate) enum Event {
 
 /// One end of a connection between client and launcher.
 #[derive(Debug)]
-pub struct Wire(UnixStream);
+pub struct LauncherSocket(UnixStream);
 
-impl Wire {
+impl LauncherSocket {
     /// Creates both ends.
     ///
     /// # Errors
     /// Those of socketpair(2).
-    pub fn pair() -> io::Result<(Wire, Wire)> {
+    pub fn pair() -> io::Result<(LauncherSocket, LauncherSocket)> {
         let (one, other) = UnixStream::pair()?;
-        Ok((Wire(one), Wire(other)))
+        Ok((LauncherSocket(one), LauncherSocket(other)))
     }
 
     /// Connects to the launcher's socket.
     ///
     /// # Errors
     /// Those of connect(2).
-    pub fn connect(path: &Path) -> io::Result<Wire> {
-        UnixStream::connect(path).map(Wire)
+    pub fn connect(path: &Path) -> io::Result<LauncherSocket> {
+        UnixStream::connect(path).map(LauncherSocket)
     }
 
     /// Creates an end from an accepted connection.
-    pub(crate) fn accepted(stream: UnixStream) -> Wire {
-        Wire(stream)
+    pub(crate) fn accepted(stream: UnixStream) -> LauncherSocket {
+        LauncherSocket(stream)
     }
 
     /// Makes [`send`](Self::send) fail if the peer reads nothing within `limit`; `None` waits for ever.
@@ -330,7 +330,7 @@ impl Wire {
     }
 }
 
-impl AsFd for Wire {
+impl AsFd for LauncherSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -416,37 +416,37 @@ mod tests {
 
     #[test]
     fn frames_and_descriptors_arrive_in_order() {
-        let (one, other) = Wire::pair().unwrap();
+        let (one, other) = LauncherSocket::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
-        one.send(&Event::Terminal, &[file.as_fd()]).unwrap();
-        one.send(&Event::Exited(3), &[]).unwrap();
-        let (first, passed) = other.receive::<Event>().unwrap().unwrap();
-        assert_eq!((first, passed.len()), (Event::Terminal, 1));
-        let (second, passed) = other.receive::<Event>().unwrap().unwrap();
-        assert_eq!((second, passed.len()), (Event::Exited(3), 0));
+        one.send(&LauncherMessage::Terminal, &[file.as_fd()]).unwrap();
+        one.send(&LauncherMessage::Exited(3), &[]).unwrap();
+        let (first, passed) = other.receive::<LauncherMessage>().unwrap().unwrap();
+        assert_eq!((first, passed.len()), (LauncherMessage::Terminal, 1));
+        let (second, passed) = other.receive::<LauncherMessage>().unwrap().unwrap();
+        assert_eq!((second, passed.len()), (LauncherMessage::Exited(3), 0));
         drop(one);
-        assert!(other.receive::<Event>().unwrap().is_none());
+        assert!(other.receive::<LauncherMessage>().unwrap().is_none());
     }
 
     #[test]
     fn a_long_command_line_arrives_whole() {
-        let (one, other) = Wire::pair().unwrap();
+        let (one, other) = LauncherSocket::pair().unwrap();
         let message = "x".repeat(3 << 20);
         let expected = message.clone();
-        let sender = std::thread::spawn(move || one.send(&Event::Notice(message), &[]).unwrap());
-        let (got, _) = other.receive::<Event>().unwrap().unwrap();
+        let sender = std::thread::spawn(move || one.send(&LauncherMessage::Notice(message), &[]).unwrap());
+        let (got, _) = other.receive::<LauncherMessage>().unwrap().unwrap();
         sender.join().unwrap();
-        assert!(got == Event::Notice(expected));
+        assert!(got == LauncherMessage::Notice(expected));
     }
 
     #[test]
     fn invalid_frames_are_refused() {
         use std::io::Write as _;
         for bytes in [&u32::MAX.to_le_bytes()[..], &[2, 0, 0, 0, b'x', b'y'], &[9, 0, 0, 0, b'"']] {
-            let (one, other) = Wire::pair().unwrap();
+            let (one, other) = LauncherSocket::pair().unwrap();
             (&one.0).write_all(bytes).unwrap();
             drop(one);
-            assert!(other.receive::<Event>().is_err(), "{bytes:?}");
+            assert!(other.receive::<LauncherMessage>().is_err(), "{bytes:?}");
         }
     }
 
@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn deadline_covers_the_whole_frame() {
         use std::io::Write as _;
-        let (slow, other) = Wire::pair().unwrap();
+        let (slow, other) = LauncherSocket::pair().unwrap();
         (&slow.0).write_all(&[200, 0, 0, 0]).unwrap();
         let drip = std::thread::spawn(move || {
             while (&slow.0).write_all(b"x").is_ok() {
@@ -462,7 +462,7 @@ mod tests {
             }
         });
         let deadline = Deadline::after(Duration::from_millis(200)).unwrap();
-        let received = other.receive_before::<Event>(&deadline);
+        let received = other.receive_before::<LauncherMessage>(&deadline);
         assert_eq!(received.unwrap_err().kind(), io::ErrorKind::TimedOut);
         drop(other);
         drip.join().unwrap();
@@ -472,13 +472,13 @@ mod tests {
     fn subject_is_short_and_has_no_descriptors() {
         let deadline = Deadline::after(Duration::from_secs(5)).unwrap();
         let subject = Subject { agent: "a".to_owned(), user: None, scope: false, recipe: None };
-        let (one, other) = Wire::pair().unwrap();
+        let (one, other) = LauncherSocket::pair().unwrap();
         one.send(&subject, &[]).unwrap();
         assert_eq!(other.receive_subject(&deadline).unwrap(), Some(subject.clone()));
         let file = tempfile::tempfile().unwrap();
         one.send(&subject, &[file.as_fd()]).unwrap();
         assert_eq!(other.receive_subject(&deadline).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        let (one, other) = Wire::pair().unwrap();
+        let (one, other) = LauncherSocket::pair().unwrap();
         one.send(&Subject { agent: "a".repeat(MAX_SUBJECT), ..subject }, &[]).unwrap();
         assert_eq!(other.receive_subject(&deadline).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

@@ -19,7 +19,7 @@ use onecli_sys::SystemClock;
 
 use crate::error::OURS;
 use crate::process::child::leave;
-use crate::protocol::wire::{Event, Wire};
+use crate::protocol::wire::{LauncherMessage, LauncherSocket};
 use crate::worker::permission::{Authorised, Caller};
 
 /// Running commands of one user, and of all users.
@@ -36,7 +36,7 @@ const MAX_WAITING_PER_USER: usize = 128;
 const MAX_WAITING: usize = 512;
 
 /// Serves one client in its own process.
-pub(crate) type Work<'w> = &'w dyn Fn(&Wire, &Caller, Authorised<'_>);
+pub(crate) type Work<'w> = &'w dyn Fn(&LauncherSocket, &Caller, Authorised<'_>);
 
 /// A process for one client.
 struct Worker {
@@ -73,7 +73,8 @@ impl Places {
             let message = format!(
                 "{running} of your commands run or left processes, and {waiting} wait: end some first"
             );
-            let _ = Wire::accepted(stream).send(&Event::Failed { code: OURS, message }, &[]);
+            let _ =
+                LauncherSocket::accepted(stream).send(&LauncherMessage::Failed { code: OURS, message }, &[]);
             return;
         }
         self.waiting.push_back(Waiting { stream, caller, account });
@@ -99,7 +100,7 @@ impl Places {
                     // Otherwise other callers' connections would stay open with this process.
                     self.waiting.clear();
                     self.workers.clear();
-                    leave(|| work(&Wire::accepted(stream), &caller, &|| pass(&theirs)))
+                    leave(|| work(&LauncherSocket::accepted(stream), &caller, &|| pass(&theirs)))
                 }
                 ForkResult::Parent { child } => {
                     let since = SystemClock.instant();
@@ -218,17 +219,17 @@ mod tests {
     }
 
     /// A client that never sends anything.
-    fn stall(_: &Wire, _: &Caller, _: Authorised<'_>) {
+    fn stall(_: &LauncherSocket, _: &Caller, _: Authorised<'_>) {
         std::thread::sleep(Duration::from_mins(1));
     }
 
     /// Serves the caller with uid 99; the others stay silent.
-    fn answer(wire: &Wire, caller: &Caller, authorised: Authorised<'_>) {
+    fn answer(socket: &LauncherSocket, caller: &Caller, authorised: Authorised<'_>) {
         if caller.uid != 99 {
-            return stall(wire, caller, authorised);
+            return stall(socket, caller, authorised);
         }
         authorised();
-        nix::unistd::write(wire.as_fd(), b"ok").unwrap();
+        nix::unistd::write(socket.as_fd(), b"ok").unwrap();
     }
 
     #[test]

@@ -17,7 +17,7 @@ use onecli_sys::peer::peer_cgroup;
 use super::places::Places;
 use crate::host::subordinate;
 use crate::process::child::leave;
-use crate::protocol::wire::Wire;
+use crate::protocol::wire::LauncherSocket;
 use crate::worker::permission::{Authorised, Caller};
 
 /// The default path of the launcher's socket.
@@ -97,7 +97,7 @@ fn passed_one() -> bool {
 /// The listener is broken.
 pub fn serve(
     listener: &UnixListener,
-    work: &dyn Fn(&Wire, &Caller, Authorised<'_>),
+    work: &dyn Fn(&LauncherSocket, &Caller, Authorised<'_>),
 ) -> Result<std::convert::Infallible, io::Error> {
     let mut places = Places::default();
     listener.set_nonblocking(true)?;
@@ -140,12 +140,12 @@ fn caller(stream: &UnixStream) -> Result<Caller, String> {
     Ok(Caller { uid: credentials.uid(), gid: credentials.gid(), cgroup })
 }
 
-/// Runs `work` in a child process of the caller. Returns the other end of the wire. For root, who needs no launcher.
+/// Runs `work` in a child process of the caller. Returns the other end of the socket. For root, who needs no launcher.
 ///
 /// # Errors
 /// Those of fork(2).
-pub fn in_process(work: impl FnOnce(&Wire, &Caller)) -> io::Result<Wire> {
-    let (ours, theirs) = Wire::pair()?;
+pub fn in_process(work: impl FnOnce(&LauncherSocket, &Caller)) -> io::Result<LauncherSocket> {
+    let (ours, theirs) = LauncherSocket::pair()?;
     let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let cgroup = crate::process::cgroup::unified_path(&memberships).map(str::to_owned);
     let caller =

@@ -10,7 +10,7 @@ use onecli_sys::SystemClock;
 
 use super::permission::{Ask, Caller, Permission};
 use crate::process::deadline::Deadline;
-use crate::protocol::wire::{Event, Request, Subject, Wire};
+use crate::protocol::wire::{LauncherMessage, LauncherSocket, Request, Subject};
 
 /// An older permission is requested again before the command starts.
 const PERMITTED_FOR: Duration = Duration::from_millis(500);
@@ -44,27 +44,28 @@ impl Authorisation {
 /// Reads the identity for the command, and asks whether the caller may use it. Returns `None` if the client has closed
 /// the connection.
 pub(super) fn authorise(
-    wire: &Wire,
+    socket: &LauncherSocket,
     caller: &Caller,
     ask: Ask<'_>,
 ) -> Result<Option<(Subject, Permission)>, String> {
     let unread = |error: io::Error| format!("the launcher cannot read agent and user: {error}");
     let deadline = Deadline::after(REQUEST_TIME).map_err(unread)?;
-    let Some(subject) = wire.receive_subject(&deadline).map_err(unread)? else { return Ok(None) };
+    let Some(subject) = socket.receive_subject(&deadline).map_err(unread)? else { return Ok(None) };
     let named = named_user(subject.clone(), caller)?;
     ask(&named, caller).map(|permission| Some((subject, permission)))
 }
 
 /// Receives the request of an authorised caller. Returns `None` if the client has closed the connection.
 pub(super) fn receive(
-    wire: &Wire,
+    socket: &LauncherSocket,
     caller: &Caller,
     subject: Subject,
 ) -> Result<Option<(Request, Vec<OwnedFd>)>, String> {
     let unread = |error: io::Error| format!("the launcher cannot read the request: {error}");
-    wire.send(&Event::Permitted, &[]).map_err(unread)?;
+    socket.send(&LauncherMessage::Permitted, &[]).map_err(unread)?;
     let deadline = Deadline::after(REQUEST_TIME).map_err(unread)?;
-    let Some((mut request, descriptors)) = wire.receive_before::<Request>(&deadline).map_err(unread)? else {
+    let Some((mut request, descriptors)) = socket.receive_before::<Request>(&deadline).map_err(unread)?
+    else {
         return Ok(None);
     };
     if request.subject() != subject {

@@ -11,7 +11,7 @@ use std::ptr;
 
 use nix::unistd::Pid;
 
-use crate::protocol::wire::Event;
+use crate::protocol::wire::LauncherMessage;
 
 /// Children that are handled before the loop serves other events. An agent can make them faster than the worker reaps
 /// them.
@@ -25,7 +25,7 @@ pub(super) enum Change {
     /// A change of a child other than the command, or one that the client need not know.
     Other,
     /// A change of the command.
-    Command(Event),
+    Command(LauncherMessage),
 }
 
 /// Handles one child that has ended or stopped. A child that waits for a tracer continues.
@@ -51,9 +51,9 @@ pub(super) fn change(command: Pid) -> io::Result<Change> {
         return Ok(Change::Other);
     }
     Ok(match (pid == command.as_raw(), info.si_code) {
-        (true, libc::CLD_EXITED) => Change::Command(Event::Exited(status)),
-        (true, libc::CLD_KILLED | libc::CLD_DUMPED) => Change::Command(Event::Killed(status)),
-        (true, libc::CLD_STOPPED) => Change::Command(Event::Stopped(status)),
+        (true, libc::CLD_EXITED) => Change::Command(LauncherMessage::Exited(status)),
+        (true, libc::CLD_KILLED | libc::CLD_DUMPED) => Change::Command(LauncherMessage::Killed(status)),
+        (true, libc::CLD_STOPPED) => Change::Command(LauncherMessage::Stopped(status)),
         _ => Change::Other,
     })
 }

@@ -18,7 +18,7 @@ use crate::error::{LaunchError, OURS};
 use crate::host::homes::Homes;
 use crate::host::user::LaunchUser;
 use crate::process::terminal::Pair;
-use crate::protocol::wire::{Event, Handed, Request, Wire};
+use crate::protocol::wire::{Handed, LauncherMessage, LauncherSocket, Request};
 use crate::running::gate::HeldView;
 use crate::running::hold::Hold;
 use crate::running::leftovers::Leftovers;
@@ -30,7 +30,7 @@ use crate::view::project::Directory;
 
 /// Starts the command.
 pub(super) fn prepare(
-    wire: &Wire,
+    socket: &LauncherSocket,
     caller: &Caller,
     rules: &Rules,
     ask: Ask<'_>,
@@ -43,7 +43,7 @@ pub(super) fn prepare(
     let handed = Handed::check(descriptors).map_err(ours)?;
     let permission = &authorisation.permission;
     for note in &permission.notes {
-        let _ = wire.send(&Event::Notice(note.clone()), &[]);
+        let _ = socket.send(&LauncherMessage::Notice(note.clone()), &[]);
     }
     let user = LaunchUser::find(&permission.user).map_err(launch_error)?;
     let user = for_agents(user, caller, rules).map_err(ours)?;
@@ -52,7 +52,7 @@ pub(super) fn prepare(
     let mut directories = match &view {
         None => Vec::new(),
         Some(view) => Handover {
-            wire,
+            socket,
             request,
             handed: &handed,
             giver: Giver { caller: (caller.uid, caller.gid) },
@@ -69,12 +69,14 @@ pub(super) fn prepare(
     let terminal = if request.terminals.contains(&true) {
         let pair = Pair::open(request.size, &user)
             .map_err(|error| ours(format!("cannot make a terminal: {error}")))?;
-        wire.send(&Event::Terminal, &[pair.outer.as_fd()]).map_err(|error| ours(error.to_string()))?;
+        socket
+            .send(&LauncherMessage::Terminal, &[pair.outer.as_fd()])
+            .map_err(|error| ours(error.to_string()))?;
         Some(pair.inner)
     } else {
         None
     };
-    let mut run = on_record(wire, caller, rules, permission, request, &directories).map_err(ours)?;
+    let mut run = on_record(socket, caller, rules, permission, request, &directories).map_err(ours)?;
     let others = run.others().map_err(|error| ours(error.to_string()))?;
     let hold = Hold::of(&run.record, &others).map_err(ours)?;
     let watched = Watched::all(&mut directories, permission.allow_git_config, &request.git_configs);
@@ -85,7 +87,7 @@ pub(super) fn prepare(
     let launch = plan(request, caller, permission, user, view, &handed).map_err(launch_error)?;
     let files = Files { standard: &handed.standard, terminal: terminal.as_ref() };
     let (pid, view) =
-        start(wire, request, launch, &directories, files, hold).map_err(|error| ours(error.to_string()))?;
+        start(socket, request, launch, &directories, files, hold).map_err(|error| ours(error.to_string()))?;
     // A record without the cgroup lacks one function: the command's processes are not ended if this process is killed.
     let _ = run.set_cgroup(view.as_ref().and_then(HeldView::cgroup));
     Ok(Running { pid, view, directories: watched, leftovers, run })
@@ -93,7 +95,7 @@ pub(super) fn prepare(
 
 /// Cleans up after killed workers, and records the new command before its directories are searched.
 fn on_record(
-    wire: &Wire,
+    socket: &LauncherSocket,
     caller: &Caller,
     rules: &Rules,
     permission: &Permission,
@@ -103,7 +105,7 @@ fn on_record(
     let failed = |error: io::Error| format!("cannot record the command: {error}");
     let runs = rules.agents.make_runs().map_err(failed)?;
     for (uid, line) in records::clean(&runs) {
-        report(Some(wire).filter(|_| uid == caller.uid), [line]);
+        report(Some(socket).filter(|_| uid == caller.uid), [line]);
     }
     let lock = rules.agents.make_agent(permission.agent).map_err(failed)?.join("start");
     let subject = (request.agent.as_str(), caller.uid);

@@ -8,11 +8,11 @@ use super::permission::{Ask, Authorised, Caller, Refused, Rules};
 use super::prepare::prepare;
 use super::watch::watch;
 use crate::error::OURS;
-use crate::protocol::wire::{Event, Wire};
+use crate::protocol::wire::{LauncherMessage, LauncherSocket};
 
-/// Serves the client at the other end of `wire` until its command ends.
+/// Serves the client at the other end of `socket` until its command ends.
 pub fn serve(
-    wire: &Wire,
+    socket: &LauncherSocket,
     caller: &Caller,
     rules: &Rules,
     (ask, refused_since): (Ask<'_>, Refused<'_>),
@@ -20,14 +20,14 @@ pub fn serve(
 ) {
     let begun = SystemClock.now();
     let refused = |message: String| {
-        let _ = wire.send(&Event::Failed { code: OURS, message }, &[]);
+        let _ = socket.send(&LauncherMessage::Failed { code: OURS, message }, &[]);
     };
-    let _ = wire.set_write_timeout(Some(REQUEST_TIME));
-    let received = authorise(wire, caller, ask).and_then(|authorisation| {
+    let _ = socket.set_write_timeout(Some(REQUEST_TIME));
+    let received = authorise(socket, caller, ask).and_then(|authorisation| {
         let Some((subject, permission)) = authorisation else { return Ok(None) };
         let since = SystemClock.instant();
         authorised();
-        let received = receive(wire, caller, subject)?;
+        let received = receive(socket, caller, subject)?;
         Ok(received.map(|(request, descriptors)| (request, Authorisation { permission, since }, descriptors)))
     });
     let (request, authorisation, descriptors) = match received {
@@ -35,17 +35,17 @@ pub fn serve(
         Ok(None) => return,
         Err(message) => return refused(message),
     };
-    let _ = wire.set_write_timeout(None);
-    let started = prepare(wire, caller, rules, ask, authorisation, &request, descriptors);
+    let _ = socket.set_write_timeout(None);
+    let started = prepare(socket, caller, rules, ask, authorisation, &request, descriptors);
     match started {
         Ok(command) => {
             let summary = || if request.quiet { None } else { refused_since(&request.agent, begun) };
-            if let Err(error) = watch(wire, command, &summary) {
+            if let Err(error) = watch(socket, command, &summary) {
                 refused(format!("the launcher cannot watch the command: {error}"));
             }
         }
         Err((code, message)) => {
-            let _ = wire.send(&Event::Failed { code, message }, &[]);
+            let _ = socket.send(&LauncherMessage::Failed { code, message }, &[]);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::launch::Launch;
 use crate::directories::handover::mapped;
 use crate::error::LaunchError;
 use crate::process::terminal::control;
-use crate::protocol::wire::{Event, Request, Wire};
+use crate::protocol::wire::{LauncherMessage, LauncherSocket, Request};
 use crate::running::gate::{self, Gate, HeldView};
 use crate::running::hold::Hold;
 use crate::view::project::Directory;
@@ -40,7 +40,7 @@ pub(super) struct Files<'f> {
 }
 
 pub(super) fn start(
-    wire: &Wire,
+    socket: &LauncherSocket,
     request: &Request,
     launch: Launch,
     directories: &[Directory],
@@ -62,7 +62,7 @@ pub(super) fn start(
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(ours);
-            let code = become_command(wire, request, launch, directories, files, hold, &theirs);
+            let code = become_command(socket, request, launch, directories, files, hold, &theirs);
             // SAFETY: ends the process without running cleanup that it shares with its parent.
             unsafe { libc::_exit(i32::from(code)) }
         }
@@ -81,7 +81,7 @@ pub(super) fn start(
 
 /// Returns only if the command was not started, after reporting that to the client.
 fn become_command(
-    wire: &Wire,
+    socket: &LauncherSocket,
     request: &Request,
     launch: Launch,
     directories: &[Directory],
@@ -89,10 +89,10 @@ fn become_command(
     hold: Hold,
     gate: &Gate,
 ) -> u8 {
-    let tell = |event: &Event| {
-        let _ = wire.send(event, &[]);
+    let tell = |event: &LauncherMessage| {
+        let _ = socket.send(event, &[]);
     };
-    let mut notice = |text: &str| tell(&Event::Notice(text.to_owned()));
+    let mut notice = |text: &str| tell(&LauncherMessage::Notice(text.to_owned()));
     let started = (|| {
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         if let Some(inner) = files.terminal {
@@ -124,7 +124,7 @@ fn become_command(
         Ok(never) => match never {},
         Err(error) => {
             let code = error.exit_code();
-            tell(&Event::Failed { code, message: error.to_string() });
+            tell(&LauncherMessage::Failed { code, message: error.to_string() });
             code
         }
     }

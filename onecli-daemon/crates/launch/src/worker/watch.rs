@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use super::children::{Change, MAX_AT_ONCE, change};
 use super::report::report;
 use super::running::Running;
-use crate::protocol::wire::{Event, Order, PASSED_ON, Wire};
+use crate::protocol::wire::{ClientMessage, LauncherMessage, LauncherSocket, PASSED_ON};
 use crate::running::gate::HeldView;
 use crate::running::hold::Hold;
 use crate::running::watched::Watched;
@@ -19,7 +19,7 @@ use crate::running::watched::Watched;
 /// Waits for the command's end, passes signals on, and reports to the client. `summary` returns the agent's refused
 /// requests, and is called at the end.
 pub(super) fn watch(
-    wire: &Wire,
+    socket: &LauncherSocket,
     mut running: Running,
     summary: &dyn Fn() -> Option<String>,
 ) -> io::Result<()> {
@@ -28,7 +28,7 @@ pub(super) fn watch(
     changes.add(Signal::SIGCHLD);
     changes.thread_block()?;
     let reaper = SignalFd::with_flags(&changes, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let mut client = Some(wire);
+    let mut client = Some(socket);
     loop {
         // Checked first: the command may have changed before the signals were watched.
         let mut patience = PollTimeout::ZERO;
@@ -39,7 +39,7 @@ pub(super) fn watch(
                     break;
                 }
                 Change::Other => {}
-                Change::Command(event @ Event::Stopped(_)) => tell(client, &event),
+                Change::Command(event @ LauncherMessage::Stopped(_)) => tell(client, &event),
                 Change::Command(event) => {
                     report_changes(client, &mut running);
                     if client.is_some() {
@@ -53,8 +53,8 @@ pub(super) fn watch(
             }
         }
         let mut waiting = vec![PollFd::new(reaper.as_fd(), PollFlags::POLLIN)];
-        if let Some(wire) = client {
-            waiting.push(PollFd::new(wire.as_fd(), PollFlags::POLLIN));
+        if let Some(socket) = client {
+            waiting.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         }
         match poll(&mut waiting, patience) {
             Ok(_) | Err(nix::Error::EINTR) => {}
@@ -62,16 +62,16 @@ pub(super) fn watch(
         }
         let ordered = waiting.get(1).and_then(PollFd::any).unwrap_or(false);
         while reaper.read_signal()?.is_some() {}
-        client = client.filter(|wire| !ordered || obey(wire, command));
+        client = client.filter(|socket| !ordered || obey(socket, command));
     }
 }
 
 /// Executes the client's next order. Returns false if the client is gone, or sends an invalid order. The command then
 /// loses its terminal, as after a hang-up.
-fn obey(wire: &Wire, command: Pid) -> bool {
-    match wire.receive::<Order>() {
-        Ok(Some((Order::Answer(_), _))) => true,
-        Ok(Some((Order::Signal(number), _))) => {
+fn obey(socket: &LauncherSocket, command: Pid) -> bool {
+    match socket.receive::<ClientMessage>() {
+        Ok(Some((ClientMessage::Answer(_), _))) => true,
+        Ok(Some((ClientMessage::Signal(number), _))) => {
             if let Some(signal) = PASSED_ON.iter().find(|signal| **signal as i32 == number) {
                 let _ = killpg(command, *signal);
             }
@@ -85,15 +85,15 @@ fn obey(wire: &Wire, command: Pid) -> bool {
     }
 }
 
-fn tell(client: Option<&Wire>, event: &Event) {
-    if let Some(wire) = client {
-        let _ = wire.send(event, &[]);
+fn tell(client: Option<&LauncherSocket>, event: &LauncherMessage) {
+    if let Some(socket) = client {
+        let _ = socket.send(event, &[]);
     }
 }
 
 /// Compares the directories with their earlier state. The placeholders are removed before the client receives the
 /// command's end.
-fn report_changes(client: Option<&Wire>, running: &mut Running) {
+fn report_changes(client: Option<&LauncherSocket>, running: &mut Running) {
     // The remaining processes cannot hide files from the search.
     let others = running.run.others().map_err(|error| error.to_string());
     let hold = others.and_then(|others| Hold::of(&running.run.record, &others));
