@@ -9,9 +9,7 @@ use std::path::PathBuf;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
 use onecli_api::{AgentView, routes};
-use onecli_launch::{
-    Caller, Ending, LauncherSocket, OURS as NOT_STARTED, Request, Rules, Standard, taken_over,
-};
+use onecli_launch::{Caller, EXIT_NOT_STARTED, Ending, LauncherSocket, Request, Rules, Standard, taken_over};
 use onecli_model::AgentName;
 
 use super::args::RunArgs;
@@ -23,7 +21,7 @@ use super::run_dirs;
 use super::user::agents_dir;
 
 /// The exit code if the command was not started.
-pub(super) const OURS: u8 = NOT_STARTED;
+pub(super) const OURS: u8 = onecli_launch::EXIT_NOT_STARTED;
 
 /// The exit code if the agent cannot find the command.
 const NOT_FOUND: u8 = 127;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::text::shown;
 
 /// Exit code if the command was never started.
-pub const OURS: u8 = 125;
+pub const EXIT_NOT_STARTED: u8 = 125;
 
 /// Reasons why a command could not be started as the agent.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ impl LaunchError {
         match self {
             LaunchError::NotFound(_) => 127,
             LaunchError::NotExecutable { .. } => 126,
-            _ => OURS,
+            _ => EXIT_NOT_STARTED,
         }
     }
 }

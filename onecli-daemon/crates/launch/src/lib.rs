@@ -21,7 +21,7 @@ mod view;
 pub mod worker;
 
 pub use client::session::{Ending, Standard, run};
-pub use error::{LaunchError, OURS};
+pub use error::{EXIT_NOT_STARTED, LaunchError};
 pub use executed::configs_of_environment;
 pub use host::agents_dir::{AGENTS_DIR, AgentsDir};
 pub use host::clients::{Trust, installed_clients};

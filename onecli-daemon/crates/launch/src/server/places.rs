@@ -17,7 +17,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use onecli_model::Clock as _;
 use onecli_sys::SystemClock;
 
-use crate::error::OURS;
+use crate::error::EXIT_NOT_STARTED;
 use crate::process::child::leave;
 use crate::protocol::wire::{LauncherMessage, LauncherSocket};
 use crate::worker::permission::{Authorised, Caller};
@@ -73,8 +73,8 @@ impl Places {
             let message = format!(
                 "{running} of your commands run or left processes, and {waiting} wait: end some first"
             );
-            let _ =
-                LauncherSocket::accepted(stream).send(&LauncherMessage::Failed { code: OURS, message }, &[]);
+            let _ = LauncherSocket::accepted(stream)
+                .send(&LauncherMessage::Failed { code: EXIT_NOT_STARTED, message }, &[]);
             return;
         }
         self.waiting.push_back(Waiting { stream, caller, account });

@@ -14,7 +14,7 @@ use super::running::Running;
 use super::start::{Files, start};
 use crate::directories::decide::Giver;
 use crate::directories::handover::Handover;
-use crate::error::{LaunchError, OURS};
+use crate::error::{EXIT_NOT_STARTED, LaunchError};
 use crate::host::homes::Homes;
 use crate::host::user::LaunchUser;
 use crate::process::terminal::Pair;
@@ -38,7 +38,7 @@ pub(super) fn prepare(
     request: &Request,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Running, (u8, String)> {
-    let ours = |message: String| (OURS, message);
+    let ours = |message: String| (EXIT_NOT_STARTED, message);
     let launch_error = |error: LaunchError| (error.exit_code(), error.to_string());
     let handed = Handed::check(descriptors).map_err(ours)?;
     let permission = &authorisation.permission;
@@ -133,7 +133,8 @@ fn view(
     user: &LaunchUser,
     handed: &Handed,
 ) -> Result<View, (u8, String)> {
-    let failed = |error: io::Error| (OURS, format!("cannot make the agent's directories: {error}"));
+    let failed =
+        |error: io::Error| (EXIT_NOT_STARTED, format!("cannot make the agent's directories: {error}"));
     let owner = nix::sys::stat::fstat(&handed.directory).map_or(caller.uid, |found| found.st_uid);
     let own_home = match rules.agents.home_of(user) {
         Some(_) => {

@@ -7,7 +7,7 @@ use super::admit::{Authorisation, REQUEST_TIME, authorise, receive};
 use super::permission::{Ask, Authorised, Caller, Refused, Rules};
 use super::prepare::prepare;
 use super::watch::watch;
-use crate::error::OURS;
+use crate::error::EXIT_NOT_STARTED;
 use crate::protocol::wire::{LauncherMessage, LauncherSocket};
 
 /// Serves the client at the other end of `socket` until its command ends.
@@ -20,7 +20,7 @@ pub fn serve(
 ) {
     let begun = SystemClock.now();
     let refused = |message: String| {
-        let _ = socket.send(&LauncherMessage::Failed { code: OURS, message }, &[]);
+        let _ = socket.send(&LauncherMessage::Failed { code: EXIT_NOT_STARTED, message }, &[]);
     };
     let _ = socket.set_write_timeout(Some(REQUEST_TIME));
     let received = authorise(socket, caller, ask).and_then(|authorisation| {
