@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
 use onecli_api::{AgentView, routes};
-use onecli_launch::{Caller, EXIT_NOT_STARTED, Ending, LauncherSocket, Request, Rules, Standard, taken_over};
+use onecli_launch::{
+    Caller, CallerFiles, CommandOutcome, EXIT_NOT_STARTED, LauncherSocket, Request, Rules, taken_over,
+};
 use onecli_model::AgentName;
 
 use super::args::RunArgs;
@@ -75,9 +77,9 @@ impl RunError {
 pub(super) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
     let program = args.command.first().cloned();
     match start(client, args) {
-        Ok(Ending::Exited(status)) => u8::try_from(status & 0xff).unwrap_or(OURS),
-        Ok(Ending::Killed(signal)) => die_of(signal),
-        Ok(Ending::NotStarted { code, message }) => {
+        Ok(CommandOutcome::Exited(status)) => u8::try_from(status & 0xff).unwrap_or(OURS),
+        Ok(CommandOutcome::Killed(signal)) => die_of(signal),
+        Ok(CommandOutcome::NotStarted { code, message }) => {
             let mut report =
                 Report::new(if code == NOT_FOUND { "not_found" } else { "not_started" }, &message);
             let hint =
@@ -101,7 +103,7 @@ pub(super) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
     }
 }
 
-fn start(client: &Client, mut args: RunArgs) -> Result<Ending, RunError> {
+fn start(client: &Client, mut args: RunArgs) -> Result<CommandOutcome, RunError> {
     let agent = args.agent.take().map_or_else(|| only_agent(client), Ok)?;
     let recipe = args.recipe.map(|recipe| recipe.recipe());
     args.share.extend(recipe.into_iter().flat_map(run_dirs::of_recipe));
@@ -138,7 +140,7 @@ fn start(client: &Client, mut args: RunArgs) -> Result<Ending, RunError> {
     };
     let socket = connect(client)?;
     let shares: Vec<_> = directories.shares.iter().map(|(file, _)| file.as_fd()).collect();
-    let standard = Standard { files, directory: directories.start.as_fd(), shares: &shares };
+    let standard = CallerFiles { files, directory: directories.start.as_fd(), shares: &shares };
     onecli_launch::run(&socket, &request, standard, &mut |notice| note(notice)).map_err(RunError::Lost)
 }
 

@@ -20,7 +20,7 @@ mod text;
 mod view;
 pub mod worker;
 
-pub use client::session::{Ending, Standard, run};
+pub use client::session::{CallerFiles, CommandOutcome, run};
 pub use error::{EXIT_NOT_STARTED, LaunchError};
 pub use executed::configs_of_environment;
 pub use host::agents_dir::{AGENTS_DIR, AgentsDir};

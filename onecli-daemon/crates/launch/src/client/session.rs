@@ -16,7 +16,7 @@ use crate::protocol::wire::{ClientMessage, LauncherMessage, LauncherSocket, PASS
 
 /// The way the command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
+pub enum CommandOutcome {
     /// By exit, with this status.
     Exited(i32),
     /// By this signal.
@@ -32,7 +32,7 @@ pub enum Ending {
 
 /// The caller's open files.
 #[derive(Debug, Clone, Copy)]
-pub struct Standard<'f> {
+pub struct CallerFiles<'f> {
     /// Standard input, output, error.
     pub files: [BorrowedFd<'f>; 3],
     /// The directory in which the command starts.
@@ -54,9 +54,9 @@ const LAST_OUTPUT: u16 = 50;
 pub fn run(
     socket: &LauncherSocket,
     request: &Request,
-    standard: Standard<'_>,
+    standard: CallerFiles<'_>,
     notice: &mut dyn FnMut(&str),
-) -> io::Result<Ending> {
+) -> io::Result<CommandOutcome> {
     let signals: SigSet = PASSED_ON.iter().chain(&[Signal::SIGWINCH]).copied().collect();
     signals.thread_block()?;
     let signalled = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
@@ -74,16 +74,16 @@ pub fn run(
         raw: None,
         typed: Vec::new(),
         late: None,
-        ending: None,
+        outcome: None,
     };
-    while session.ending.is_none() {
+    while session.outcome.is_none() {
         session.step(&signalled, notice)?;
     }
     session.drain();
     session.raw = None;
     session.report(notice);
     signals.thread_unblock()?;
-    session.ending.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    session.outcome.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Sends the subject of `request`, and waits until the launcher requests the rest. Returns `Some` if it refuses.
@@ -91,14 +91,14 @@ fn ask(
     socket: &LauncherSocket,
     request: &Request,
     notice: &mut dyn FnMut(&str),
-) -> io::Result<Option<Ending>> {
+) -> io::Result<Option<CommandOutcome>> {
     socket.send(&request.subject(), &[])?;
     loop {
         match socket.receive::<LauncherMessage>()? {
             Some((LauncherMessage::Permitted, _)) => return Ok(None),
             Some((LauncherMessage::Notice(text), _)) => notice(&text),
             Some((LauncherMessage::Failed { code, message }, _)) => {
-                return Ok(Some(Ending::NotStarted { code, message }));
+                return Ok(Some(CommandOutcome::NotStarted { code, message }));
             }
             Some(_) => return Err(io::ErrorKind::InvalidData.into()),
             None => return Err(broken_off()),
@@ -113,14 +113,14 @@ fn broken_off() -> io::Error {
 struct Session<'s> {
     socket: &'s LauncherSocket,
     request: &'s Request,
-    standard: Standard<'s>,
+    standard: CallerFiles<'s>,
     /// The client's end of the command's terminal.
     inner: Option<OwnedFd>,
     raw: Option<Raw<'s>>,
     typed: Vec<u8>,
     /// Notices since the command wrote to its terminal. They follow its last output.
     late: Option<Vec<String>>,
-    ending: Option<Ending>,
+    outcome: Option<CommandOutcome>,
 }
 
 impl Session<'_> {
@@ -187,11 +187,11 @@ impl Session<'_> {
                 self.socket.send(&ClientMessage::Answer(answer), &[])?;
             }
             LauncherMessage::Failed { code, message } => {
-                self.ending = Some(Ending::NotStarted { code, message })
+                self.outcome = Some(CommandOutcome::NotStarted { code, message })
             }
             LauncherMessage::Stopped(signal) => self.stop(signal)?,
-            LauncherMessage::Exited(status) => self.ending = Some(Ending::Exited(status)),
-            LauncherMessage::Killed(signal) => self.ending = Some(Ending::Killed(signal)),
+            LauncherMessage::Exited(status) => self.outcome = Some(CommandOutcome::Exited(status)),
+            LauncherMessage::Killed(signal) => self.outcome = Some(CommandOutcome::Killed(signal)),
         }
         Ok(())
     }
