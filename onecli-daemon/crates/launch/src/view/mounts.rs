@@ -14,10 +14,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::devices;
+use super::mount_path::{self, MountPaths};
 use super::place::{BUNDLE, HIDDEN, JAVA_TRUST_STORE, bind, directory, errno, failed, runtime_dir, tmpfs};
 use super::project::Mapped;
 use super::truststore::java_trust_store;
-use super::way::{self, Ways};
 use crate::error::LaunchError;
 use crate::host::homes::Homes;
 use crate::host::user::LaunchUser;
@@ -116,11 +116,11 @@ impl View {
         let own = fs::canonicalize(&user.home).ok();
         let others = || self.homes.paths().filter(|home| Some(*home) != own.as_deref());
         let unnamed: Vec<&Path> = others().filter(|home| !named.iter().any(|named| named == home)).collect();
-        let mut ways = Ways::default();
+        let mut paths = MountPaths::default();
         for (mapped, place) in all.into_iter().zip(&named) {
-            mapped.attach(user, &mut ways, notice)?;
+            mapped.attach(user, &mut paths, notice)?;
             for home in unnamed.iter().filter(|home| home.starts_with(place)) {
-                way::hide(home).map_err(failed("hiding", home))?;
+                mount_path::hide(home).map_err(failed("hiding", home))?;
             }
         }
         Ok(())

@@ -15,8 +15,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork, pipe, read, write};
 
 use super::git_dir::Guards;
+use super::mount_path::MountPaths;
 use super::protect::Protected;
-use super::way::Ways;
 use crate::error::LaunchError;
 use crate::files::mount::{move_mount, open_directory, open_same, open_tree, set_attributes};
 use crate::host::user::LaunchUser;
@@ -114,12 +114,12 @@ impl<'d> Mapped<'d> {
     pub(crate) fn attach(
         self,
         user: &LaunchUser,
-        ways: &mut Ways,
+        paths: &mut MountPaths,
         notice: &mut dyn FnMut(&str),
     ) -> Result<(), LaunchError> {
         let failed =
             |source| LaunchError::View { step: "mounting the agent's own", path: self.path.clone(), source };
-        let place = ways.open(&self.path, user).map_err(failed)?;
+        let place = paths.open(&self.path, user).map_err(failed)?;
         move_mount(&self.tree, &place).map_err(failed)?;
         self.protected.apply(&self.tree).map_err(|source| LaunchError::View {
             step: "protecting a set-user-ID file in",

@@ -24,15 +24,15 @@ const OWN: &[&str] = &["/dev/shm", "/run", "/tmp", "/var/tmp"];
 /// Size and mode of file systems for directories on the way.
 const SIZE: &str = "mode=755,size=1m";
 
-/// The ways to all paths in a view.
+/// The paths to all paths in a view.
 #[derive(Debug, Default)]
-pub(crate) struct Ways {
+pub(crate) struct MountPaths {
     /// Mounts that are the agent's own, or empty ones that cover directories closed to it. Missing directories are
     /// created there.
     own: Vec<u64>,
 }
 
-impl Ways {
+impl MountPaths {
     /// Opens the directory at `path`, which is absolute. The first directory on the way that is closed to `user` is
     /// covered by an empty one. Missing directories there, and in the agent's own directories, are created so that
     /// every user may enter them. No symbolic link is followed.
@@ -151,14 +151,14 @@ mod tests {
         let root = std::fs::canonicalize(dir.path()).unwrap();
         let way = root.join("a/b");
         let own = mount_id(&nix::fcntl::open(&root, LOOK, Mode::empty()).unwrap()).unwrap();
-        let mut ways = Ways { own: vec![own] };
-        ways.open(&way, &user()).unwrap();
+        let mut paths = MountPaths { own: vec![own] };
+        paths.open(&way, &user()).unwrap();
         assert_eq!(std::fs::metadata(&way).unwrap().permissions().mode() & 0o777, 0o755);
         std::os::unix::fs::symlink("/etc", root.join("link")).unwrap();
         std::fs::write(root.join("file"), "").unwrap();
         for name in ["link", "link/x", "file/x"] {
             assert!(
-                ways.open(&root.join(name), &user()).unwrap_err().to_string().contains("remove it"),
+                paths.open(&root.join(name), &user()).unwrap_err().to_string().contains("remove it"),
                 "{name}"
             );
         }
@@ -170,7 +170,7 @@ mod tests {
     fn no_directory_is_made_on_host_disks() {
         let dir = tempfile::tempdir_in("/var/lib").unwrap();
         let missing = dir.path().join("moved/project");
-        let error = Ways::default().open(&missing, &user()).unwrap_err().to_string();
+        let error = MountPaths::default().open(&missing, &user()).unwrap_err().to_string();
         assert!(error.contains("moved was moved away"), "{error}");
         assert!(!dir.path().join("moved").exists());
     }
