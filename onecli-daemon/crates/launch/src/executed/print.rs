@@ -7,7 +7,7 @@ use nix::sys::stat::FileStat;
 use sha2::{Digest as _, Sha256};
 
 use super::names::PACKAGE;
-use crate::files::start::Start;
+use crate::files::start_time::StartTime;
 use crate::files::tree::{Links, Tree};
 
 /// Bytes of a file whose content is compared. For longer files the kernel's times and numbers are compared.
@@ -71,7 +71,7 @@ impl Print {
     }
 
     /// Whether content or status changed at or after this time.
-    pub(super) fn is_since(&self, start: Start) -> bool {
+    pub(super) fn is_since(&self, start: StartTime) -> bool {
         start.is_before((self.meta[4], self.meta[5]))
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::names::{GIT_INTERRUPTED, Kind};
 use super::snapshot::{Change, Snapshot};
 use super::walk::{MAX_DEPTH, MAX_ENTRIES};
-use crate::files::start::Start;
+use crate::files::start_time::StartTime;
 use crate::text::shown;
 
 /// Files of one kind that a report names. An agent may make many, of one kind or of all.
@@ -15,7 +15,7 @@ pub(super) const MAX_REPORTED: usize = 10;
 impl Snapshot {
     /// Returns the changes up to `after`, as lines for the caller. `place` is the directory's path, and `since` the
     /// time of this snapshot.
-    pub(crate) fn report(&self, after: &Snapshot, place: &Path, since: Start) -> Vec<String> {
+    pub(crate) fn report(&self, after: &Snapshot, place: &Path, since: StartTime) -> Vec<String> {
         let changes = self.changes(after, since);
         let mut lines = Vec::new();
         if !changes.is_empty() {

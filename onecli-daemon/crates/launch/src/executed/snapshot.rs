@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::names::Kind;
 use super::print::Print;
-use crate::files::start::Start;
+use crate::files::start_time::StartTime;
 
 /// The files in a directory that other programs execute. Paths are relative to it.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl Snapshot {
     }
 
     /// Returns the changed files from this snapshot to `after`.
-    pub(super) fn changes(&self, after: &Snapshot, since: Start) -> Vec<(PathBuf, Change)> {
+    pub(super) fn changes(&self, after: &Snapshot, since: StartTime) -> Vec<(PathBuf, Change)> {
         let known: BTreeSet<&PathBuf> = self.git.repositories.iter().collect();
         let made = after.git.repositories.iter().filter(|path| !known.contains(path));
         let made: BTreeSet<&Path> = made.map(PathBuf::as_path).collect();

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::report::MAX_REPORTED;
 
 use super::*;
-use crate::files::start::Start;
+use crate::files::start_time::StartTime;
 use crate::files::tree::Tree;
 
 mod git;
@@ -55,14 +55,14 @@ impl Project {
     fn report(&self, change: impl FnOnce()) -> Vec<String> {
         let before = self.take();
         change();
-        before.report(&self.take(), Path::new("/p"), Start::default())
+        before.report(&self.take(), Path::new("/p"), StartTime::default())
     }
 
     /// Returns the changes that `change` makes, as `KIND path`.
     fn changed(&self, change: impl FnOnce()) -> Vec<String> {
         let before = self.take();
         change();
-        let changes = before.changes(&self.take(), Start::default());
+        let changes = before.changes(&self.take(), StartTime::default());
         changes.iter().map(|(path, change)| format!("{change:?} {}", path.display())).collect()
     }
 }
@@ -205,7 +205,7 @@ fn incomplete_search_is_reported() {
     let cut = |before: bool, after: bool| {
         let before = Snapshot { is_cut: before, ..Snapshot::default() };
         let after = Snapshot { is_cut: after, ..Snapshot::default() };
-        before.report(&after, Path::new("/a\nb"), Start::default())
+        before.report(&after, Path::new("/a\nb"), StartTime::default())
     };
     assert_eq!(cut(false, false), [""; 0]);
     for (before, after) in [(true, false), (false, true)] {
@@ -221,7 +221,7 @@ fn a_long_report_is_cut_and_escaped() {
     for n in 0..30 {
         project.write(&format!("{n}\u{1b}[2J/.envrc"), "x");
     }
-    let lines = before.report(&project.take(), Path::new("/p"), Start::default());
+    let lines = before.report(&project.take(), Path::new("/p"), StartTime::default());
     assert_eq!(lines.iter().filter(|line| line.starts_with("  new: ")).count(), MAX_REPORTED);
     assert!(lines.contains(&"  new: /p/0\\u{1b}[2J/.envrc".to_owned()), "{lines:?}");
     assert!(lines.contains(&format!("  and {} more", 30 - MAX_REPORTED)), "{lines:?}");

@@ -2,5 +2,5 @@
 
 pub(crate) mod mount;
 pub(crate) mod set_id;
-pub(crate) mod start;
+pub(crate) mod start_time;
 pub(crate) mod tree;

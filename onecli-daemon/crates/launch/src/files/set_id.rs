@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, lgetxattr, openat, statat};
 use rustix::io::Errno;
 
-use super::start::Start;
+use super::start_time::StartTime;
 
 /// Entries that a search examines, about 2 µs each. A large repository with its dependencies has about 500,000.
 const MAX_ENTRIES: usize = 4_000_000;
@@ -61,7 +61,7 @@ pub(crate) struct Findings {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Search {
     /// Files whose status changed earlier are left out.
-    pub(crate) since: Option<Start>,
+    pub(crate) since: Option<StartTime>,
     /// Users to whom files may belong; `None` ignores owners.
     pub(crate) owners: Option<Vec<u32>>,
 }
@@ -256,8 +256,8 @@ mod tests {
         let mut all = privileged.to_vec();
         all.extend([("a/foreign", Fault::ForeignOwner), ("link", Fault::ForeignOwner)]);
         all.sort_unstable();
-        assert_eq!(names(&search(Some(Start::default()), Some(&[1000, 990]))), all);
-        assert_eq!(search(Some(Start::MAX), Some(&[])), Findings::default());
+        assert_eq!(names(&search(Some(StartTime::default()), Some(&[1000, 990]))), all);
+        assert_eq!(search(Some(StartTime::MAX), Some(&[])), Findings::default());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use onecli_sys::SystemClock;
 
 use crate::files::mount::open_same;
 use crate::files::set_id::{Fault, Findings, Found, Search};
-use crate::files::start::Start;
+use crate::files::start_time::StartTime;
 use crate::host::user::LaunchUser;
 use crate::text::shown;
 use crate::view::project::Directory;
@@ -21,7 +21,7 @@ const MAX_NAMED: usize = 10;
 /// The directories that an agent may change, from the start of its command.
 #[derive(Debug)]
 pub(crate) struct Leftovers {
-    since: Start,
+    since: StartTime,
     places: Vec<Place>,
 }
 
@@ -46,7 +46,7 @@ impl Leftovers {
             };
             Some(Place { opened, path: directory.path.clone(), owners })
         });
-        Leftovers { since: Start::now(&SystemClock), places: places.collect() }
+        Leftovers { since: StartTime::now(&SystemClock), places: places.collect() }
     }
 
     /// Searches for such files. Returns lines for the caller; none if there are no such files.
@@ -56,7 +56,7 @@ impl Leftovers {
 }
 
 impl Place {
-    fn report(&self, since: Start) -> Vec<String> {
+    fn report(&self, since: StartTime) -> Vec<String> {
         let search = Search { since: Some(since), owners: Some(self.owners.clone()) };
         let path = shown(&self.path);
         match search.through(self.opened.as_fd()) {

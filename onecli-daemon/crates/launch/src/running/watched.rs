@@ -12,7 +12,7 @@ use onecli_sys::SystemClock;
 
 use crate::executed::{Snapshot, UserConfig};
 use crate::files::mount::open_same;
-use crate::files::start::Start;
+use crate::files::start_time::StartTime;
 use crate::files::tree::{Links, Tree};
 use crate::process::permitted;
 use crate::view::git_dir::{self, Guards};
@@ -29,7 +29,7 @@ pub(crate) struct Watched {
     tree: Tree,
     place: PathBuf,
     before: Snapshot,
-    since: Start,
+    since: StartTime,
     /// The user who works there.
     ids: (u32, u32),
     /// Git configuration of that user, in addition to the usual files.
@@ -67,7 +67,7 @@ impl Watched {
 
     fn begin(tree: Tree, place: PathBuf, ids: (u32, u32), configs: &[PathBuf]) -> Watched {
         let configs: Vec<_> = configs.iter().take(MAX_CONFIGS).cloned().collect();
-        let since = Start::now(&SystemClock);
+        let since = StartTime::now(&SystemClock);
         let before = Snapshot::take(&tree, &place, &UserConfig::read(ids, &configs));
         Watched { tree, place, before, since, ids, configs, placeholders: Vec::new(), is_inner: false }
     }

@@ -168,7 +168,7 @@ fn user_configuration_is_followed() {
         let before = take();
         let old = fs::read_to_string(project.at(path)).unwrap_or_default();
         project.write(path, &format!("{old}\n"));
-        let changes = before.changes(&take(), Start::default());
+        let changes = before.changes(&take(), StartTime::default());
         let changes: Vec<_> =
             changes.iter().map(|(path, change)| format!("{change:?} {}", path.display())).collect();
         assert_eq!(changes, [format!("{change} {path}")]);

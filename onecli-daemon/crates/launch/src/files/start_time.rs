@@ -8,16 +8,16 @@ const SECOND: i64 = 1_000_000_000;
 
 /// Seconds and nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Start(i64, i64);
+pub(crate) struct StartTime(i64, i64);
 
-impl Start {
+impl StartTime {
     #[cfg(test)]
-    pub(crate) const MAX: Start = Start(i64::MAX, 0);
+    pub(crate) const MAX: StartTime = StartTime(i64::MAX, 0);
 
-    pub(crate) fn now(clock: &dyn Clock) -> Start {
+    pub(crate) fn now(clock: &dyn Clock) -> StartTime {
         let now = clock.now();
         let nanoseconds = i64::from(now.subsec_nanosecond()) - BEHIND;
-        Start(now.as_second() + nanoseconds.div_euclid(SECOND), nanoseconds.rem_euclid(SECOND))
+        StartTime(now.as_second() + nanoseconds.div_euclid(SECOND), nanoseconds.rem_euclid(SECOND))
     }
 
     /// Returns the whole second.
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn time_stamps_are_compared_with_the_start() {
-        let start = Start(5, 500_000_000);
+        let start = StartTime(5, 500_000_000);
         for (stamp, expected) in [
             ((5, 499_000_000), false),
             ((5, 500_000_000), true),
@@ -60,7 +60,7 @@ mod tests {
         };
         let before = stamp();
         std::thread::sleep(std::time::Duration::from_millis(30));
-        let start = Start::now(&onecli_sys::SystemClock);
+        let start = StartTime::now(&onecli_sys::SystemClock);
         assert!(!start.is_before(before) && start.is_before(stamp()));
     }
 }
