@@ -38,7 +38,7 @@ pub use view::place::{BUNDLE, JAVA_TRUST_STORE};
 pub use view::truststore::java_trust_store;
 pub use worker::env::{AgentEnvironment, CA_VARIABLES, environment, proxy_environment, taken_over};
 pub use worker::launch::Launch;
-pub use worker::{Ask, Authorised, Caller, Permission, Rules, default_action};
+pub use worker::{Authorised, Caller, Permission, PermissionQuery, Rules, default_action};
 
 #[cfg(test)]
 mod tests;

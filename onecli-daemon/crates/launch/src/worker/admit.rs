@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User};
 use onecli_model::Clock as _;
 use onecli_sys::SystemClock;
 
-use super::permission::{Ask, Caller, Permission};
+use super::permission::{Caller, Permission, PermissionQuery};
 use crate::process::deadline::Deadline;
 use crate::protocol::wire::{LauncherMessage, LauncherSocket, Request, Subject};
 
@@ -30,7 +30,7 @@ impl Authorisation {
         self,
         request: &Request,
         caller: &Caller,
-        ask: Ask<'_>,
+        ask: PermissionQuery<'_>,
     ) -> Result<Permission, String> {
         if SystemClock.instant().duration_since(self.since) < PERMITTED_FOR {
             return Ok(self.permission);
@@ -46,7 +46,7 @@ impl Authorisation {
 pub(super) fn authorise(
     socket: &LauncherSocket,
     caller: &Caller,
-    ask: Ask<'_>,
+    ask: PermissionQuery<'_>,
 ) -> Result<Option<(Subject, Permission)>, String> {
     let unread = |error: io::Error| format!("the launcher cannot read agent and user: {error}");
     let deadline = Deadline::after(REQUEST_TIME).map_err(unread)?;

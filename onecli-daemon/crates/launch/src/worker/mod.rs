@@ -15,6 +15,6 @@ mod serve;
 mod start;
 mod watch;
 
-pub use permission::{Ask, Authorised, Caller, Permission, Refused, Rules, USERS};
+pub use permission::{Authorised, Caller, Permission, PermissionQuery, Refused, Rules, USERS};
 pub use serve::serve;
 pub use start::default_action;

@@ -41,7 +41,7 @@ pub struct Permission {
 }
 
 /// Asks the daemon for a caller's permission. Errors are sentences.
-pub type Ask<'a> = &'a dyn Fn(&Subject, &Caller) -> Result<Permission, String>;
+pub type PermissionQuery<'a> = &'a dyn Fn(&Subject, &Caller) -> Result<Permission, String>;
 
 /// Returns a summary of the agent's refused requests since a time; the agent is given by name. `None` if there were
 /// none.

@@ -8,7 +8,7 @@ use nix::unistd::Group;
 use super::admit::Authorisation;
 use super::env::environment;
 use super::launch::Launch;
-use super::permission::{Ask, Caller, Permission, Rules};
+use super::permission::{Caller, Permission, PermissionQuery, Rules};
 use super::report::report;
 use super::running::Running;
 use super::start::{Files, start};
@@ -33,7 +33,7 @@ pub(super) fn prepare(
     socket: &LauncherSocket,
     caller: &Caller,
     rules: &Rules,
-    ask: Ask<'_>,
+    ask: PermissionQuery<'_>,
     authorisation: Authorisation,
     request: &Request,
     descriptors: Vec<OwnedFd>,

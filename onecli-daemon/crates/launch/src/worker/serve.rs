@@ -4,7 +4,7 @@ use onecli_model::Clock as _;
 use onecli_sys::SystemClock;
 
 use super::admit::{Authorisation, REQUEST_TIME, authorise, receive};
-use super::permission::{Ask, Authorised, Caller, Refused, Rules};
+use super::permission::{Authorised, Caller, PermissionQuery, Refused, Rules};
 use super::prepare::prepare;
 use super::watch::watch;
 use crate::error::EXIT_NOT_STARTED;
@@ -15,7 +15,7 @@ pub fn serve(
     socket: &LauncherSocket,
     caller: &Caller,
     rules: &Rules,
-    (ask, refused_since): (Ask<'_>, Refused<'_>),
+    (ask, refused_since): (PermissionQuery<'_>, Refused<'_>),
     authorised: Authorised<'_>,
 ) {
     let begun = SystemClock.now();
