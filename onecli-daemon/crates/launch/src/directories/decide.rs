@@ -15,7 +15,7 @@ use crate::view::project::Directory;
 
 /// The decision about the directory in which a command starts.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum DirectoryDecision {
     /// It stays as it is: the agent has the rights of its user there.
     Plain,
     /// It belongs to the agent, and is mounted in its view unchanged.
@@ -30,7 +30,7 @@ pub(crate) enum Verdict {
 
 /// A requested directory, and the facts about it.
 #[derive(Debug)]
-pub(crate) struct Question<'a> {
+pub(crate) struct DirectoryRequest<'a> {
     /// The form of the request.
     pub(crate) project: Project,
     /// Its physical path.
@@ -47,44 +47,46 @@ pub(crate) struct Question<'a> {
     pub(crate) confirmed: &'a [PathBuf],
 }
 
-impl Question<'_> {
+impl DirectoryRequest<'_> {
     /// Decides.
-    pub(crate) fn decide(&self) -> Verdict {
+    pub(crate) fn decide(&self) -> DirectoryDecision {
         let path = shown(self.path);
         match self.project {
-            Project::Plain => Verdict::Plain,
-            _ if self.owner == self.agent => Verdict::Own,
+            Project::Plain => DirectoryDecision::Plain,
+            _ if self.owner == self.agent => DirectoryDecision::Own,
             Project::Named { .. } if self.owner != self.giver => {
-                Verdict::Refuse(format!("{path} does not belong to you"))
+                DirectoryDecision::Refuse(format!("{path} does not belong to you"))
             }
-            Project::Named { physical: true } => Verdict::HandOver,
+            Project::Named { physical: true } => DirectoryDecision::HandOver,
             Project::Named { physical: false } => self.known(false),
-            Project::Current { .. } if self.is_home() => Verdict::Refuse(format!(
+            Project::Current { .. } if self.is_home() => DirectoryDecision::Refuse(format!(
                 "{path} is or contains a home directory: change to a project, or use --dir {path}"
             )),
-            Project::Current { .. } if self.owner != self.giver || self.owner == 0 => Verdict::Plain,
+            Project::Current { .. } if self.owner != self.giver || self.owner == 0 => {
+                DirectoryDecision::Plain
+            }
             Project::Current { linked } => self.known(linked),
         }
     }
 
-    fn known(&self, linked: bool) -> Verdict {
+    fn known(&self, linked: bool) -> DirectoryDecision {
         let path = shown(self.path);
         if self.is_hidden() {
-            return Verdict::Refuse(format!(
+            return DirectoryDecision::Refuse(format!(
                 "{path} is in a hidden directory of a home: if the agent may use it, name it with --dir {path}"
             ));
         }
         if self.confirmed.iter().any(|known| self.covers(known)) {
-            return Verdict::HandOver;
+            return DirectoryDecision::HandOver;
         }
         if linked {
-            return Verdict::Refuse(format!(
+            return DirectoryDecision::Refuse(format!(
                 "the current directory is {path}: $PWD reaches it through a symbolic link, and it is \
                  outside every directory that you confirmed for this agent. If the agent may use it, name \
                  it with --dir {path}"
             ));
         }
-        Verdict::Ask
+        DirectoryDecision::Ask
     }
 
     /// Whether it is a home, or a directory of the caller that contains homes. Directories of root that contain homes,
@@ -119,12 +121,12 @@ fn has_dot(path: &Path) -> bool {
 
 /// The caller who hands directories over.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Giver {
+pub(crate) struct DirectoryOwner {
     /// Effective uid and gid of the caller.
     pub(crate) caller: (u32, u32),
 }
 
-impl Giver {
+impl DirectoryOwner {
     /// Returns the uid and gid whose files the agent gets in a directory. Root may hand over files of any user; other
     /// callers only their own.
     pub(crate) fn ids(self, found: &FileStat) -> (u32, u32) {
@@ -147,7 +149,7 @@ impl Giver {
 }
 
 /// Describes the project, once it is decided that the agent gets it.
-pub(crate) fn project(found: FileStat, path: &Path, giver: Giver, required: bool) -> Directory {
+pub(crate) fn project(found: FileStat, path: &Path, giver: DirectoryOwner, required: bool) -> Directory {
     let ids = Some(giver.ids(&found));
     Directory { ids, found, path: path.to_owned(), writable: true, required, guards: Guards::default() }
 }
@@ -163,25 +165,25 @@ mod tests {
     const NAMED: Project = Project::Named { physical: true };
     const LOOSELY: Project = Project::Named { physical: false };
 
-    fn decide(project: Project, path: &str, owner: u32, confirmed: &[&str]) -> Verdict {
+    fn decide(project: Project, path: &str, owner: u32, confirmed: &[&str]) -> DirectoryDecision {
         let homes = Homes::of(&["/home/alice", "/root", "/home/bob"]);
         let confirmed: Vec<PathBuf> = confirmed.iter().map(PathBuf::from).collect();
         let giver = ALICE;
         let (path, agent) = (Path::new(path), AGENT);
-        Question { project, path, owner, giver, agent, homes: &homes, confirmed: &confirmed }.decide()
+        DirectoryRequest { project, path, owner, giver, agent, homes: &homes, confirmed: &confirmed }.decide()
     }
 
     #[test]
     fn only_confirmed_directories_are_handed_over_without_a_question() {
         let check = |project, path: &str, owner, confirmed: &[&str], expected: &str| {
-            let verdict = match decide(project, path, owner, confirmed) {
-                Verdict::Refuse(why) => {
+            let decision = match decide(project, path, owner, confirmed) {
+                DirectoryDecision::Refuse(why) => {
                     assert!(why.contains(path), "the physical path is missing: {why}");
                     "refuse".to_owned()
                 }
                 other => format!("{other:?}").to_lowercase(),
             };
-            assert_eq!(verdict, expected, "{project:?} {path} of {owner}, confirmed {confirmed:?}");
+            assert_eq!(decision, expected, "{project:?} {path} of {owner}, confirmed {confirmed:?}");
         };
         let project = "/home/alice/src/mono";
         check(CURRENT, project, ALICE, &[], "ask");

@@ -7,7 +7,7 @@ use nix::sys::stat::fstat;
 use onecli_model::AgentId;
 
 use super::confirmed::Confirmed;
-use super::decide::{Giver, Question, Verdict, project};
+use super::decide::{DirectoryDecision, DirectoryOwner, DirectoryRequest, project};
 use crate::error::LaunchError;
 use crate::host::agents_dir::AgentsDir;
 use crate::host::homes::Homes;
@@ -33,7 +33,7 @@ pub(crate) struct Handover<'a> {
     pub(crate) socket: &'a LauncherSocket,
     pub(crate) request: &'a Request,
     pub(crate) handed: &'a Handed,
-    pub(crate) giver: Giver,
+    pub(crate) giver: DirectoryOwner,
     pub(crate) user: &'a LaunchUser,
     pub(crate) agents: &'a AgentsDir,
     pub(crate) agent: AgentId,
@@ -72,7 +72,7 @@ impl Handover<'_> {
         let failed = |error| format!("cannot read the confirmed directories: {error}");
         let mut confirmed =
             kept.and_then(|kept| Confirmed::read(&kept, self.giver.caller.0)).map_err(failed)?;
-        let verdict = Question {
+        let decision = DirectoryRequest {
             project: self.request.project,
             path: &path,
             owner: found.st_uid,
@@ -85,16 +85,16 @@ impl Handover<'_> {
         let is_named = matches!(self.request.project, Project::Named { .. });
         let mut handed = project(found, &path, self.giver, is_named);
         // A directory in a confirmed project needs no entry of its own.
-        let is_new = is_named || verdict == Verdict::Ask;
-        match verdict {
-            Verdict::Plain => return Ok(None),
-            Verdict::Own => {
+        let is_new = is_named || decision == DirectoryDecision::Ask;
+        match decision {
+            DirectoryDecision::Plain => return Ok(None),
+            DirectoryDecision::Own => {
                 handed.ids = None;
                 return Ok(Some(handed));
             }
-            Verdict::Refuse(why) => return Err(why),
-            Verdict::Ask => self.ask(&path)?,
-            Verdict::HandOver => {}
+            DirectoryDecision::Refuse(why) => return Err(why),
+            DirectoryDecision::Ask => self.ask(&path)?,
+            DirectoryDecision::HandOver => {}
         }
         if is_new {
             confirmed

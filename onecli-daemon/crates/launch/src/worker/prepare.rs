@@ -12,7 +12,7 @@ use super::permission::{Caller, Permission, PermissionQuery, Rules};
 use super::report::report;
 use super::running::Running;
 use super::start::{Files, start};
-use crate::directories::decide::Giver;
+use crate::directories::decide::DirectoryOwner;
 use crate::directories::handover::Handover;
 use crate::error::{EXIT_NOT_STARTED, LaunchError};
 use crate::host::homes::Homes;
@@ -55,7 +55,7 @@ pub(super) fn prepare(
             socket,
             request,
             handed: &handed,
-            giver: Giver { caller: (caller.uid, caller.gid) },
+            giver: DirectoryOwner { caller: (caller.uid, caller.gid) },
             user: &user,
             agents: &rules.agents,
             agent: permission.agent,
