@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, User, fork, getgrouplist, setgroups
 use super::deadline::Deadline;
 
 /// Time for a process that has become the user. The user may stop it, while processes of other agents are frozen
-/// ([`crate::running::hold`]).
+/// ([`crate::running::freeze`]).
 const USER_TIME: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(1);
 

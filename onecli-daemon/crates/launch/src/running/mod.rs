@@ -1,7 +1,7 @@
 //! The state that the launcher holds for each running command.
 
+pub(crate) mod freeze;
 pub(crate) mod gate;
-pub(crate) mod hold;
 pub(crate) mod leftovers;
 pub(crate) mod records;
 pub(crate) mod watched;

@@ -19,8 +19,8 @@ use crate::host::homes::Homes;
 use crate::host::user::LaunchUser;
 use crate::process::terminal::Pair;
 use crate::protocol::wire::{Handed, LauncherMessage, LauncherSocket, Request};
+use crate::running::freeze::FrozenProcesses;
 use crate::running::gate::HeldView;
-use crate::running::hold::Hold;
 use crate::running::leftovers::Leftovers;
 use crate::running::records::{self, Place, Record, Run};
 use crate::running::watched::Watched;
@@ -78,7 +78,7 @@ pub(super) fn prepare(
     };
     let mut run = on_record(socket, caller, rules, permission, request, &directories).map_err(ours)?;
     let others = run.others().map_err(|error| ours(error.to_string()))?;
-    let hold = Hold::of(&run.record, &others).map_err(ours)?;
+    let frozen = FrozenProcesses::of(&run.record, &others).map_err(ours)?;
     let watched = Watched::all(&mut directories, permission.allow_git_config, &request.git_configs);
     let unrecorded = |error: io::Error| ours(format!("cannot record the command: {error}"));
     run.set_places(places(&directories, &watched)).map_err(unrecorded)?;
@@ -86,8 +86,8 @@ pub(super) fn prepare(
     let leftovers = Leftovers::of(&directories, &user);
     let launch = plan(request, caller, permission, user, view, &handed).map_err(launch_error)?;
     let files = Files { standard: &handed.standard, terminal: terminal.as_ref() };
-    let (pid, view) =
-        start(socket, request, launch, &directories, files, hold).map_err(|error| ours(error.to_string()))?;
+    let (pid, view) = start(socket, request, launch, &directories, files, frozen)
+        .map_err(|error| ours(error.to_string()))?;
     // A record without the cgroup lacks one function: the command's processes are not ended if this process is killed.
     let _ = run.set_cgroup(view.as_ref().and_then(HeldView::cgroup));
     Ok(Running { pid, view, directories: watched, leftovers, run })

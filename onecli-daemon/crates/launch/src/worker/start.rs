@@ -13,8 +13,8 @@ use crate::directories::handover::mapped;
 use crate::error::LaunchError;
 use crate::process::terminal::control;
 use crate::protocol::wire::{LauncherMessage, LauncherSocket, Request};
+use crate::running::freeze::FrozenProcesses;
 use crate::running::gate::{self, Gate, HeldView};
-use crate::running::hold::Hold;
 use crate::view::project::Directory;
 
 /// Signals that the worker ignores. It leads the session of the command's terminal. An agent can make the worker's
@@ -45,7 +45,7 @@ pub(super) fn start(
     launch: Launch,
     directories: &[Directory],
     files: Files<'_>,
-    hold: Hold,
+    frozen: FrozenProcesses,
 ) -> io::Result<(Pid, Option<HeldView>)> {
     // A new session: the command's terminal belongs to no other session, and signals that stop the command do not stop
     // its parent.
@@ -62,12 +62,12 @@ pub(super) fn start(
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(ours);
-            let code = become_command(socket, request, launch, directories, files, hold, &theirs);
+            let code = become_command(socket, request, launch, directories, files, frozen, &theirs);
             // SAFETY: ends the process without running cleanup that it shares with its parent.
             unsafe { libc::_exit(i32::from(code)) }
         }
         ForkResult::Parent { child } => {
-            drop((theirs, hold));
+            drop((theirs, frozen));
             // Both processes call it, because either may come first. The child may have become the command, or have
             // ended.
             let _ = setpgid(child, child);
@@ -86,7 +86,7 @@ fn become_command(
     launch: Launch,
     directories: &[Directory],
     files: Files<'_>,
-    hold: Hold,
+    frozen: FrozenProcesses,
     gate: &Gate,
 ) -> u8 {
     let tell = |event: &LauncherMessage| {
@@ -117,7 +117,7 @@ fn become_command(
         umask(Mode::from_bits_truncate(request.umask));
         let directories = mapped(directories, &launch.user, &mut notice)?;
         // A file that is moved from now on is detected as another file when it is mounted.
-        drop(hold);
+        drop(frozen);
         launch.exec(directories, &|| gate.pass(), &mut notice)
     })();
     match started {

@@ -12,8 +12,8 @@ use super::children::{Change, MAX_AT_ONCE, change};
 use super::report::report;
 use super::running::Running;
 use crate::protocol::wire::{ClientMessage, LauncherMessage, LauncherSocket, PASSED_ON};
+use crate::running::freeze::FrozenProcesses;
 use crate::running::gate::HeldView;
-use crate::running::hold::Hold;
 use crate::running::watched::Watched;
 
 /// Waits for the command's end, passes signals on, and reports to the client. `summary` returns the agent's refused
@@ -96,13 +96,13 @@ fn tell(client: Option<&LauncherSocket>, event: &LauncherMessage) {
 fn report_changes(client: Option<&LauncherSocket>, running: &mut Running) {
     // The remaining processes cannot hide files from the search.
     let others = running.run.others().map_err(|error| error.to_string());
-    let hold = others.and_then(|others| Hold::of(&running.run.record, &others));
-    let unheld = hold.as_ref().err();
+    let frozen = others.and_then(|others| FrozenProcesses::of(&running.run.record, &others));
+    let unheld = frozen.as_ref().err();
     report(client, unheld.map(|error| format!("the list of changed files may be incomplete: {error}")));
     report(client, running.leftovers.report());
     let mut directories = std::mem::take(&mut running.directories);
     report(client, directories.iter().flat_map(Watched::end));
-    drop(hold);
+    drop(frozen);
     if running.run.needs_placeholders() {
         directories.iter_mut().for_each(Watched::keep_placeholders);
         running.run.leave_placeholders();

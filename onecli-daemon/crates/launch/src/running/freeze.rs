@@ -32,20 +32,20 @@ const POLL: Duration = Duration::from_millis(5);
 /// Frozen processes of agents. They stay frozen until every copy of this value is dropped. A separate process then
 /// thaws them, so they continue even if the launcher's process is killed.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct FrozenProcesses {
     _guard: Option<OwnedFd>,
     /// Locked until the last process closes them.
     _locks: Vec<File>,
 }
 
-impl Hold {
+impl FrozenProcesses {
     /// Freezes the processes of `own`'s agent, and of those agents of `others` that may change the same files.
     ///
     /// # Errors
     /// The reason why they cannot be stopped, with the next step.
-    pub(crate) fn of(own: &Record, others: &[Record]) -> Result<Hold, String> {
+    pub(crate) fn of(own: &Record, others: &[Record]) -> Result<FrozenProcesses, String> {
         if own.changes_nothing() {
-            return Ok(Hold { _guard: None, _locks: Vec::new() });
+            return Ok(FrozenProcesses { _guard: None, _locks: Vec::new() });
         }
         let mut agents: Vec<(&Path, &Path)> = std::iter::once(own)
             .chain(others.iter().filter(|other| other.shares_places(own)))
@@ -74,9 +74,9 @@ impl Hold {
             .filter(|cgroup| is_used(cgroup) && !cgroup::is_frozen(cgroup))
             .collect();
         let guard = if cgroups.is_empty() { None } else { Some(guard(&cgroups).map_err(failed)?) };
-        let hold = Hold { _guard: guard, _locks: locks };
+        let frozen = FrozenProcesses { _guard: guard, _locks: locks };
         cgroups.iter().try_for_each(|cgroup| cgroup::freeze(cgroup, FREEZE_TIME)).map_err(failed)?;
-        Ok(hold)
+        Ok(frozen)
     }
 }
 
@@ -178,16 +178,16 @@ mod tests {
             return;
         };
         let others = [same.record("/p/inner"), other.record("/q")];
-        let hold = Hold::of(&own.record("/p"), &others).unwrap();
+        let stopped = FrozenProcesses::of(&own.record("/p"), &others).unwrap();
         let frozen = [&own, &same, &other].map(|agent| cgroup::is_frozen(&agent.cgroup));
         assert_eq!(frozen, [true, true, false]);
-        drop(hold);
+        drop(stopped);
         assert!(own.thaws() && same.thaws());
         // A cgroup that an administrator froze.
         fs::write(own.cgroup.join("cgroup.freeze"), "1").unwrap();
-        drop(Hold::of(&own.record("/p"), &[]).unwrap());
+        drop(FrozenProcesses::of(&own.record("/p"), &[]).unwrap());
         // The next hold has the lock once the first is released.
-        drop(Hold::of(&own.record("/p"), &[]).unwrap());
+        drop(FrozenProcesses::of(&own.record("/p"), &[]).unwrap());
         assert!(cgroup::is_frozen(&own.cgroup));
     }
 
@@ -200,7 +200,7 @@ mod tests {
         // handles.
         let child = match unsafe { fork() }.unwrap() {
             ForkResult::Child => leave(|| {
-                let _hold = Hold::of(&record, &[]).unwrap();
+                let _hold = FrozenProcesses::of(&record, &[]).unwrap();
                 let _ = nix::unistd::write(&line, &[1]);
                 std::thread::sleep(Duration::from_mins(1));
             }),
