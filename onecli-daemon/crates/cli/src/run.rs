@@ -9,9 +9,7 @@ use std::path::PathBuf;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
 use onecli_api::{AgentView, routes};
-use onecli_launch::{
-    Caller, CallerFiles, CommandOutcome, EXIT_NOT_STARTED, LauncherSocket, Request, Rules, taken_over,
-};
+use onecli_launch::{Caller, CallerFiles, CommandOutcome, LauncherSocket, Request, Rules, taken_over};
 use onecli_model::AgentName;
 
 use super::args::RunArgs;

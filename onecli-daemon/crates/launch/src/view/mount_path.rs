@@ -24,7 +24,7 @@ const OWN: &[&str] = &["/dev/shm", "/run", "/tmp", "/var/tmp"];
 /// Size and mode of file systems for directories on the way.
 const SIZE: &str = "mode=755,size=1m";
 
-/// The paths to all paths in a view.
+/// Opens the paths in a view at which mounts are attached.
 #[derive(Debug, Default)]
 pub(crate) struct MountPaths {
     /// Mounts that are the agent's own, or empty ones that cover directories closed to it. Missing directories are
