@@ -1,0 +1,223 @@
+//! The properties of a secret beyond a plain value.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::flush_after::FlushAfter;
+use super::source::Source;
+use crate::identity::token::Placeholder;
+use crate::operation::Reading;
+use crate::service::cookies::CookieMode;
+use crate::service::issued::{IssuedShape, MaskIssued};
+use crate::service::mint::Mint;
+use crate::template::{Asked, Denial, Template};
+
+/// The properties of a secret besides its target, its placement and its value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Profile {
+    /// The template of its service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateName>,
+    /// The appearance of its placeholders.
+    #[serde(skip_serializing_if = "Shape::is_plain")]
+    pub shape: Shape,
+    /// Whether `%2F` may be within a segment of this service's paths, as part of a name.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub encoded_slash: bool,
+    /// The conversion of its value into the credential that is placed. `None` places the value itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mint: Option<Mint>,
+    /// The source of its value. `None` if the value is stored. With a source, the sealed value is the text of the
+    /// source itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// The treatment of credentials that the service issues in its responses.
+    #[serde(skip_serializing_if = "MaskIssued::is_default")]
+    pub mask_issued: MaskIssued,
+    /// The time for which bytes of a response that may be the beginning of the value wait. `None` for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flush_after: Option<FlushAfter>,
+    /// The treatment of cookies that the service sets. `None` for the template's mode, or `wrap`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookies: Option<CookieMode>,
+}
+
+impl Profile {
+    /// Returns whether its template refuses this request although the secret would match.
+    pub fn denies(&self, asked: &Asked<'_, '_>) -> bool {
+        self.template.as_ref().is_some_and(|name| name.template().denies(asked))
+    }
+
+    /// Returns the parts besides the head that its template's denials must read of this request.
+    pub fn reads(&self, asked: &Asked<'_, '_>) -> Reading {
+        self.template.as_ref().map_or(Reading::Nothing, |name| name.template().reads(asked))
+    }
+
+    /// Returns the credentials that the service issues in its responses.
+    pub fn issued(&self) -> &'static [IssuedShape] {
+        self.template.as_ref().map_or(&[], |name| name.template().issued.as_slice())
+    }
+
+    /// Returns the requests whose responses contain data that users stored at the service.
+    pub fn content(&self) -> &'static [Denial] {
+        self.template.as_ref().map_or(&[], |name| name.template().content.as_slice())
+    }
+
+    /// Returns the treatment of cookies and session headers that the service sets for a request with this secret.
+    pub fn cookie_mode(&self) -> CookieMode {
+        let of_template = || self.template.as_ref().and_then(|name| name.template().cookies);
+        self.cookies.or_else(of_template).unwrap_or_default()
+    }
+
+    /// Returns the headers in which the service issues and accepts sessions, in lower case. They are treated like
+    /// cookies.
+    pub fn session_headers(&self) -> &'static [String] {
+        self.template.as_ref().map_or(&[], |name| name.template().session_headers.as_slice())
+    }
+}
+
+/// The name of a template of this program.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TemplateName(&'static Template);
+
+/// No template has this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no template '{0}': 'onecli template list' shows all")]
+pub struct TemplateNameError(String);
+
+impl TemplateName {
+    /// Returns the template.
+    pub fn template(&self) -> &'static Template {
+        self.0
+    }
+}
+
+impl FromStr for TemplateName {
+    type Err = TemplateNameError;
+
+    fn from_str(text: &str) -> Result<TemplateName, TemplateNameError> {
+        let short = || text.chars().take(80).flat_map(char::escape_default).collect();
+        Template::find(text).map(TemplateName).ok_or_else(|| TemplateNameError(short()))
+    }
+}
+
+impl PartialEq for TemplateName {
+    fn eq(&self, other: &TemplateName) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for TemplateName {}
+
+impl fmt::Debug for TemplateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TemplateName({})", self.0.name)
+    }
+}
+
+impl fmt::Display for TemplateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.name)
+    }
+}
+
+impl TryFrom<String> for TemplateName {
+    type Error = TemplateNameError;
+
+    fn try_from(text: String) -> Result<TemplateName, TemplateNameError> {
+        text.parse()
+    }
+}
+
+impl From<TemplateName> for String {
+    fn from(name: TemplateName) -> String {
+        name.0.name.clone()
+    }
+}
+
+/// The beginning of a placeholder as agents' programs see it: some check the prefix of a key. The placeholder itself
+/// follows, and is found at any position.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Shape(String);
+
+/// The text cannot be the beginning of a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' cannot begin a placeholder: use at most 32 of A-Z, a-z, 0-9, '-', '_', '.'")]
+pub struct ShapeError(String);
+
+impl Shape {
+    /// Returns the placeholder in the form that the agent receives.
+    pub fn dress(&self, placeholder: &Placeholder) -> String {
+        format!("{}{placeholder}", self.0)
+    }
+
+    /// Returns the prefix, which may be empty.
+    pub fn prefix(&self) -> &str {
+        &self.0
+    }
+
+    fn is_plain(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromStr for Shape {
+    type Err = ShapeError;
+
+    fn from_str(text: &str) -> Result<Shape, ShapeError> {
+        let ok = text.len() <= 32
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            // The beginning of a placeholder must not occur twice.
+            && !text.contains(Placeholder::PREFIX);
+        if ok {
+            Ok(Shape(text.to_owned()))
+        } else {
+            Err(ShapeError(text.chars().take(80).flat_map(char::escape_default).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for Shape {
+    type Error = ShapeError;
+
+    fn try_from(text: String) -> Result<Shape, ShapeError> {
+        text.parse()
+    }
+}
+
+impl From<Shape> for String {
+    fn from(shape: Shape) -> String {
+        shape.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_round_trip() {
+        let full = r#"{"template":"openai","shape":"sk-","encoded_slash":true,"source":{"vault":"kv/a#b"},"mask_issued":"all","flush_after":"250ms","cookies":"pass"}"#;
+        for text in ["{}", full] {
+            let profile: Profile = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&profile).unwrap(), text);
+        }
+        for bad in [r#"{"template":"no-such"}"#, r#"{"shape":"a b"}"#, r#"{"x":1}"#, r#"{"cookies":"keep"}"#]
+        {
+            assert!(serde_json::from_str::<Profile>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn placeholder_with_a_prefix_is_found() {
+        let placeholder = Placeholder::from_bits([7; 20]);
+        let dressed = "sk-ant-api03-".parse::<Shape>().unwrap().dress(&placeholder);
+        assert_eq!(Placeholder::find_all(dressed.as_bytes()).collect::<Vec<_>>(), [placeholder]);
+        assert!("onecli_ph_".parse::<Shape>().is_err());
+    }
+}
