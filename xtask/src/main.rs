@@ -19,6 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use shell::workspace;
+
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "OneCLI's developer commands")]
 struct Cli {
@@ -67,7 +69,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run_targets(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::test(&args),
-        Command::Tidy => tidy::run(),
+        Command::Tidy => tidy::run(workspace()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::shell::{self, cargo, has, step, target};
+use crate::shell::{self, cargo, has, step, target, workspace};
 use crate::{setup, tidy};
 
 /// Options of the command.
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::claude_code()?;
 
     done("tidy");
-    tidy::run()?;
+    tidy::run(workspace())?;
 
     done("building");
     shell::run(&mut cargo(&["build", "--package", "onecli-daemon", "--package", "onecli-cli", "--bins"]))?;

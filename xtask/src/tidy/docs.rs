@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::source::{Problem, Source};
 use super::text::stands_alone;
-use super::{Problem, Source};
 
 /// The numbered invariants, and the tests that prove each.
 const INVARIANTS: &str = "docs/security/invariants.md";

@@ -4,62 +4,24 @@
 
 mod docs;
 mod rules;
+mod source;
 #[cfg(test)]
 mod tests;
 mod text;
 mod unsafety;
 mod values;
 
-use std::fmt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::workspace;
+use source::{Problem, Source};
 
-/// A tracked text file.
-pub(crate) struct Source {
-    /// Path from the workspace's root, with `/`.
-    path: String,
-    text: String,
-}
-
-impl Source {
-    fn is_rust(&self) -> bool {
-        self.path.rsplit_once('.').is_some_and(|(_, extension)| extension == "rs")
-    }
-
-    /// Returns whether the file contains only tests: `tests.rs`, `tests/` beside the code, system tests.
-    fn is_test(&self) -> bool {
-        let inside = self.path.split_once('/').map_or("", |(_, rest)| rest);
-        self.path.starts_with("tests/system/") || inside.ends_with("/tests.rs") || inside.contains("/tests/")
-    }
-}
-
-/// A broken rule.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Problem {
-    path: String,
-    line: usize,
-    message: String,
-}
-
-impl Problem {
-    fn new(source: &Source, line: usize, message: impl Into<String>) -> Self {
-        Self { path: source.path.clone(), line, message: message.into() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.path, self.line, self.message)
-    }
-}
-
-/// Checks the workspace.
-pub(crate) fn run() -> Result<()> {
-    let sources = sources()?;
-    let machine = text::machine_paths(workspace(), std::env::home_dir().as_deref());
+/// Checks `workspace`.
+pub(crate) fn run(workspace: &Path) -> Result<()> {
+    let sources = sources(workspace)?;
+    let machine = text::machine_paths(workspace, std::env::home_dir().as_deref());
     let problems = check(&sources, &machine);
     for problem in &problems {
         eprintln!("{problem}");
@@ -104,9 +66,9 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
 }
 
 /// Tracked files, and new files that git does not ignore, if they are text.
-fn sources() -> Result<Vec<Source>> {
+fn sources(workspace: &Path) -> Result<Vec<Source>> {
     let output = Command::new("git")
-        .current_dir(workspace())
+        .current_dir(workspace)
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .output()
         .context("git ls-files")?;
@@ -119,7 +81,7 @@ fn sources() -> Result<Vec<Source>> {
     let is_text = |path: &&str| !path.is_empty() && !path.starts_with("tests/fuzz/corpus/");
     for path in names.split('\0').filter(is_text) {
         // A deleted file that is not staged yet, or a broken link: there is nothing to read.
-        let file = workspace().join(path);
+        let file = workspace.join(path);
         if !file.symlink_metadata().is_ok_and(|m| m.is_file()) {
             continue;
         }

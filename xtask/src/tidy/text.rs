@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::rules::{LONGEST, README_NAMES};
-use super::{Problem, Source};
+use super::source::{Problem, Source};
 
 /// Words that mark postponed work, which belongs in an issue. They are split so that this file does not match.
 const PUT_OFF: &[&str] =

@@ -3,7 +3,7 @@
 use syn::File;
 
 use super::rules::UNSAFE;
-use super::{Problem, Source};
+use super::source::{Problem, Source};
 
 /// Checks the root file of a crate: a library, a program, a test program.
 pub(super) fn check(source: &Source, file: &File) -> Vec<Problem> {

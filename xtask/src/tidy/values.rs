@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Field, Fields, File, Ident, Item, ItemEnum, ItemStruct, Path, UseTree};
 
-use super::{Problem, Source};
+use super::source::{Problem, Source};
 
 const ZEROED: &str = "Zeroizing";
 /// Names of fields that contain a value, a key or a token in plain text.
