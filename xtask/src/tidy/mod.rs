@@ -2,7 +2,11 @@
 //!
 //! Every rule is a function from files to [`Problem`]s, so that its test can pass it a bad file.
 
+#[cfg(test)]
+mod circles;
 mod docs;
+#[cfg(test)]
+mod resolve;
 mod rules;
 mod source;
 #[cfg(test)]
