@@ -29,7 +29,7 @@ use crate::limits::place::{Place, Source};
 use crate::request::head::{basic_credentials, scheme_value};
 use crate::session::connection::{Connection, Destination};
 use crate::session::refused::refuse_quietly;
-use crate::session::trail::Trail;
+use crate::session::request_audit::RequestAudit;
 
 /// Time limit for a client's handshake with the proxy.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -234,10 +234,10 @@ async fn refuse(
     refusal: Refusal,
 ) -> Response<Body> {
     let answer = if *request.method() == Method::CONNECT { reject::connect } else { reject::answer };
-    let Ok(mut trail) = Trail::of_refused(gateway, connection) else { return answer(&refusal, None) };
-    connection.note(request, trail.record());
-    trail.refuse_by(&refusal).await;
-    answer(&refusal, trail.request_id())
+    let Ok(mut audit) = RequestAudit::of_refused(gateway, connection) else { return answer(&refusal, None) };
+    connection.note(request, audit.record());
+    audit.refuse_by(&refusal).await;
+    answer(&refusal, audit.request_id())
 }
 
 fn not_proxy_form(request: &Request<PeerBody>) -> Refusal {

@@ -24,7 +24,7 @@ use crate::request::head::Head;
 use crate::scheme::Scheme;
 use crate::session::connection::{Connection, Destination};
 use crate::session::refused::{refuse_quietly, refuse_unheard};
-use crate::session::trail::Trail;
+use crate::session::request_audit::RequestAudit;
 use crate::upstream::outward::Opened;
 
 /// Serves a connection whose client connected to `destination`.
@@ -91,16 +91,16 @@ fn place(connection: &mut Connection, destination: &Destination, scheme: Scheme)
 
 /// Records and closes a connection whose bytes cannot be read.
 async fn refuse_unread(gateway: &Arc<Gateway>, connection: &Connection, error: &SniffError) {
-    let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
+    let Ok(mut audit) = RequestAudit::begin(gateway, connection) else { return };
     let identity = connection.identify(gateway);
     if let Ok(identity) = &identity {
-        trail.identify(identity);
+        audit.identify(identity);
     }
     if let Some(implied) = &connection.implied {
-        trail.record().target(implied.host(), implied.port());
+        audit.record().target(implied.host(), implied.port());
         let route = identity.as_ref().ok().map(|identity| gateway.snapshot().route(identity, implied));
         if let Some(Route::Deny(refusal)) = route {
-            return trail.refuse_by(&refusal).await;
+            return audit.refuse_by(&refusal).await;
         }
     }
     let code = match (error, identity) {
@@ -108,7 +108,7 @@ async fn refuse_unread(gateway: &Arc<Gateway>, connection: &Connection, error: &
         (SniffError::Closed | SniffError::Io(_), _) => Code::ClientGone,
         (SniffError::Silent | SniffError::Slow | SniffError::TooLong, _) => Code::ProtocolDenied,
     };
-    trail.refuse(code).await;
+    audit.refuse(code).await;
 }
 
 async fn intercept_tls<S>(
@@ -312,20 +312,20 @@ async fn pass<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
-    trail.identify(identity);
-    if let Err(refusal) = trail.enter(identity) {
-        return trail.refuse(refusal.code).await;
+    let Ok(mut audit) = RequestAudit::begin(gateway, connection) else { return };
+    audit.identify(identity);
+    if let Err(refusal) = audit.enter(identity) {
+        return audit.refuse(refusal.code).await;
     }
     let (passage, Opened { stream: upstream, address, .. }) = match open_passage(gateway, passages).await {
         Ok(opened) => opened,
-        Err(refusal) => return trail.refuse_by(&refusal).await,
+        Err(refusal) => return audit.refuse_by(&refusal).await,
     };
     let authority = &passage.authority;
-    trail.record().target(authority.host(), authority.port()).address = Some(Text::new(&address.to_string()));
-    trail.record().rule = Some(Text::new(&passage.cause.to_string()));
-    if let Err(refusal) = trail.decide_tunnel().await {
-        return trail.refuse(refusal.code).await;
+    audit.record().target(authority.host(), authority.port()).address = Some(Text::new(&address.to_string()));
+    audit.record().rule = Some(Text::new(&passage.cause.to_string()));
+    if let Err(refusal) = audit.decide_tunnel().await {
+        return audit.refuse(refusal.code).await;
     }
     Counters::add(&gateway.counters.tunnels, 1);
     let agent = identity.agent().id;
@@ -345,9 +345,9 @@ async fn pass<S>(
     let bytes = TunnelBytes::default();
     let result = tunnel(stream, upstream, &bytes, gateway.patience.idle, revoked).await;
     if matches!(result, Ok(Ended::Stopped)) {
-        trail.record().code = Some(Text::new(gateway.taken_back().as_str()));
+        audit.record().code = Some(Text::new(gateway.taken_back().as_str()));
     }
-    trail.tunnelled(&bytes, result.map(drop));
+    audit.tunnelled(&bytes, result.map(drop));
 }
 
 /// Completes the TLS handshake of a refused connection, to report the refusal in HTTP.
@@ -400,11 +400,13 @@ async fn refuse_request(
     refusal: &Refusal,
     request: Request<PeerBody>,
 ) -> Response<Body> {
-    let Ok(mut trail) = Trail::begin(gateway, connection) else { return reject::answer(refusal, None) };
-    connection.note(&request, trail.record());
+    let Ok(mut audit) = RequestAudit::begin(gateway, connection) else {
+        return reject::answer(refusal, None);
+    };
+    connection.note(&request, audit.record());
     let identity = connection.identify(gateway);
     if let Ok(identity) = &identity {
-        trail.identify(identity);
+        audit.identify(identity);
     }
     let (parts, _) = request.into_parts();
     let alert = match (identity, Head::read(&parts, connection)) {
@@ -415,6 +417,6 @@ async fn refuse_request(
         _ => None,
     };
     let refusal = alert.as_ref().unwrap_or(refusal);
-    trail.refuse_by(refusal).await;
-    reject::answer(refusal, trail.request_id())
+    audit.refuse_by(refusal).await;
+    reject::answer(refusal, audit.request_id())
 }

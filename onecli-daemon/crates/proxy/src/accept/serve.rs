@@ -27,7 +27,7 @@ use crate::limits::capped::Capped;
 use crate::limits::stall::Stall;
 use crate::session::connection::Connection;
 use crate::session::refused::refuse_quietly;
-use crate::session::trail::Trail;
+use crate::session::request_audit::RequestAudit;
 
 /// Time limit for a head, from its first byte.
 const HEAD_TIME: Duration = Duration::from_mins(1);
@@ -141,13 +141,15 @@ pub(super) async fn refuse_malformed(
     malformed: &Malformed,
 ) -> Response<Body> {
     let refusal = malformed.refusal();
-    let Ok(mut trail) = Trail::begin(gateway, connection) else { return reject::answer(&refusal, None) };
+    let Ok(mut audit) = RequestAudit::begin(gateway, connection) else {
+        return reject::answer(&refusal, None);
+    };
     if let Ok(identity) = connection.identify(gateway) {
-        trail.identify(&identity);
+        audit.identify(&identity);
     }
-    malformed.describe(trail.record());
-    trail.refuse(refusal.code).await;
-    reject::answer(&refusal, trail.request_id())
+    malformed.describe(audit.record());
+    audit.refuse(refusal.code).await;
+    reject::answer(&refusal, audit.request_id())
 }
 
 /// Records a head that hyper could not read as a refused request. Over HTTP/1 the front refuses all of these first.

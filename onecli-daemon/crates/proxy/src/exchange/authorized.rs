@@ -11,7 +11,7 @@ use crate::body::Payload;
 use crate::context::gateway::Gateway;
 use crate::limits::shares::Share;
 use crate::request::head::Head;
-use crate::session::trail::Trail;
+use crate::session::request_audit::RequestAudit;
 use crate::session_cookies::Presented;
 
 /// A request that policy allowed.
@@ -62,11 +62,11 @@ impl Permit {
         gateway: &Gateway,
         identity: &Identity,
         head: &Head,
-        trail: &mut Trail,
+        audit: &mut RequestAudit,
     ) -> Result<Permit, Refusal> {
         let snapshot = gateway.snapshot();
         let ruling = snapshot.decide(identity, &head.facts());
-        trail.record().rule = ruling.cause.map(|cause| Text::new(&cause.to_string()));
+        audit.record().rule = ruling.cause.map(|cause| Text::new(&cause.to_string()));
         let grants = match ruling.decision {
             Decision::Inject(grants) => grants,
             Decision::Forward => Vec::new(),

@@ -21,7 +21,7 @@ use crate::request::head::Head;
 use crate::request::revoked::Revoked;
 use crate::scheme::Scheme;
 use crate::session::connection::Connection;
-use crate::session::trail::Trail;
+use crate::session::request_audit::RequestAudit;
 
 /// Largest body that an approval covers, in bytes. Larger bodies stream, and so do bodies without a declared length.
 const MAX_BODY: usize = 64 * 1024;
@@ -35,7 +35,7 @@ pub(super) async fn meet_conditions(
     gateway: &Arc<Gateway>,
     connection: &Arc<Connection>,
     mut allowed: Allowed,
-    trail: &mut Trail,
+    audit: &mut RequestAudit,
 ) -> Result<Allowed, Refusal> {
     let mut approved: Option<(RuleId, Vec<SecretId>)> = None;
     if allowed.permit.approve.is_some() {
@@ -47,13 +47,13 @@ pub(super) async fn meet_conditions(
         if approved.as_ref() == Some(&wanted) {
             break;
         }
-        ask(gateway, connection, &allowed, &rule, trail).await?;
+        ask(gateway, connection, &allowed, &rule, audit).await?;
         approved = Some(wanted);
         let identity = connection.identify(gateway)?;
         if identity.agent().id != allowed.identity.agent().id {
             return Err(Revoked::refusal(Code::Revoked));
         }
-        allowed.permit = Permit::ask(gateway, &identity, &allowed.head, trail)?;
+        allowed.permit = Permit::ask(gateway, &identity, &allowed.head, audit)?;
         allowed.identity = identity;
     }
     let agent = allowed.identity.agent();
@@ -93,15 +93,15 @@ async fn ask(
     connection: &Connection,
     allowed: &Allowed,
     rule: &Rule,
-    trail: &mut Trail,
+    audit: &mut RequestAudit,
 ) -> Result<(), Refusal> {
     let Allowed { identity, head, permit, .. } = allowed;
-    let Some(request) = trail.request_id() else { return Err(full(rule)) };
+    let Some(request) = audit.request_id() else { return Err(full(rule)) };
     let asked = asked(gateway, allowed, rule, request);
     let digest = asked.digest.clone();
     // Checked before anything is recorded. Otherwise a client could fill the log by asking and disconnecting
     // repeatedly.
-    trail.may_ask()?;
+    audit.may_ask()?;
     let mut waiting = match gateway.approvals.ask(gateway.clock.instant(), asked, gateway.random.as_ref()) {
         Ok(waiting) => waiting,
         Err(AskError::Full) => return Err(full(rule)),
@@ -115,10 +115,10 @@ async fn ask(
         }
     };
     let id = waiting.id();
-    trail.record().rule = Some(Text::new(&rule.to_string()));
-    trail.record().approval = Some(Text::new(&id.to_string()));
-    trail.record().approval_digest = Some(Text::new(&digest));
-    trail.approval("approval_requested").await?;
+    audit.record().rule = Some(Text::new(&rule.to_string()));
+    audit.record().approval = Some(Text::new(&id.to_string()));
+    audit.record().approval_digest = Some(Text::new(&digest));
+    audit.approval("approval_requested").await?;
     tracing::info!(%id, agent = %identity.agent().name, rule = %rule.id, "a request waits for approval");
 
     let (evidence, agent, used) = (&connection.evidence, identity.agent().id, used(permit));
@@ -143,8 +143,8 @@ async fn ask(
         )
         .by(rule));
     };
-    trail.record().approval_uid = Some(uid);
-    trail.approval(if allowed { "approval_allowed" } else { "approval_denied" }).await?;
+    audit.record().approval_uid = Some(uid);
+    audit.approval(if allowed { "approval_allowed" } else { "approval_denied" }).await?;
     if allowed {
         return Ok(());
     }

@@ -33,7 +33,7 @@ use crate::request::assemble::overriding_parameter;
 use crate::request::head::Head;
 use crate::response::answer::{Delivery, Undelivered, deliver};
 use crate::session::connection::Connection;
-use crate::session::trail::Trail;
+use crate::session::request_audit::RequestAudit;
 use crate::session_cookies::Presented;
 use crate::websocket::upgrade;
 
@@ -43,22 +43,22 @@ pub(super) async fn exchange(
     connection: Arc<Connection>,
     request: Request<PeerBody>,
 ) -> Response<Body> {
-    let mut trail = match Trail::begin(&gateway, &connection) {
-        Ok(trail) => trail,
+    let mut audit = match RequestAudit::begin(&gateway, &connection) {
+        Ok(audit) => audit,
         Err(refusal) => return reject::answer(&refusal, None),
     };
-    let id = trail.request_id();
-    let authorized = match authorize(&gateway, &connection, request, &mut trail).await {
-        Ok(allowed) => meet_conditions(&gateway, &connection, allowed, &mut trail).await,
+    let id = audit.request_id();
+    let authorized = match authorize(&gateway, &connection, request, &mut audit).await {
+        Ok(allowed) => meet_conditions(&gateway, &connection, allowed, &mut audit).await,
         Err(refusal) => Err(refusal),
     };
     match authorized {
-        Ok(ready) => match forward(&gateway, &connection, ready, trail).await {
+        Ok(ready) => match forward(&gateway, &connection, ready, audit).await {
             Ok(response) => response,
             Err(refusal) => reject::answer(&refusal, id),
         },
         Err(refusal) => {
-            trail.refuse_by(&refusal).await;
+            audit.refuse_by(&refusal).await;
             reject::answer(&refusal, id)
         }
     }
@@ -68,26 +68,26 @@ async fn authorize(
     gateway: &Arc<Gateway>,
     connection: &Connection,
     mut request: Request<PeerBody>,
-    trail: &mut Trail,
+    audit: &mut RequestAudit,
 ) -> Result<Allowed, Refusal> {
-    connection.note(&request, trail.record());
+    connection.note(&request, audit.record());
     let identity = connection.identify(gateway)?;
-    trail.identify(&identity);
-    trail.enter(&identity)?;
+    audit.identify(&identity);
+    audit.enter(&identity)?;
     check_request(&request)?;
     let expects_continue = expects_continue(&request)?;
     let client_upgrade =
         request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let mut head = Head::read(&parts, connection)?;
-    trail
+    audit
         .record()
         .target(head.authority.host(), head.authority.port())
         .request(head.method.as_str(), &head.path);
     let sessions = Presented::take(&gateway.vault, &identity, &mut head)?;
     let (body, share) = read_fields(gateway, &identity, &mut head, body).await?;
     let permit =
-        Permit::ask(gateway, &identity, &head, trail).map_err(|refusal| name_coding(refusal, &head))?;
+        Permit::ask(gateway, &identity, &head, audit).map_err(|refusal| name_coding(refusal, &head))?;
     upgrade::refuse_unknown(&parts)?;
     if permit.is_judged()
         && let Some(name) = head.query.as_deref().and_then(overriding_parameter)
@@ -170,18 +170,18 @@ pub(super) async fn forward(
     gateway: &Arc<Gateway>,
     connection: &Arc<Connection>,
     allowed: Allowed,
-    mut trail: Trail,
+    mut audit: RequestAudit,
 ) -> Result<Response<Body>, Refusal> {
     let pace = gateway.body_memory.pace(&connection.memory, allowed.identity.agent().id);
-    match send(gateway, connection, allowed, &mut trail).await {
+    match send(gateway, connection, allowed, &mut audit).await {
         Err(refusal) => {
-            trail.refuse(refusal.code).await;
+            audit.refuse(refusal.code).await;
             Err(refusal)
         }
         Ok(sent) => {
             let delivery = Delivery {
                 gateway: Arc::clone(gateway),
-                trail,
+                audit,
                 ranges: sent.ranges,
                 issued: sent.issued,
                 scrubber: sent.scrubber,
@@ -197,8 +197,8 @@ pub(super) async fn forward(
             match delivered {
                 Ok(response) => Ok(response.map(|body| Paced::new(body, pace).boxed_unsync())),
                 Err(undelivered) => {
-                    let Undelivered { refusal, mut trail } = *undelivered;
-                    trail.refuse(refusal.code).await;
+                    let Undelivered { refusal, mut audit } = *undelivered;
+                    audit.refuse(refusal.code).await;
                     Err(refusal)
                 }
             }

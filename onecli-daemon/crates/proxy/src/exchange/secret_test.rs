@@ -23,7 +23,7 @@ use crate::context::gateway::Gateway;
 use crate::request::head::Head;
 use crate::scheme::Scheme;
 use crate::session::connection::Connection;
-use crate::session::trail::{GivenUp, Trail};
+use crate::session::request_audit::{GivenUp, RequestAudit};
 
 /// Time limit for the request and the head of its response.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
@@ -39,20 +39,20 @@ impl Gateway {
     /// A [`Refusal`]: nothing was sent, or there was no response.
     pub async fn test_secret(self: &Arc<Self>, test: &TestRequest) -> Result<TestAnswer, Refusal> {
         let connection = Arc::new(connection(test));
-        let mut trail = Trail::begin(self, &connection)?;
-        let request_id = trail.request_id();
-        let record = trail.record();
+        let mut audit = RequestAudit::begin(self, &connection)?;
+        let request_id = audit.request_id();
+        let record = audit.record();
         record.mode = Some(onecli_audit::Mode::Daemon);
         record.rule = Some(Text::new(&format!("secret test by uid {}", test.uid)));
-        let allowed = match allow(self, &connection, test, &mut trail) {
+        let allowed = match allow(self, &connection, test, &mut audit) {
             Ok(allowed) => allowed,
             Err(refusal) => {
-                trail.refuse(refusal.code).await;
+                audit.refuse(refusal.code).await;
                 return Err(refusal);
             }
         };
-        let given_up = trail.given_up();
-        let mut sent = Box::pin(forward(self, &connection, allowed, trail));
+        let given_up = audit.given_up();
+        let mut sent = Box::pin(forward(self, &connection, allowed, audit));
         let in_time = tokio::time::timeout(HEAD_PATIENCE, sent.as_mut()).await;
         // Set before the request is dropped, because the drop records the request's end.
         let response = in_time.map_err(|_| {
@@ -78,10 +78,10 @@ fn allow(
     gateway: &Gateway,
     connection: &Connection,
     test: &TestRequest,
-    trail: &mut Trail,
+    audit: &mut RequestAudit,
 ) -> Result<Allowed, Refusal> {
     let mut head = Head::read(&parts(test, connection)?, connection)?;
-    trail
+    audit
         .record()
         .target(head.authority.host(), head.authority.port())
         .request(head.method.as_str(), &head.path);

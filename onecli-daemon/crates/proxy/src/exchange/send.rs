@@ -35,7 +35,7 @@ use crate::scrub::Scrubber;
 use crate::scrub_values::unopened;
 use crate::scrub_values::{Followed, only_signed, scrubber};
 use crate::session::connection::Connection;
-use crate::session::trail::Trail;
+use crate::session::request_audit::RequestAudit;
 use crate::session_cookies::Sessions;
 use crate::upstream::pool::Upstream;
 use crate::upstream::pool_scope::PoolScope;
@@ -64,14 +64,14 @@ pub(crate) async fn send(
     gateway: &Arc<Gateway>,
     connection: &Arc<Connection>,
     allowed: Allowed,
-    trail: &mut Trail,
+    audit: &mut RequestAudit,
 ) -> Result<Sent, Refusal> {
     let Allowed { identity, mut head, permit, body, share, sessions, client_upgrade, expects_continue } =
         allowed;
     let is_judged = permit.is_judged();
     let permitted = permit.used();
     let opened = sessions.open(&permitted, &mut head.headers);
-    trail.record().sessions = opened.text();
+    audit.record().sessions = opened.text();
     let Permit { grants, watches, reach, is_test, .. } = permit;
     let (body, _share) =
         signing::prepare(&gateway.held_bodies, &identity, &grants, &mut head, body, share).await?;
@@ -110,15 +110,15 @@ pub(crate) async fn send(
     loop {
         let mut upstream =
             gateway.pool.checkout(scope.clone(), &head.authority, head.scheme, alpn, fresh, &reach).await?;
-        trail.upstream(&upstream);
+        audit.upstream(&upstream);
         let mut revoked = if is_test {
             Revoked::of_test(gateway, connection)
         } else {
             Revoked::new(gateway, connection, agent, &head, &permitted, upstream.address())
         };
-        let decision = trail.decide(&permitted).await?;
+        let decision = audit.decide(&permitted).await?;
         if !head.disguised.is_empty() {
-            let alerts = alerts.get_or_insert_with(|| trail.content_alerts(&head.authority));
+            let alerts = alerts.get_or_insert_with(|| audit.content_alerts(&head.authority));
             head.disguised.drain(..).for_each(|placeholder| alerts.judge(placeholder.as_str()));
         }
         let mut used: Vec<Credential> = Vec::with_capacity(grants.len());
@@ -131,7 +131,7 @@ pub(crate) async fn send(
             used.push(credential);
         }
         opened.put(&mut outgoing.head.headers, &upstream, &decision)?;
-        trail.record().backend = backends(&used);
+        audit.record().backend = backends(&used);
         let mut scrubber = scrubber(agent, &watches, &followed).await?;
         let signatures = std::mem::take(&mut outgoing.signatures);
         scrubber
@@ -140,7 +140,7 @@ pub(crate) async fn send(
             if body.is_end_stream() {
                 return Attempt::new(body);
             }
-            let alerts = alerts.get_or_insert_with(|| trail.content_alerts(&head.authority));
+            let alerts = alerts.get_or_insert_with(|| audit.content_alerts(&head.authority));
             let pace = gateway.body_memory.pace(&connection.memory, agent);
             Attempt::new(body.watched(ContentScan::new(Arc::clone(alerts)), pace))
         };
@@ -168,7 +168,7 @@ pub(crate) async fn send(
                     && renew(gateway, &grants, &used).await
                     && whole.is_some() =>
             {
-                trail.retry();
+                audit.retry();
                 renewed = true;
             }
             Ok(response) => {
@@ -188,7 +188,7 @@ pub(crate) async fn send(
                 // The guard is set even if there is nothing to search for, because a secret may be stored while the
                 // response streams.
                 let at = (head.authority.host(), followed.set());
-                let guard = ResponseGuard::new(gateway, agent, trail.record(), at, (used, known));
+                let guard = ResponseGuard::new(gateway, agent, audit.record(), at, (used, known));
                 scrubber.report_to(Box::new(guard));
                 return Ok(Sent {
                     method,
@@ -211,7 +211,7 @@ pub(crate) async fn send(
                 if whole.is_none() {
                     recovered = Some(recovery.body().await.ok_or_else(refusal)?);
                 }
-                trail.retry();
+                audit.retry();
                 fresh = true;
                 tokio::select! {
                     biased;

@@ -30,7 +30,7 @@ use crate::limits::patience::Patience;
 use crate::request::head::strip_hop_by_hop;
 use crate::request::revoked::Revoked;
 use crate::scrub::{Records, Scrubber};
-use crate::session::trail::Trail;
+use crate::session::request_audit::RequestAudit;
 use crate::session_cookies;
 use crate::session_cookies::Sessions;
 use crate::upstream::pool::Upstream;
@@ -39,7 +39,7 @@ use crate::upstream::pool::Upstream;
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) gateway: Arc<Gateway>,
-    pub(crate) trail: Trail,
+    pub(crate) audit: RequestAudit,
     pub(crate) ranges: Ranges,
     pub(crate) issued: Issued,
     pub(crate) scrubber: Scrubber,
@@ -52,7 +52,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     /// Replaces the sessions in the headers of a response, and writes the counts to its record.
     pub(crate) fn seal_sessions(&mut self, headers: &mut HeaderMap) {
-        session_cookies::seal(&mut self.sessions, &self.gateway.vault, self.trail.record(), headers);
+        session_cookies::seal(&mut self.sessions, &self.gateway.vault, self.audit.record(), headers);
     }
 }
 
@@ -60,12 +60,12 @@ impl Delivery {
 #[derive(Debug)]
 pub(crate) struct Undelivered {
     pub(crate) refusal: Refusal,
-    pub(crate) trail: Trail,
+    pub(crate) audit: RequestAudit,
 }
 
 impl Undelivered {
-    pub(crate) fn new(refusal: Refusal, trail: Trail) -> Box<Undelivered> {
-        Box::new(Undelivered { refusal, trail })
+    pub(crate) fn new(refusal: Refusal, audit: RequestAudit) -> Box<Undelivered> {
+        Box::new(Undelivered { refusal, audit })
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn deliver(
     delivery.scrubber.renew();
     let is_whole_only = delivery.ranges.is_whole_only(&delivery.scrubber);
     if !delivery.scrubber.is_idle() && has_transfer_coding(&parts.headers) {
-        return Err(Undelivered::new(cannot_be_scanned("transfer coding"), delivery.trail));
+        return Err(Undelivered::new(cannot_be_scanned("transfer coding"), delivery.audit));
     }
     if !delivery.scrubber.is_idle() && parts.status == StatusCode::PARTIAL_CONTENT && is_whole_only {
         // This part may hold half of a value and the next response the other half. A server may send a part only
@@ -95,10 +95,10 @@ pub(crate) fn deliver(
             "OneCLI cannot search a partial response for the credential: request a resource that is \
              returned whole",
         );
-        return Err(Undelivered::new(refusal, delivery.trail));
+        return Err(Undelivered::new(refusal, delivery.audit));
     }
     if !delivery.scrubber.is_idle() && has_message_coding(&parts.headers) {
-        return Err(Undelivered::new(cannot_be_scanned("message coding (grpc-encoding)"), delivery.trail));
+        return Err(Undelivered::new(cannot_be_scanned("message coding (grpc-encoding)"), delivery.audit));
     }
     if parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && delivery.upstream.relay().is_some() {
         // The agent sees the daemon as its proxy, and the agent's own token was valid.
@@ -107,19 +107,19 @@ pub(crate) fn deliver(
             "the upstream proxy rejected the daemon's credentials (407)",
             "ask an administrator to check [upstream] proxy in the configuration",
         );
-        return Err(Undelivered::new(refusal, delivery.trail));
+        return Err(Undelivered::new(refusal, delivery.audit));
     }
     let is_searched = !delivery.scrubber.is_idle() || !delivery.issued.is_idle(&parts.headers);
     let source = if !is_searched || !has_body(method, parts.status) {
         Source::Plain(incoming)
     } else {
-        let (decoders, agent) = (&delivery.gateway.decoders, delivery.trail.payer());
+        let (decoders, agent) = (&delivery.gateway.decoders, delivery.audit.payer());
         match Source::decode(&mut parts.headers, incoming, || decoders.take(agent)) {
             Ok(source) => source,
             Err(NotDecoded::Unknown) => {
-                return Err(Undelivered::new(cannot_be_scanned("content coding"), delivery.trail));
+                return Err(Undelivered::new(cannot_be_scanned("content coding"), delivery.audit));
             }
-            Err(NotDecoded::Busy) => return Err(Undelivered::new(too_many_decoders(), delivery.trail)),
+            Err(NotDecoded::Busy) => return Err(Undelivered::new(too_many_decoders(), delivery.audit)),
         }
     };
     if is_unsearchable(parts.status, &parts.headers) {
@@ -141,19 +141,19 @@ pub(crate) fn deliver(
     delivery.issued.headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     if delivery.scrubber.is_cut() {
-        return Err(Undelivered::new(withheld(), delivery.trail));
+        return Err(Undelivered::new(withheld(), delivery.audit));
     }
     delivery.scrubber.split_into(Records::of(&parts.headers));
-    let record = delivery.trail.record();
+    let record = delivery.audit.record();
     record.status = Some(parts.status.as_u16());
     // The kernel and HTTP/2 notice a dead peer long before this timeout.
     let patience = Patience::new(delivery.gateway.patience.idle);
-    let Delivery { gateway, trail, issued, scrubber, upstream, progress, revoked, sessions, .. } = delivery;
+    let Delivery { gateway, audit, issued, scrubber, upstream, progress, revoked, sessions, .. } = delivery;
     let source = issued.stage(parts.status, &parts.headers, source);
     let streaming = Streaming {
         policy: gateway.policy.clone(),
         body: ScrubbedBody::new(source, scrubber, patience, !has_body(method, parts.status)),
-        delivery: Some(Box::new(Delivering { gateway, trail, upstream, progress, sessions })),
+        delivery: Some(Box::new(Delivering { gateway, audit, upstream, progress, sessions })),
         bytes_out: 0,
         taken_back: None,
         waiting: None,
@@ -225,7 +225,7 @@ fn too_many_decoders() -> Refusal {
 /// State that is needed while the body streams.
 struct Delivering {
     gateway: Arc<Gateway>,
-    trail: Trail,
+    audit: RequestAudit,
     upstream: Upstream,
     progress: Arc<Progress>,
     sessions: Sessions,
@@ -317,10 +317,10 @@ impl Streaming {
 
     fn account(&mut self, delivery: &mut Delivering) {
         if let Some(source) = self.body.source() {
-            source.report(&mut delivery.trail);
+            source.report(&mut delivery.audit);
         }
         let scrubber = self.body.scrubber();
-        let record = delivery.trail.record();
+        let record = delivery.audit.record();
         record.bytes_in = Some(delivery.progress.bytes());
         record.bytes_out = Some(self.bytes_out);
         if !scrubber.is_idle() {
@@ -333,7 +333,7 @@ impl Streaming {
     fn complete(&mut self) {
         if let Some(mut delivery) = self.delivery.take() {
             self.account(&mut delivery);
-            delivery.trail.close();
+            delivery.audit.close();
             let Delivering { gateway, upstream, .. } = *delivery;
             gateway.pool.release(upstream);
         }
@@ -343,10 +343,10 @@ impl Streaming {
         if let Some(mut delivery) = self.delivery.take() {
             self.account(&mut delivery);
             // The record retains the status that the agent saw; the code reports that the body broke off.
-            let status = delivery.trail.record().status;
-            delivery.trail.record().code = Some(Text::new(code.as_str()));
-            delivery.trail.record().status = status;
-            delivery.trail.close();
+            let status = delivery.audit.record().status;
+            delivery.audit.record().code = Some(Text::new(code.as_str()));
+            delivery.audit.record().status = status;
+            delivery.audit.close();
         }
     }
 }
@@ -435,7 +435,7 @@ impl Drop for Answer {
             watching.abort();
         }
         let mut body = lock(&self.streaming);
-        let code = body.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.trail.broken_off());
+        let code = body.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.audit.broken_off());
         if body.body.has_ended() || body.is_end() { body.complete() } else { body.failed(code) }
     }
 }

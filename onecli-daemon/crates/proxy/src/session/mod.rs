@@ -2,4 +2,4 @@
 
 pub(crate) mod connection;
 pub(crate) mod refused;
-pub(crate) mod trail;
+pub(crate) mod request_audit;

@@ -112,23 +112,23 @@ impl OwnRequests {
 
     async fn exchange(
         &self,
-        trail: &mut OwnTrail<'_>,
+        audit: &mut DaemonAudit<'_>,
         purpose: Purpose<'_>,
         authority: &Authority,
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, Fault> {
         let opened = self.outward.open(authority, &Reach::open()).await?;
-        trail.record.address = Some(Text::new(&opened.address.to_string()));
+        audit.record.address = Some(Text::new(&opened.address.to_string()));
         let tls = self.outward.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
         let stream = tls.await.map_err(|error| Fault::new(Code::UpstreamTls, &error))?;
-        trail.record.tls = Some(Text::new(stream.version()));
-        trail.record.alpn = Some(Text::new("http/1.1"));
+        audit.record.tls = Some(Text::new(stream.version()));
+        audit.record.alpn = Some(Text::new("http/1.1"));
         let request = named(request, authority, 443)?;
-        trail.decide(purpose).await?;
-        trail.record.bytes_in = Some(len(request.body()));
+        audit.decide(purpose).await?;
+        audit.record.bytes_in = Some(len(request.body()));
         let answer = talk(Box::new(stream), request).await?;
-        trail.record.status = Some(answer.status().as_u16());
-        trail.record.bytes_out = Some(len(answer.body()));
+        audit.record.status = Some(answer.status().as_u16());
+        audit.record.bytes_out = Some(len(answer.body()));
         Ok(answer)
     }
 }
@@ -141,9 +141,9 @@ impl Outbound for OwnRequests {
         authority: &Authority,
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, OutboundError> {
-        let mut trail = OwnTrail::begin(&self.records, purpose, authority, &request)?;
-        let sent = in_time(self.exchange(&mut trail, purpose, authority, request)).await;
-        trail.end(sent.as_ref().err().map(|fault| fault.code));
+        let mut audit = DaemonAudit::begin(&self.records, purpose, authority, &request)?;
+        let sent = in_time(self.exchange(&mut audit, purpose, authority, request)).await;
+        audit.end(sent.as_ref().err().map(|fault| fault.code));
         sent.map_err(|fault| OutboundError(fault.message))
     }
 }
@@ -198,7 +198,7 @@ impl From<Refusal> for Fault {
 }
 
 /// The audit records of one request: a decision before anything is sent, and an outcome.
-struct OwnTrail<'r> {
+struct DaemonAudit<'r> {
     records: &'r OwnRecords,
     record: Record,
     started: Instant,
@@ -212,13 +212,13 @@ enum State {
     Closed,
 }
 
-impl<'r> OwnTrail<'r> {
+impl<'r> DaemonAudit<'r> {
     fn begin(
         records: &'r OwnRecords,
         purpose: Purpose<'_>,
         authority: &Authority,
         request: &Request<Bytes>,
-    ) -> Result<OwnTrail<'r>, OutboundError> {
+    ) -> Result<DaemonAudit<'r>, OutboundError> {
         let id = RequestId::generate(records.clock.now(), records.random.as_ref())
             .map_err(|error| OutboundError(error.to_string()))?;
         let mut record = Record::new(id);
@@ -227,7 +227,7 @@ impl<'r> OwnTrail<'r> {
         record.method = Some(Text::new(request.method().as_str()));
         record.path = Some(Text::new(request.uri().path()));
         record.target(authority.host(), authority.port());
-        Ok(OwnTrail { records, record, started: records.clock.instant(), state: State::Open })
+        Ok(DaemonAudit { records, record, started: records.clock.instant(), state: State::Open })
     }
 
     /// Writes the decision. When this returns, the record is on disk.
@@ -261,7 +261,7 @@ impl<'r> OwnTrail<'r> {
     }
 }
 
-impl Drop for OwnTrail<'_> {
+impl Drop for DaemonAudit<'_> {
     fn drop(&mut self) {
         self.end(Some(Code::Interrupted));
     }

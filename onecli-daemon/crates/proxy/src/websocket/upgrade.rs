@@ -105,7 +105,7 @@ pub(crate) fn deliver_upgrade(
             "the upstream switched to a protocol that was not requested, or did not confirm this request",
             "only WebSocket upgrades are supported",
         );
-        return Err(Undelivered::new(refusal, delivery.trail));
+        return Err(Undelivered::new(refusal, delivery.audit));
     }
     // The daemon offered no extension. An extension's effect on frames, such as compression, would hide values.
     if response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
@@ -114,7 +114,7 @@ pub(crate) fn deliver_upgrade(
             "the upstream negotiated a WebSocket extension that was not requested",
             "disable the extension at the upstream",
         );
-        return Err(Undelivered::new(refusal, delivery.trail));
+        return Err(Undelivered::new(refusal, delivery.audit));
     }
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
@@ -124,23 +124,23 @@ pub(crate) fn deliver_upgrade(
     delivery.issued.headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     if delivery.scrubber.is_cut() {
-        return Err(Undelivered::new(withheld(), delivery.trail));
+        return Err(Undelivered::new(withheld(), delivery.audit));
     }
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    delivery.trail.record().status = Some(parts.status.as_u16());
+    delivery.audit.record().status = Some(parts.status.as_u16());
     tokio::spawn(run(upgrade.client, upstream, delivery));
     Ok(Response::from_parts(parts, empty()))
 }
 
 async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
-    let scan = ContentScan::new(delivery.trail.content_alerts(delivery.upstream.authority()));
-    let Delivery { gateway, mut trail, scrubber, revoked, .. } = delivery;
+    let scan = ContentScan::new(delivery.audit.content_alerts(delivery.upstream.authority()));
+    let Delivery { gateway, mut audit, scrubber, revoked, .. } = delivery;
     let (client, upstream) = match tokio::try_join!(client, upstream) {
         Ok((client, upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
         Err(error) => {
             tracing::debug!(%error, "an upgrade did not complete");
-            trail.fail(Code::UpstreamProtocol);
+            audit.fail(Code::UpstreamProtocol);
             return;
         }
     };
@@ -149,18 +149,18 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
     let client = scan::scanned(client, scan);
     let bytes = TunnelBytes::default();
     let result = tunnel(client, upstream, &bytes, gateway.patience.idle, revoked).await;
-    trail.record().scrub_hits = hits.count();
+    audit.record().scrub_hits = hits.count();
     Counters::add(&gateway.counters.scrub_hits, hits.count().unwrap_or(0));
     if matches!(result, Ok(Ended::Stopped)) {
-        trail.record().code = Some(Text::new(gateway.taken_back().as_str()));
+        audit.record().code = Some(Text::new(gateway.taken_back().as_str()));
     }
     if let Some(refusal) =
         result.as_ref().err().and_then(std::io::Error::get_ref).and_then(|e| e.downcast_ref())
     {
         let refusal: &Refusal = refusal;
-        trail.record().code = Some(Text::new(refusal.code.as_str()));
+        audit.record().code = Some(Text::new(refusal.code.as_str()));
     }
-    trail.tunnelled(&bytes, result.map(drop));
+    audit.tunnelled(&bytes, result.map(drop));
 }
 
 #[cfg(test)]

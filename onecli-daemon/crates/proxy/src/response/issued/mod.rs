@@ -25,7 +25,7 @@ use onecli_policy::{Grant, RequestFacts};
 use self::kinds::Kinds;
 use self::masker::{Found, Masker};
 use self::members::Format;
-use crate::session::trail::Trail;
+use crate::session::request_audit::RequestAudit;
 
 /// The search in the response to one request.
 #[derive(Debug, Default)]
@@ -129,12 +129,12 @@ pub(crate) struct Stage<B> {
 
 impl<B> Stage<B> {
     /// Raises an alert if anything was found. Similar alerts are folded.
-    pub(crate) fn report(&self, trail: &mut Trail) {
+    pub(crate) fn report(&self, audit: &mut RequestAudit) {
         let body = self.masker.as_ref().map(|masker| masker.found()).unwrap_or_default();
         let masked = body.masked + self.in_headers.masked;
         let passed = body.passed + self.in_headers.passed;
         if masked + passed > 0 {
-            trail.alert(Code::CredentialIssued, &format!("issued: {masked} masked, {passed} passed"));
+            audit.alert(Code::CredentialIssued, &format!("issued: {masked} masked, {passed} passed"));
         }
     }
 }

@@ -23,7 +23,7 @@ const OUTCOME: u64 = 320;
 
 /// The audit trail of one request or tunnel, from its arrival to its outcome.
 #[derive(Debug)]
-pub(crate) struct Trail {
+pub(crate) struct RequestAudit {
     gateway: Arc<Gateway>,
     record: Record,
     started: Instant,
@@ -65,12 +65,12 @@ enum State {
     Closed,
 }
 
-impl Trail {
+impl RequestAudit {
     /// Begins with the facts of the connection.
     ///
     /// # Errors
     /// [`Code::Internal`] if no request id can be generated.
-    pub(crate) fn begin(gateway: &Arc<Gateway>, connection: &Connection) -> Result<Trail, Refusal> {
+    pub(crate) fn begin(gateway: &Arc<Gateway>, connection: &Connection) -> Result<RequestAudit, Refusal> {
         let id = RequestId::generate(gateway.clock.now(), gateway.random.as_ref()).map_err(|error| {
             Refusal::new(
                 Code::Internal,
@@ -80,7 +80,7 @@ impl Trail {
         })?;
         let mut record = Record::new(id);
         connection.describe(&gateway.snapshot(), &mut record);
-        Ok(Trail {
+        Ok(RequestAudit {
             gateway: Arc::clone(gateway),
             record,
             started: gateway.clock.instant(),
@@ -95,13 +95,16 @@ impl Trail {
     /// Begins the record of a refusal, and names the agent if the connection identifies it.
     ///
     /// # Errors
-    /// As [`Trail::begin`].
-    pub(crate) fn of_refused(gateway: &Arc<Gateway>, connection: &Connection) -> Result<Trail, Refusal> {
-        let mut trail = Trail::begin(gateway, connection)?;
+    /// As [`RequestAudit::begin`].
+    pub(crate) fn of_refused(
+        gateway: &Arc<Gateway>,
+        connection: &Connection,
+    ) -> Result<RequestAudit, Refusal> {
+        let mut audit = RequestAudit::begin(gateway, connection)?;
         if let Ok(identity) = connection.identify(gateway) {
-            trail.identify(&identity);
+            audit.identify(&identity);
         }
-        Ok(trail)
+        Ok(audit)
     }
 
     /// The request's id.
@@ -342,7 +345,7 @@ fn unrecorded(error: &AuditError) -> Refusal {
 #[cfg(test)]
 mod tests;
 
-impl Drop for Trail {
+impl Drop for RequestAudit {
     fn drop(&mut self) {
         let code = self.broken_off();
         match self.state {

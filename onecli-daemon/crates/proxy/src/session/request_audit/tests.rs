@@ -96,9 +96,9 @@ impl Scene {
         Scene { gateway: Arc::new(gateway), dir, _temp: temp }
     }
 
-    fn trail(&self) -> Trail {
+    fn audit(&self) -> RequestAudit {
         let peer = "127.0.0.1:1".parse().unwrap();
-        Trail::begin(&self.gateway, &Connection::new(Mode::Explicit, None, peer)).unwrap()
+        RequestAudit::begin(&self.gateway, &Connection::new(Mode::Explicit, None, peer)).unwrap()
     }
 
     async fn recorded(&self) -> Vec<(Event, Option<Verdict>, Option<&'static str>)> {
@@ -118,9 +118,9 @@ fn named(code: &Text) -> &'static str {
 #[tokio::test]
 async fn request_dropped_while_its_decision_is_written_has_one_decision() {
     let scene = Scene::new().await;
-    let mut trail = scene.trail();
-    assert!(trail.decide(&[]).now_or_never().is_none(), "the request did not wait for the disk");
-    drop(trail);
+    let mut audit = scene.audit();
+    assert!(audit.decide(&[]).now_or_never().is_none(), "the request did not wait for the disk");
+    drop(audit);
     let forward = Some(Verdict::Forward);
     assert_eq!(
         scene.recorded().await,
@@ -131,7 +131,7 @@ async fn request_dropped_while_its_decision_is_written_has_one_decision() {
 #[tokio::test]
 async fn request_dropped_before_its_decision_is_refused() {
     let scene = Scene::new().await;
-    drop(scene.trail());
+    drop(scene.audit());
     assert_eq!(scene.recorded().await, [(Event::Decision, Some(Verdict::Deny), Some("client_gone"))]);
 }
 
@@ -139,7 +139,7 @@ async fn request_dropped_before_its_decision_is_refused() {
 #[tokio::test]
 async fn request_dropped_because_its_upstream_is_late_records_timeout() {
     let scene = Scene::new().await;
-    let (mut late, mut in_time) = (scene.trail(), scene.trail());
+    let (mut late, mut in_time) = (scene.audit(), scene.audit());
     let given_up = late.given_up();
     let _never_set = in_time.given_up();
     late.decide(&[]).await.unwrap();
@@ -160,10 +160,10 @@ async fn request_dropped_because_its_upstream_is_late_records_timeout() {
 #[tokio::test]
 async fn request_dropped_because_the_daemon_stops_records_interruption() {
     let scene = Scene::new().await;
-    let mut trail = scene.trail();
-    trail.decide(&[]).await.unwrap();
+    let mut audit = scene.audit();
+    audit.decide(&[]).await.unwrap();
     scene.gateway.ending.cancel();
-    drop(trail);
+    drop(audit);
     assert_eq!(scene.recorded().await[1], (Event::Outcome, Some(Verdict::Forward), Some("interrupted")));
 }
 
@@ -172,10 +172,10 @@ async fn request_dropped_because_the_daemon_stops_records_interruption() {
 async fn repeated_refusals_are_folded() {
     let scene = Scene::new().await;
     for number in 0..1000 {
-        let mut trail = scene.trail();
-        trail.record().method = Some("GET".into());
-        trail.record().path = Some(Text::new(if number % 2 == 0 { "/even" } else { "/odd" }));
-        trail.refuse(Code::EgressDenied).await;
+        let mut audit = scene.audit();
+        audit.record().method = Some("GET".into());
+        audit.record().path = Some(Text::new(if number % 2 == 0 { "/even" } else { "/odd" }));
+        audit.refuse(Code::EgressDenied).await;
     }
     scene.gateway.end(std::time::Duration::from_secs(1)).await;
     scene.gateway.recorder.audit.flush().await.unwrap();
@@ -195,9 +195,9 @@ async fn repeated_refusals_are_folded() {
 async fn flood_of_refusals_hides_no_alert() {
     let scene = Scene::new().await;
     let refuse = async |path: String, code: Code| {
-        let mut trail = scene.trail();
-        trail.record().path = Some(Text::new(&path));
-        trail.refuse(code).await;
+        let mut audit = scene.audit();
+        audit.record().path = Some(Text::new(&path));
+        audit.refuse(code).await;
     };
     for number in 0..100 {
         refuse(format!("/{number}"), Code::EgressDenied).await;
@@ -224,7 +224,7 @@ async fn flood_of_refusals_hides_no_alert() {
 async fn flood_of_unidentified_clients_reaches_a_quota() {
     let scene = Scene::unfolded().await;
     for _ in 0..300 {
-        scene.trail().refuse(Code::TokenUnknown).await;
+        scene.audit().refuse(Code::TokenUnknown).await;
     }
     scene.gateway.end(std::time::Duration::from_secs(1)).await;
     scene.gateway.recorder.audit.flush().await.unwrap();
@@ -241,12 +241,12 @@ async fn flood_of_one_agent_reaches_its_quota() {
     let scene = Scene::new().await;
     let agent = |number| AgentId(uuid::Uuid::from_u128(number));
     let decide = async |number| {
-        let mut trail = scene.trail();
-        trail.record().agent = Some(format!("agent-{number}").parse().unwrap());
-        trail.payer = agent(number);
-        let decided = trail.decide(&[]).await;
+        let mut audit = scene.audit();
+        audit.record().agent = Some(format!("agent-{number}").parse().unwrap());
+        audit.payer = agent(number);
+        let decided = audit.decide(&[]).await;
         if let Err(refusal) = &decided {
-            trail.refuse(refusal.code).await;
+            audit.refuse(refusal.code).await;
         }
         decided.map(drop)
     };
@@ -272,24 +272,24 @@ async fn each_agent_gets_its_part_of_the_reserve_on_a_full_disk() {
     let limits = QuotaLimits { rate: 10_000, bytes: 1 << 40, reserve: 16 * 100_000 };
     let settings = onecli_audit::Settings { reserve: u64::MAX, ..onecli_audit::Settings::for_tests() };
     let scene = Scene::with(true, limits, settings).await;
-    let trail = |number| {
-        let mut trail = scene.trail();
-        trail.payer = AgentId(uuid::Uuid::from_u128(number));
-        trail
+    let audit = |number| {
+        let mut audit = scene.audit();
+        audit.payer = AgentId(uuid::Uuid::from_u128(number));
+        audit
     };
     let mut decided = 0;
     let refusal = loop {
-        match trail(1).decide(&[]).await {
+        match audit(1).decide(&[]).await {
             Ok(_) => decided += 1,
             Err(refusal) => break refusal,
         }
     };
     assert!(refusal.code == Code::AuditQuota && refusal.message.contains("nearly full"), "{refusal:?}");
     assert!((10..=100).contains(&decided), "2 to 5 kB each: {decided}");
-    assert_eq!(trail(1).may_ask().unwrap_err().code, Code::AuditQuota);
-    trail(2).may_ask().unwrap();
-    trail(2).decide(&[]).await.unwrap();
-    let asked = (0..1000).take_while(|_| trail(3).may_ask().is_ok()).count();
+    assert_eq!(audit(1).may_ask().unwrap_err().code, Code::AuditQuota);
+    audit(2).may_ask().unwrap();
+    audit(2).decide(&[]).await.unwrap();
+    let asked = (0..1000).take_while(|_| audit(3).may_ask().is_ok()).count();
     assert!((10..=100).contains(&asked), "approval requests count: {asked}");
 }
 
@@ -300,9 +300,9 @@ async fn counts_of_folded_refusals_are_charged_to_the_agent() {
     let scene = Scene::with(true, limits, onecli_audit::Settings::for_tests()).await;
     let payer = AgentId(uuid::Uuid::from_u128(1));
     for _ in 0..3 {
-        let mut trail = scene.trail();
-        (trail.payer, trail.record.agent) = (payer, "one".parse().ok());
-        trail.refuse(Code::EgressDenied).await;
+        let mut audit = scene.audit();
+        (audit.payer, audit.record.agent) = (payer, "one".parse().ok());
+        audit.refuse(Code::EgressDenied).await;
     }
     let take = |records| {
         let now = scene.gateway.clock.instant();
