@@ -35,5 +35,5 @@ pub use context::counters::Counters;
 pub use context::gateway::{Gateway, GatewayParts, UpstreamPatience};
 pub use context::wire::Wire;
 pub use limits::capacity::Capacity;
+pub use upstream::connector::UpstreamProxy;
 pub use upstream::outbound::{OwnRecords, OwnRequests, OwnWay};
-pub use upstream::outward::UpstreamProxy;

@@ -25,7 +25,7 @@ use crate::scheme::Scheme;
 use crate::session::connection::{Connection, Destination};
 use crate::session::refused::{refuse_quietly, refuse_unheard};
 use crate::session::request_audit::RequestAudit;
-use crate::upstream::outward::Opened;
+use crate::upstream::connector::Opened;
 
 /// Serves a connection whose client connected to `destination`.
 pub(super) async fn intercept<S>(
@@ -279,12 +279,12 @@ fn unread(gateway: &Gateway, connection: &Connection, destination: &Destination)
 /// The refusal of the last route.
 async fn open_passage(gateway: &Gateway, passages: Vec<Passage>) -> Result<(Passage, Opened), Refusal> {
     let mut refused = None;
-    let outward = gateway.pool.outward();
+    let connector = gateway.pool.connector();
     for passage in passages {
         // Invariant 5: the daemon resolves the name, whatever address the agent chose.
         let opened = match passage.address {
-            None => outward.open(&passage.authority, &passage.reach).await.map(Some),
-            Some(wanted) => outward.open_at(&passage.authority, &passage.reach, wanted).await,
+            None => connector.open(&passage.authority, &passage.reach).await.map(Some),
+            Some(wanted) => connector.open_at(&passage.authority, &passage.reach, wanted).await,
         };
         match opened {
             Ok(Some(opened)) => return Ok((passage, opened)),
@@ -340,7 +340,7 @@ async fn pass<S>(
                 _ => None,
             }
         });
-        reach.is_none_or(|reach| !gateway.pool.outward().admits(authority, address, &reach))
+        reach.is_none_or(|reach| !gateway.pool.connector().admits(authority, address, &reach))
     });
     let bytes = TunnelBytes::default();
     let result = tunnel(stream, upstream, &bytes, gateway.patience.idle, revoked).await;

@@ -33,7 +33,7 @@ use crate::limits::failures::FailureLimits;
 use crate::limits::place::Strangers;
 use crate::limits::shares::Shares;
 use crate::scrub_values::{ScrubValues, UnexpectedMatches};
-use crate::upstream::outward::{Outward, UpstreamProxy};
+use crate::upstream::connector::{UpstreamConnector, UpstreamProxy};
 use crate::upstream::pool::Pool;
 
 /// Time limit for aborted requests to end. They wait for no other task.
@@ -158,13 +158,13 @@ impl Gateway {
     /// Builds a gateway.
     pub fn new(parts: GatewayParts) -> Gateway {
         let capacity = parts.capacity;
-        let outward = Outward {
+        let connector = UpstreamConnector {
             resolver: parts.resolver,
             dialer: parts.dialer,
             tls: Arc::new(parts.upstream_tls),
             proxy: parts.proxy,
         };
-        let pool = Pool::new(outward, Arc::clone(&parts.clock), capacity.idle_upstreams);
+        let pool = Pool::new(connector, Arc::clone(&parts.clock), capacity.idle_upstreams);
         let recorder = Recorder {
             policy: parts.policy.clone(),
             audit: parts.audit,

@@ -106,7 +106,7 @@ pub(crate) async fn send(
     let mut fresh = websocket;
     let mut renewed = false;
     let mut alerts = None;
-    let mut retries = Retries::new(&head.method, gateway.pool.outward().dialer.connect_timeout);
+    let mut retries = Retries::new(&head.method, gateway.pool.connector().dialer.connect_timeout);
     loop {
         let mut upstream =
             gateway.pool.checkout(scope.clone(), &head.authority, head.scheme, alpn, fresh, &reach).await?;

@@ -33,9 +33,9 @@ impl Revoked {
             let evidence = &connection.evidence;
             gateway
                 .until_refused(evidence, |snapshot, now| {
-                    snapshot
-                        .still_allows(evidence, now, agent, &head.facts(), &used)
-                        .is_none_or(|reach| !gateway.pool.outward().admits(&head.authority, address, &reach))
+                    snapshot.still_allows(evidence, now, agent, &head.facts(), &used).is_none_or(|reach| {
+                        !gateway.pool.connector().admits(&head.authority, address, &reach)
+                    })
                 })
                 .await;
         }))

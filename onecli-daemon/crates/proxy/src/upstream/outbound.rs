@@ -18,7 +18,7 @@ use onecli_tls::{Alpn, UpstreamTls};
 use onecli_vault::{Outbound, OutboundError, Purpose};
 use uuid::Uuid;
 
-use super::outward::{Outward, UpstreamProxy, timed_out};
+use super::connector::{UpstreamConnector, UpstreamProxy, timed_out};
 use crate::body::len;
 
 /// Time limit for one request, including its response.
@@ -54,7 +54,7 @@ pub struct OwnRecords {
 /// proxy, trusted roots. No connection is reused.
 #[derive(Debug)]
 pub struct OwnRequests {
-    outward: Outward,
+    connector: UpstreamConnector,
     records: OwnRecords,
 }
 
@@ -62,7 +62,7 @@ impl OwnRequests {
     /// Sends requests on `way`, and records them in `records`.
     pub fn new(way: OwnWay, records: OwnRecords) -> OwnRequests {
         let OwnWay { resolver, dialer, tls, proxy } = way;
-        OwnRequests { outward: Outward { resolver, dialer, tls: Arc::new(tls), proxy }, records }
+        OwnRequests { connector: UpstreamConnector { resolver, dialer, tls: Arc::new(tls), proxy }, records }
     }
 
     /// Sends a request without a secret, and without an audit record.
@@ -75,8 +75,8 @@ impl OwnRequests {
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, OutboundError> {
         in_time(async {
-            let opened = self.outward.open(authority, &Reach::open()).await?;
-            let tls = self.outward.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
+            let opened = self.connector.open(authority, &Reach::open()).await?;
+            let tls = self.connector.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
             let stream = tls.await.map_err(|error| Fault::new(Code::UpstreamTls, &error))?;
             talk(Box::new(stream), named(request, authority, 443)?).await
         })
@@ -94,7 +94,7 @@ impl OwnRequests {
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, OutboundError> {
         in_time(async {
-            let opened = self.outward.open_plain(authority, &Reach::open()).await?;
+            let opened = self.connector.open_plain(authority, &Reach::open()).await?;
             let mut request = named(request, authority, 80)?;
             if let Some(relay) = opened.relay {
                 let absolute = format!("http://{}{}", authority.to_header(80), request.uri());
@@ -117,9 +117,9 @@ impl OwnRequests {
         authority: &Authority,
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, Fault> {
-        let opened = self.outward.open(authority, &Reach::open()).await?;
+        let opened = self.connector.open(authority, &Reach::open()).await?;
         audit.record.address = Some(Text::new(&opened.address.to_string()));
-        let tls = self.outward.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
+        let tls = self.connector.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
         let stream = tls.await.map_err(|error| Fault::new(Code::UpstreamTls, &error))?;
         audit.record.tls = Some(Text::new(stream.version()));
         audit.record.alpn = Some(Text::new("http/1.1"));

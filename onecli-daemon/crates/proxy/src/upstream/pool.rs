@@ -11,8 +11,8 @@ use onecli_policy::Snapshot;
 use onecli_tls::{Alpn, LateAlert};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::connector::{Opened, Relay, UpstreamConnector, timed_out};
 use super::http1_sender::Http1Sender;
-use super::outward::{Opened, Outward, Relay, timed_out};
 use super::pool_scope::PoolScope;
 use super::send_failure::{SendFailure, UpstreamError};
 use crate::body::expect;
@@ -41,7 +41,7 @@ struct Key {
 /// The pool.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    outward: Outward,
+    connector: UpstreamConnector,
     clock: Arc<dyn Clock>,
     /// The agents' quotas of idle connections.
     shares: Shares,
@@ -202,14 +202,14 @@ impl Upstream {
 }
 
 impl Pool {
-    pub(crate) fn new(outward: Outward, clock: Arc<dyn Clock>, most_idle: usize) -> Pool {
+    pub(crate) fn new(connector: UpstreamConnector, clock: Arc<dyn Clock>, most_idle: usize) -> Pool {
         let shares = Shares::new(most_idle / 4, most_idle);
-        Pool { outward, clock, shares, idle: Mutex::default() }
+        Pool { connector, clock, shares, idle: Mutex::default() }
     }
 
     /// Connects to upstreams, for tunnels.
-    pub(crate) fn outward(&self) -> &Outward {
-        &self.outward
+    pub(crate) fn connector(&self) -> &UpstreamConnector {
+        &self.connector
     }
 
     /// Returns a connection for a request that rules allow to `reach`: a pooled one, unless `fresh`, or a new one.
@@ -269,7 +269,7 @@ impl Pool {
     /// Returns a pooled connection whose address is still allowed.
     async fn take(&self, key: &Key, alpn: Alpn, reach: &Reach) -> Option<Upstream> {
         while let Some(Parked { mut sender, peer, .. }) = self.pop(key, alpn) {
-            if self.outward.admits(&key.authority, peer.address, reach) && sender.is_ready().await {
+            if self.connector.admits(&key.authority, peer.address, reach) && sender.is_ready().await {
                 return Some(Upstream { key: key.clone(), sender, peer, reused: true });
             }
         }
@@ -288,14 +288,14 @@ impl Pool {
 
     async fn connect(&self, key: Key, alpn: Alpn, reach: &Reach) -> Result<Upstream, Refusal> {
         if !key.https {
-            let Opened { stream, address, relay } = self.outward.open_plain(&key.authority, reach).await?;
+            let Opened { stream, address, relay } = self.connector.open_plain(&key.authority, reach).await?;
             let sender = begin_http1(stream).await?;
             let peer = Peer { address, tls: None, alert: LateAlert::default(), relay };
             return Ok(Upstream { key, sender, peer, reused: false });
         }
-        let Opened { stream, address, .. } = self.outward.open(&key.authority, reach).await?;
-        let handshake = self.outward.tls.connect(key.scope.agent(), &key.authority, alpn, stream);
-        let verified = match tokio::time::timeout(self.outward.dialer.connect_timeout, handshake).await {
+        let Opened { stream, address, .. } = self.connector.open(&key.authority, reach).await?;
+        let handshake = self.connector.tls.connect(key.scope.agent(), &key.authority, alpn, stream);
+        let verified = match tokio::time::timeout(self.connector.dialer.connect_timeout, handshake).await {
             Ok(Ok(verified)) => verified,
             Ok(Err(error)) => return Err(Refusal::new(Code::UpstreamTls, error.to_string(), error.hint())),
             Err(_) => return Err(timed_out("the TLS handshake")),

@@ -32,7 +32,7 @@ impl UpstreamProxy {
 
 /// Opens connections to upstreams.
 #[derive(Debug)]
-pub(crate) struct Outward {
+pub(crate) struct UpstreamConnector {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) dialer: Dialer,
     pub(crate) tls: Arc<UpstreamTls>,
@@ -54,7 +54,7 @@ pub(crate) struct Relay {
     pub(crate) authorization: Option<HeaderValue>,
 }
 
-impl Outward {
+impl UpstreamConnector {
     /// Opens a connection that carries bytes to `authority` unread: TLS of the daemon or of the agent. Rules allow it
     /// to `reach`.
     ///
@@ -69,7 +69,7 @@ impl Outward {
     /// `authority`.
     ///
     /// # Errors
-    /// As [`Outward::open`].
+    /// As [`UpstreamConnector::open`].
     pub(crate) async fn open_at(
         &self,
         authority: &Authority,
@@ -119,7 +119,7 @@ impl Outward {
     /// Opens a connection for plain HTTP requests to `authority`.
     ///
     /// # Errors
-    /// As [`Outward::open`].
+    /// As [`UpstreamConnector::open`].
     pub(super) async fn open_plain(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {
         let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority, reach).await };
         let (stream, address) = self.connect_proxy(proxy, authority, reach).await?;
