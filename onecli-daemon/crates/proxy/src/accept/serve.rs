@@ -21,7 +21,7 @@ use crate::body::reject;
 use crate::context::gateway::Gateway;
 use crate::exchange::exchange;
 use crate::h1::{Front, MAX_FIELDS, MAX_HEAD, Malformed};
-use crate::h2::frames::{Rejections, is_fault};
+use crate::h2::error_monitor::{H2Rejections, is_fault};
 use crate::h2::{MAX_STREAMS, serve as serve_http2};
 use crate::limits::capped::Capped;
 use crate::limits::stall::Stall;
@@ -56,7 +56,7 @@ pub(super) async fn serve_exchanges<S>(
     let streams = if version == HttpVersion::Http1 { 1 } else { MAX_STREAMS as usize };
     connection.memory = ConnectionMemory::new(streams);
     let connection = Arc::new(connection);
-    let rejections = Arc::new(Rejections::default());
+    let rejections = Arc::new(H2Rejections::default());
     let displaced = connection.displaced();
     let served = serve_with(stream, version, (Arc::clone(&rejections), displaced), |request| {
         let (gateway, connection) = (Arc::clone(gateway), Arc::clone(&connection));
@@ -95,7 +95,7 @@ pub(super) async fn serve_exchanges<S>(
 pub(crate) async fn serve_with<S, F, A>(
     stream: S,
     version: HttpVersion,
-    (rejections, displaced): (Arc<Rejections>, CancellationToken),
+    (rejections, displaced): (Arc<H2Rejections>, CancellationToken),
     answer: F,
 ) -> Result<(), ServeError>
 where

@@ -3,7 +3,7 @@
 
 mod ahead;
 mod client;
-pub(crate) mod frames;
+pub(crate) mod error_monitor;
 mod grpc;
 mod keep_alive;
 mod pipe;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use super::ahead::Ahead;
-use super::frames::{Frames, Rejections};
+use super::error_monitor::{H2ErrorMonitor, H2Rejections};
 use super::pipe::pipe;
 use super::{grpc, keep_alive};
 use crate::body::expect::is_continue;
@@ -47,14 +47,18 @@ const PING_AFTER: Duration = Duration::from_mins(1);
 ///
 /// # Errors
 /// The connection broke.
-pub(crate) async fn serve<S, F, A>(stream: S, rejections: Arc<Rejections>, answer: F) -> Result<(), h2::Error>
+pub(crate) async fn serve<S, F, A>(
+    stream: S,
+    rejections: Arc<H2Rejections>,
+    answer: F,
+) -> Result<(), h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<PeerBody>) -> A,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
     let received = Received::default();
-    let stream = Frames::new(Capped::noting(stream, received.clone()), Arc::clone(&rejections));
+    let stream = H2ErrorMonitor::new(Capped::noting(stream, received.clone()), Arc::clone(&rejections));
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -94,7 +98,7 @@ where
 /// One request's stream.
 struct Stream {
     reply: SendResponse<Bytes>,
-    rejections: Arc<Rejections>,
+    rejections: Arc<H2Rejections>,
     is_head: bool,
     is_grpc: bool,
     /// Set while the client waits for 100 (Continue), which it gets when its body is read. `None` after that.
@@ -106,7 +110,7 @@ impl Stream {
     fn new(
         request: Request<RecvStream>,
         reply: SendResponse<Bytes>,
-        rejections: Arc<Rejections>,
+        rejections: Arc<H2Rejections>,
     ) -> (Stream, Request<PeerBody>) {
         let (parts, stream) = request.into_parts();
         let is_whole = stream.is_end_stream();

@@ -1,6 +1,6 @@
 //! Scrubs the messages that an upstream sends over a WebSocket (RFC 6455 section 5).
 //!
-//! No extension is negotiated, so payloads are not compressed, and a server does not mask. Frames that violate this
+//! No extension is negotiated, so payloads are not compressed, and a server does not mask. H2ErrorMonitor that violate this
 //! end the connection. Scrubbing does not change lengths, so frames remain as they are; a message may be split into
 //! frames anywhere.
 
@@ -57,14 +57,14 @@ pub(crate) fn scrubbed<S>(stream: S, scrubber: Scrubber, hits: Arc<Hits>) -> Fil
     hits.note(&scrubber);
     Filtered::new(
         stream,
-        Scrubbing { frames: Frames::new(scrubber), input, clean: BytesMut::new(), hits, flush },
+        Scrubbing { frames: H2ErrorMonitor::new(scrubber), input, clean: BytesMut::new(), hits, flush },
     )
 }
 
 /// Scrubs the bytes that are read.
 #[derive(Debug)]
 pub(crate) struct Scrubbing {
-    frames: Frames,
+    frames: H2ErrorMonitor,
     input: Box<[u8]>,
     clean: BytesMut,
     hits: Arc<Hits>,
@@ -77,7 +77,7 @@ pub(crate) struct Scrubbing {
 /// The payloads of a message pass through the scrubber as one stream. Frame heads and control frames between them
 /// wait until the preceding payload is decided.
 #[derive(Debug)]
-struct Frames {
+struct H2ErrorMonitor {
     scrubber: Scrubber,
     state: State,
     /// Number of payload bytes of messages that went into the scrubber, and that came out of it.
@@ -97,9 +97,15 @@ enum State {
     Control { frame: BytesMut, left: usize },
 }
 
-impl Frames {
-    fn new(scrubber: Scrubber) -> Frames {
-        Frames { scrubber, state: State::Head(Vec::new()), pushed: 0, emitted: 0, waiting: VecDeque::new() }
+impl H2ErrorMonitor {
+    fn new(scrubber: Scrubber) -> H2ErrorMonitor {
+        H2ErrorMonitor {
+            scrubber,
+            state: State::Head(Vec::new()),
+            pushed: 0,
+            emitted: 0,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Processes bytes from the upstream, and appends those that are certainly clean.
@@ -306,10 +312,10 @@ mod tests {
         [head, payload.to_vec()].concat()
     }
 
-    fn frames() -> Frames {
+    fn frames() -> H2ErrorMonitor {
         let mut scrubber = Scrubber::default();
         scrubber.watch(&WireForm::plain(&SecretValue::new(VALUE.to_vec()).unwrap()));
-        Frames::new(scrubber)
+        H2ErrorMonitor::new(scrubber)
     }
 
     fn check(sent: &[Vec<u8>], expected: &[Vec<u8>], hits: u64) {

@@ -21,14 +21,14 @@ const END_STREAM: u8 = 1;
 
 /// Refusals by the HTTP/2 layer of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Rejections {
+pub(crate) struct H2Rejections {
     /// Number of requests that a service answered.
     answered: AtomicU64,
     first: OnceLock<Code>,
     noticed: Notify,
 }
 
-impl Rejections {
+impl H2Rejections {
     /// Records that a service returned a response.
     pub(crate) fn answered(&self) {
         self.answered.fetch_add(1, Ordering::SeqCst);
@@ -58,16 +58,16 @@ impl Rejections {
 
 /// A connection whose outgoing frames are examined.
 #[derive(Debug)]
-pub(crate) struct Frames<S> {
+pub(crate) struct H2ErrorMonitor<S> {
     stream: S,
     leaving: Leaving,
-    rejections: Arc<Rejections>,
+    rejections: Arc<H2Rejections>,
 }
 
-impl<S> Frames<S> {
+impl<S> H2ErrorMonitor<S> {
     /// Wraps `stream`, and reports refusals to `rejections`.
-    pub(crate) fn new(stream: S, rejections: Arc<Rejections>) -> Frames<S> {
-        Frames { stream, leaving: Leaving::default(), rejections }
+    pub(crate) fn new(stream: S, rejections: Arc<H2Rejections>) -> H2ErrorMonitor<S> {
+        H2ErrorMonitor { stream, leaving: Leaving::default(), rejections }
     }
 
     fn follow(&mut self, bytes: &[u8]) {
@@ -179,7 +179,7 @@ pub(crate) fn is_fault(code: u32) -> bool {
     )
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for H2ErrorMonitor<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -189,7 +189,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for H2ErrorMonitor<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         self.follow(&buf[..written]);
