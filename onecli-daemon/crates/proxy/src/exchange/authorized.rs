@@ -15,10 +15,10 @@ use crate::session::request_audit::RequestAudit;
 use crate::session_cookies::Presented;
 
 /// A request that policy allowed.
-pub(crate) struct Allowed {
+pub(crate) struct AuthorizedRequest {
     pub(super) identity: Identity,
     pub(super) head: Head,
-    pub(super) permit: Permit,
+    pub(super) authorization: Authorization,
     pub(super) body: Payload,
     /// The agent's share of buffered bodies, if the body is in memory.
     pub(super) share: Option<Share>,
@@ -29,7 +29,7 @@ pub(crate) struct Allowed {
 }
 
 /// The grants that policy gave to a request, with their conditions.
-pub(super) struct Permit {
+pub(super) struct Authorization {
     pub(super) grants: Vec<Grant>,
     /// The secrets whose sealed sessions may be opened.
     pub(super) sessions: Vec<Grant>,
@@ -42,7 +42,7 @@ pub(super) struct Permit {
     pub(super) is_test: bool,
 }
 
-impl Permit {
+impl Authorization {
     /// Returns whether the decision depended on the request's content, or the response may contain a value.
     pub(super) fn is_judged(&self) -> bool {
         self.is_ruled || !self.watches.is_empty()
@@ -63,7 +63,7 @@ impl Permit {
         identity: &Identity,
         head: &Head,
         audit: &mut RequestAudit,
-    ) -> Result<Permit, Refusal> {
+    ) -> Result<Authorization, Refusal> {
         let snapshot = gateway.snapshot();
         let ruling = snapshot.decide(identity, &head.facts());
         audit.record().rule = ruling.cause.map(|cause| Text::new(&cause.to_string()));
@@ -72,7 +72,7 @@ impl Permit {
             Decision::Forward => Vec::new(),
             Decision::Deny(refusal) => return Err(refusal),
         };
-        Ok(Permit {
+        Ok(Authorization {
             grants,
             sessions: ruling.sessions,
             watches: snapshot.watches(identity, head.authority.host()),
@@ -85,8 +85,8 @@ impl Permit {
     }
 
     /// Returns the permission for a test by root.
-    pub(super) fn of_test(grant: Grant, watch: Watch) -> Permit {
-        Permit {
+    pub(super) fn of_test(grant: Grant, watch: Watch) -> Authorization {
+        Authorization {
             grants: vec![grant],
             sessions: Vec::new(),
             watches: vec![watch],
@@ -99,13 +99,13 @@ impl Permit {
     }
 }
 
-impl Allowed {
+impl AuthorizedRequest {
     /// Returns a request without a body that no client sent.
-    pub(super) fn of_test(identity: Identity, head: Head, permit: Permit) -> Allowed {
-        Allowed {
+    pub(super) fn of_test(identity: Identity, head: Head, authorization: Authorization) -> AuthorizedRequest {
+        AuthorizedRequest {
             identity,
             head,
-            permit,
+            authorization,
             body: Payload::whole(bytes::Bytes::new()),
             share: None,
             sessions: Presented::default(),

@@ -1,7 +1,7 @@
 //! One request, from its head to its response. Each line is a step; each refusal returns early.
 
+mod approval;
 mod authorized;
-mod hold;
 mod secret_test;
 mod send;
 
@@ -17,8 +17,8 @@ use onecli_model::{
 };
 use onecli_policy::Identity;
 
-use self::authorized::{Allowed, Permit};
-use self::hold::meet_conditions;
+use self::approval::await_approval_and_limits;
+use self::authorized::{Authorization, AuthorizedRequest};
 use self::send::send;
 use crate::body::buffer;
 use crate::body::expect::expects_continue;
@@ -49,7 +49,7 @@ pub(super) async fn exchange(
     };
     let id = audit.request_id();
     let authorized = match authorize(&gateway, &connection, request, &mut audit).await {
-        Ok(allowed) => meet_conditions(&gateway, &connection, allowed, &mut audit).await,
+        Ok(allowed) => await_approval_and_limits(&gateway, &connection, allowed, &mut audit).await,
         Err(refusal) => Err(refusal),
     };
     match authorized {
@@ -69,7 +69,7 @@ async fn authorize(
     connection: &Connection,
     mut request: Request<PeerBody>,
     audit: &mut RequestAudit,
-) -> Result<Allowed, Refusal> {
+) -> Result<AuthorizedRequest, Refusal> {
     connection.note(&request, audit.record());
     let identity = connection.identify(gateway)?;
     audit.identify(&identity);
@@ -86,10 +86,10 @@ async fn authorize(
         .request(head.method.as_str(), &head.path);
     let sessions = Presented::take(&gateway.vault, &identity, &mut head)?;
     let (body, share) = read_fields(gateway, &identity, &mut head, body).await?;
-    let permit =
-        Permit::ask(gateway, &identity, &head, audit).map_err(|refusal| name_coding(refusal, &head))?;
+    let authorization = Authorization::ask(gateway, &identity, &head, audit)
+        .map_err(|refusal| name_coding(refusal, &head))?;
     upgrade::refuse_unknown(&parts)?;
-    if permit.is_judged()
+    if authorization.is_judged()
         && let Some(name) = head.query.as_deref().and_then(overriding_parameter)
     {
         return Err(Refusal::new(
@@ -101,7 +101,16 @@ async fn authorize(
             "set the method and the headers in the request itself",
         ));
     }
-    Ok(Allowed { identity, head, permit, body, share, sessions, client_upgrade, expects_continue })
+    Ok(AuthorizedRequest {
+        identity,
+        head,
+        authorization,
+        body,
+        share,
+        sessions,
+        client_upgrade,
+        expects_continue,
+    })
 }
 
 /// Reads the body if a placeholder in it decides.
@@ -169,7 +178,7 @@ fn unjudged_text(error: UnreadableText) -> Refusal {
 pub(super) async fn forward(
     gateway: &Arc<Gateway>,
     connection: &Arc<Connection>,
-    allowed: Allowed,
+    allowed: AuthorizedRequest,
     mut audit: RequestAudit,
 ) -> Result<Response<Body>, Refusal> {
     let pace = gateway.body_memory.pace(&connection.memory, allowed.identity.agent().id);

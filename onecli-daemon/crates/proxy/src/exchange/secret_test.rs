@@ -16,7 +16,7 @@ use onecli_model::harmless::{TestAnswer, TestRequest};
 use onecli_model::{Code, Placement, Refusal, Secret, Site};
 use onecli_policy::{Mode, TestPermit};
 
-use super::authorized::{Allowed, Permit};
+use super::authorized::{Authorization, AuthorizedRequest};
 use super::forward;
 use crate::body::Body;
 use crate::context::gateway::Gateway;
@@ -79,7 +79,7 @@ fn allow(
     connection: &Connection,
     test: &TestRequest,
     audit: &mut RequestAudit,
-) -> Result<Allowed, Refusal> {
+) -> Result<AuthorizedRequest, Refusal> {
     let mut head = Head::read(&parts(test, connection)?, connection)?;
     audit
         .record()
@@ -89,8 +89,8 @@ fn allow(
     let (agent, secret) = (grant.agent(), grant.secret());
     let placeholder = gateway.vault.placeholder(agent.id, secret.id, agent.generation);
     stand_in(&mut head, secret, placeholder.as_str(), test)?;
-    let permit = Permit::of_test(grant, watch);
-    Ok(Allowed::of_test(identity, head, permit))
+    let authorization = Authorization::of_test(grant, watch);
+    Ok(AuthorizedRequest::of_test(identity, head, authorization))
 }
 
 fn parts(test: &TestRequest, connection: &Connection) -> Result<Parts, Refusal> {

@@ -15,7 +15,7 @@ use onecli_tls::Alpn;
 use onecli_vault::Credential;
 use tokio::time::Instant;
 
-use super::authorized::{Allowed, Permit};
+use super::authorized::{Authorization, AuthorizedRequest};
 use crate::body::expect::Gate;
 use crate::body::peer_body::PeerBody;
 use crate::body::replay::Attempt;
@@ -63,16 +63,24 @@ pub(crate) struct Sent {
 pub(crate) async fn send(
     gateway: &Arc<Gateway>,
     connection: &Arc<Connection>,
-    allowed: Allowed,
+    allowed: AuthorizedRequest,
     audit: &mut RequestAudit,
 ) -> Result<Sent, Refusal> {
-    let Allowed { identity, mut head, permit, body, share, sessions, client_upgrade, expects_continue } =
-        allowed;
-    let is_judged = permit.is_judged();
-    let permitted = permit.used();
+    let AuthorizedRequest {
+        identity,
+        mut head,
+        authorization,
+        body,
+        share,
+        sessions,
+        client_upgrade,
+        expects_continue,
+    } = allowed;
+    let is_judged = authorization.is_judged();
+    let permitted = authorization.used();
     let opened = sessions.open(&permitted, &mut head.headers);
     audit.record().sessions = opened.text();
-    let Permit { grants, watches, reach, is_test, .. } = permit;
+    let Authorization { grants, watches, reach, is_test, .. } = authorization;
     let (body, _share) =
         signing::prepare(&gateway.held_bodies, &identity, &grants, &mut head, body, share).await?;
     let upgrade =

@@ -12,7 +12,7 @@ use onecli_policy::{Answer, AskError, Asked, End, Exceeded, PER_MINUTE};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use super::authorized::{Allowed, Permit};
+use super::authorized::{Authorization, AuthorizedRequest};
 use crate::body::Payload;
 use crate::body::buffer;
 use crate::context::gateway::Gateway;
@@ -31,18 +31,18 @@ const MAX_BODY: usize = 64 * 1024;
 ///
 /// # Errors
 /// A refusal: denied, not answered in time, too many waiting requests, revoked meanwhile, or a limit that is used up.
-pub(super) async fn meet_conditions(
+pub(super) async fn await_approval_and_limits(
     gateway: &Arc<Gateway>,
     connection: &Arc<Connection>,
-    mut allowed: Allowed,
+    mut allowed: AuthorizedRequest,
     audit: &mut RequestAudit,
-) -> Result<Allowed, Refusal> {
+) -> Result<AuthorizedRequest, Refusal> {
     let mut approved: Option<(RuleId, Vec<SecretId>)> = None;
-    if allowed.permit.approve.is_some() {
+    if allowed.authorization.approve.is_some() {
         hold_body(gateway, &mut allowed).await?;
     }
-    while let Some(rule) = allowed.permit.approve.clone() {
-        let wanted = (rule.id, used(&allowed.permit));
+    while let Some(rule) = allowed.authorization.approve.clone() {
+        let wanted = (rule.id, used(&allowed.authorization));
         // The approval covers these credentials only, and the policy may have changed since.
         if approved.as_ref() == Some(&wanted) {
             break;
@@ -53,19 +53,19 @@ pub(super) async fn meet_conditions(
         if identity.agent().id != allowed.identity.agent().id {
             return Err(Revoked::refusal(Code::Revoked));
         }
-        allowed.permit = Permit::ask(gateway, &identity, &allowed.head, audit)?;
+        allowed.authorization = Authorization::ask(gateway, &identity, &allowed.head, audit)?;
         allowed.identity = identity;
     }
     let agent = allowed.identity.agent();
     gateway
         .limits
-        .take(gateway.clock.instant(), agent.id, &allowed.permit.limits)
+        .take(gateway.clock.instant(), agent.id, &allowed.authorization.limits)
         .map_err(|exceeded| rate_limited(&exceeded))?;
     Ok(allowed)
 }
 
 /// Reads the body, if it is small enough for the approval to cover it.
-async fn hold_body(gateway: &Gateway, allowed: &mut Allowed) -> Result<(), Refusal> {
+async fn hold_body(gateway: &Gateway, allowed: &mut AuthorizedRequest) -> Result<(), Refusal> {
     let Payload::Streamed(body) = &allowed.body else { return Ok(()) };
     let told = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let chunks = |value: &http::HeaderValue| value.as_bytes().starts_with(b"STREAMING-");
@@ -83,19 +83,19 @@ async fn hold_body(gateway: &Gateway, allowed: &mut Allowed) -> Result<(), Refus
     Ok(())
 }
 
-fn used(permit: &Permit) -> Vec<SecretId> {
-    permit.used().iter().map(|grant| grant.secret().id).collect()
+fn used(authorization: &Authorization) -> Vec<SecretId> {
+    authorization.used().iter().map(|grant| grant.secret().id).collect()
 }
 
 /// Asks for approval, and waits for the decision. If the client disconnects meanwhile, this future is dropped.
 async fn ask(
     gateway: &Arc<Gateway>,
     connection: &Connection,
-    allowed: &Allowed,
+    allowed: &AuthorizedRequest,
     rule: &Rule,
     audit: &mut RequestAudit,
 ) -> Result<(), Refusal> {
-    let Allowed { identity, head, permit, .. } = allowed;
+    let AuthorizedRequest { identity, head, authorization, .. } = allowed;
     let Some(request) = audit.request_id() else { return Err(full(rule)) };
     let asked = asked(gateway, allowed, rule, request);
     let digest = asked.digest.clone();
@@ -121,7 +121,7 @@ async fn ask(
     audit.approval("approval_requested").await?;
     tracing::info!(%id, agent = %identity.agent().name, rule = %rule.id, "a request waits for approval");
 
-    let (evidence, agent, used) = (&connection.evidence, identity.agent().id, used(permit));
+    let (evidence, agent, used) = (&connection.evidence, identity.agent().id, used(authorization));
     let refused = gateway.until_refused(evidence, |snapshot, now| {
         snapshot.still_allows(evidence, now, agent, &head.facts(), &used).is_none()
     });
@@ -156,8 +156,8 @@ async fn ask(
     .by(rule))
 }
 
-fn asked(gateway: &Gateway, allowed: &Allowed, rule: &Rule, request: RequestId) -> Asked {
-    let Allowed { identity, head, permit, body, .. } = allowed;
+fn asked(gateway: &Gateway, allowed: &AuthorizedRequest, rule: &Rule, request: RequestId) -> Asked {
+    let AuthorizedRequest { identity, head, authorization, body, .. } = allowed;
     let held = match body {
         Payload::Whole(bytes) => Some(bytes.clone().unwrap_or_default()),
         body if body.is_end_stream() => Some(Bytes::new()),
@@ -173,7 +173,7 @@ fn asked(gateway: &Gateway, allowed: &Allowed, rule: &Rule, request: RequestId) 
         authority: head.authority.clone(),
         path: head.path.as_str().to_owned(),
         query: head.query.clone(),
-        secrets: permit.used().iter().map(|grant| grant.secret().name.clone()).collect(),
+        secrets: authorization.used().iter().map(|grant| grant.secret().name.clone()).collect(),
         digest: digest(head, held.as_deref()),
         headers: Arc::new(head.headers.clone()),
         body: held,
