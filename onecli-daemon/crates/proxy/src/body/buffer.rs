@@ -9,7 +9,7 @@ use hyper::body::Body as _;
 use onecli_model::{AgentId, Code, JsonPointer, Placeholder, Refusal};
 
 use super::peer_body::PeerBody;
-use crate::limits::shares::{Share, Shares};
+use crate::limits::agent_quota::{AgentQuota, QuotaShare};
 use crate::placeholders::json;
 
 /// Largest JSON body in which a placeholder is replaced, in bytes.
@@ -32,7 +32,7 @@ pub(crate) struct Whole {
     /// The body's trailers, which are not forwarded.
     pub(crate) trailers: HeaderMap,
     /// The agent's share of buffered bodies. It is released when the request has its response.
-    pub(crate) share: Share,
+    pub(crate) share: QuotaShare,
 }
 
 /// Reads a body to its end.
@@ -43,7 +43,7 @@ pub(crate) async fn read(
     mut body: PeerBody,
     most: usize,
     agent: AgentId,
-    shares: &Shares,
+    shares: &AgentQuota,
 ) -> Result<Whole, Refusal> {
     let too_large = || {
         Refusal::new(

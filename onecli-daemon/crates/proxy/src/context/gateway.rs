@@ -28,10 +28,10 @@ use crate::body::Body;
 use crate::body::body_memory::BodyMemory;
 use crate::body::buffer;
 use crate::decode;
+use crate::limits::agent_quota::AgentQuota;
 use crate::limits::capacity::Capacity;
 use crate::limits::failures::FailureLimits;
 use crate::limits::place::Strangers;
-use crate::limits::shares::Shares;
 use crate::scrub_values::{ScrubValues, UnexpectedMatches};
 use crate::upstream::connector::{UpstreamConnector, UpstreamProxy};
 use crate::upstream::pool::Pool;
@@ -110,17 +110,17 @@ pub struct Gateway {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     /// Connections of agents.
-    pub(crate) connections: Shares,
+    pub(crate) connections: AgentQuota,
     /// Requests and tunnels of agents; each may use an upstream connection.
-    pub(crate) exchanges: Shares,
+    pub(crate) exchanges: AgentQuota,
     /// Body bytes that wait until a peer reads them.
     pub(crate) body_memory: BodyMemory,
     /// Responses that are decoded with a large window.
-    pub(crate) decoders: Shares,
+    pub(crate) decoders: AgentQuota,
     /// Request bodies in memory.
-    pub(crate) held_bodies: Shares,
+    pub(crate) held_bodies: AgentQuota,
     /// Request bodies that wait, with their request, for approval.
-    pub(crate) asked_bodies: Shares,
+    pub(crate) asked_bodies: AgentQuota,
     /// Connections whose client is not identified yet.
     pub(crate) strangers: Strangers,
     pub(crate) failures: FailureLimits,
@@ -184,12 +184,12 @@ impl Gateway {
             synthetic: parts.synthetic,
             patience: parts.patience,
             explicit_addresses: parts.explicit_addresses,
-            connections: Shares::new(capacity.connections_per_agent, capacity.connections),
-            exchanges: Shares::new(capacity.exchanges_per_agent, capacity.exchanges),
+            connections: AgentQuota::new(capacity.connections_per_agent, capacity.connections),
+            exchanges: AgentQuota::new(capacity.exchanges_per_agent, capacity.exchanges),
             body_memory: BodyMemory::default(),
-            decoders: Shares::new(decode::DECODERS_PER_AGENT, decode::DECODERS),
-            held_bodies: Shares::new(buffer::HELD_PER_AGENT, buffer::HELD),
-            asked_bodies: Shares::new(buffer::FOR_APPROVAL_PER_AGENT, buffer::FOR_APPROVAL),
+            decoders: AgentQuota::new(decode::DECODERS_PER_AGENT, decode::DECODERS),
+            held_bodies: AgentQuota::new(buffer::HELD_PER_AGENT, buffer::HELD),
+            asked_bodies: AgentQuota::new(buffer::FOR_APPROVAL_PER_AGENT, buffer::FOR_APPROVAL),
             strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers, capacity.displaced),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
             limits: Limits::new(parts.clock.instant()),
@@ -337,7 +337,7 @@ impl Gateway {
 
     /// Number of connections that belong to this agent.
     pub fn connections_of(&self, agent: AgentId) -> usize {
-        self.connections.taken_by(agent)
+        self.connections.used_by(agent)
     }
 
     /// Closes upstream connections that have been idle for a while, and records repeated refusals. Call it

@@ -26,7 +26,7 @@ use self::decoder::Decoder;
 use crate::body::BodyError;
 use crate::body::peer_body::PeerBody;
 use crate::fields::names::DIGESTS;
-use crate::limits::shares::Share;
+use crate::limits::agent_quota::QuotaShare;
 
 /// Maximum number of nested codings that are decoded.
 const MAX_CODINGS: usize = 2;
@@ -47,7 +47,7 @@ pub(super) enum Source {
         reader: Pin<Box<dyn AsyncRead + Send>>,
         trailers: LateTrailers,
         #[expect(dead_code, reason = "released when dropped")]
-        shares: Vec<Share>,
+        shares: Vec<QuotaShare>,
     },
 }
 
@@ -115,14 +115,14 @@ impl Source {
     pub(super) fn decode(
         headers: &mut HeaderMap,
         incoming: PeerBody,
-        large: impl Fn() -> Option<Share>,
+        large: impl Fn() -> Option<QuotaShare>,
     ) -> Result<Source, NotDecoded> {
         let codings = codings(headers)?;
         if codings.is_empty() {
             return Ok(Source::Plain(incoming));
         }
         let larges = codings.iter().filter(|coding| coding.is_large());
-        let shares: Option<Vec<Share>> = larges.map(|_| large()).collect();
+        let shares: Option<Vec<QuotaShare>> = larges.map(|_| large()).collect();
         let shares = shares.ok_or(NotDecoded::Busy)?;
         headers.remove(header::CONTENT_ENCODING);
         headers.remove(header::CONTENT_LENGTH);
@@ -136,7 +136,7 @@ impl Source {
         codings: Vec<Coding>,
         data: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
         trailers: LateTrailers,
-        shares: Vec<Share>,
+        shares: Vec<QuotaShare>,
     ) -> Source {
         let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(StreamReader::new(data.boxed()));
         for coding in codings.into_iter().rev() {

@@ -9,7 +9,7 @@ use onecli_policy::{Decision, Grant, Identity, Watch};
 
 use crate::body::Payload;
 use crate::context::gateway::Gateway;
-use crate::limits::shares::Share;
+use crate::limits::agent_quota::QuotaShare;
 use crate::request::head::Head;
 use crate::session::request_audit::RequestAudit;
 use crate::session_cookies::Presented;
@@ -21,7 +21,7 @@ pub(crate) struct AuthorizedRequest {
     pub(super) authorization: Authorization,
     pub(super) body: Payload,
     /// The agent's share of buffered bodies, if the body is in memory.
-    pub(super) share: Option<Share>,
+    pub(super) share: Option<QuotaShare>,
     pub(super) sessions: Presented,
     pub(super) client_upgrade: Option<OnUpgrade>,
     /// Set if the client waits for 100 (Continue).

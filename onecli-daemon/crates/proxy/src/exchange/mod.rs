@@ -28,7 +28,7 @@ use crate::body::reject;
 use crate::body::{Body, Payload};
 use crate::context::gateway::Gateway;
 use crate::fields::head_size::check_request;
-use crate::limits::shares::Share;
+use crate::limits::agent_quota::QuotaShare;
 use crate::request::assemble::overriding_parameter;
 use crate::request::head::Head;
 use crate::response::answer::{Delivery, Undelivered, deliver};
@@ -119,7 +119,7 @@ async fn read_fields(
     identity: &Identity,
     head: &mut Head,
     body: PeerBody,
-) -> Result<(Payload, Option<Share>), Refusal> {
+) -> Result<(Payload, Option<QuotaShare>), Refusal> {
     let snapshot = gateway.snapshot();
     let mut fields = snapshot.body_fields(identity, &head.facts());
     if !buffer::is_json(&head.headers) {

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::shares::{Share, Shares};
+use super::agent_quota::{AgentQuota, QuotaShare};
 
 /// Time limit for refusing a displaced connection, including its audit record.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -131,13 +131,13 @@ pub(crate) struct Place(Mutex<Holder>);
 
 #[derive(Debug)]
 enum Holder {
-    Agent(Share),
+    Agent(QuotaShare),
     Stranger(Stranger),
 }
 
 impl Place {
     /// Returns the slot of an agent's connection.
-    pub(crate) fn of_agent(share: Share) -> Place {
+    pub(crate) fn of_agent(share: QuotaShare) -> Place {
         Place(Mutex::new(Holder::Agent(share)))
     }
 
@@ -147,7 +147,7 @@ impl Place {
     }
 
     /// Counts the connection as the agent's from now on; false if the agent is at its limit.
-    pub(crate) fn give_to(&self, agent: AgentId, shares: &Shares) -> bool {
+    pub(crate) fn give_to(&self, agent: AgentId, shares: &AgentQuota) -> bool {
         let mut holder = lock(&self.0);
         if matches!(&*holder, Holder::Agent(share) if share.agent() == agent) {
             return true;
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn identified_connection_is_not_displaced() {
-        let (strangers, shares) = (Strangers::new(1, 8, 1), Shares::new(1, 8));
+        let (strangers, shares) = (Strangers::new(1, 8, 1), AgentQuota::new(1, 8));
         let agent = AgentId(uuid::Uuid::from_u128(1));
         let known = Place::of_stranger(strangers.admit(address("192.0.2.1")));
         assert!(known.give_to(agent, &shares) && known.give_to(agent, &shares));

@@ -11,7 +11,7 @@ use crate::body::Payload;
 use crate::body::aws_chunked::{AwsChunked, Form};
 use crate::body::buffer;
 use crate::fields::names::members;
-use crate::limits::shares::{Share, Shares};
+use crate::limits::agent_quota::{AgentQuota, QuotaShare};
 use crate::request::head::Head;
 
 /// The marker of SDKs for a body with signed chunks.
@@ -27,13 +27,13 @@ const UNSIGNED_TRAILERS: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 /// # Errors
 /// As [`buffer::read`], and [`Code::BadRequest`] for a body that cannot be signed again.
 pub(crate) async fn prepare(
-    bodies: &Shares,
+    bodies: &AgentQuota,
     identity: &Identity,
     grants: &[Grant],
     head: &mut Head,
     body: Payload,
-    share: Option<Share>,
-) -> Result<(Payload, Option<Share>), Refusal> {
+    share: Option<QuotaShare>,
+) -> Result<(Payload, Option<QuotaShare>), Refusal> {
     let placements = || grants.iter().map(|grant| &grant.secret().placement);
     let fixed = placements().find_map(|placement| match placement {
         Placement::SigV4 { service, .. } => Some(service.as_deref()),

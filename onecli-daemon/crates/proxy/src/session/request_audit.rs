@@ -13,7 +13,7 @@ use super::connection::Connection;
 use crate::audit::recorder::Recorder;
 use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
-use crate::limits::shares::Share;
+use crate::limits::agent_quota::QuotaShare;
 use crate::placeholders::content_scan::ContentAlerts;
 use crate::upstream::pool::Upstream;
 
@@ -32,7 +32,7 @@ pub(crate) struct RequestAudit {
     /// one quota.
     payer: AgentId,
     /// Its part of the agent's quota of open exchanges.
-    share: Option<Share>,
+    share: Option<QuotaShare>,
     given_up: Option<GivenUp>,
     /// While this exists, the daemon does not count as drained.
     _open: Arc<()>,

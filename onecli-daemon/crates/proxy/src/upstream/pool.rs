@@ -21,7 +21,7 @@ use crate::body::peer_body::PeerBody;
 use crate::body::replay::Attempt;
 use crate::fields::head_size;
 use crate::h2::H2Sender;
-use crate::limits::shares::{Share, Shares};
+use crate::limits::agent_quota::{AgentQuota, QuotaShare};
 use crate::scheme::Scheme;
 
 /// Maximum number of idle connections for one agent and authority.
@@ -44,7 +44,7 @@ pub(crate) struct Pool {
     connector: UpstreamConnector,
     clock: Arc<dyn Clock>,
     /// The agents' quotas of idle connections.
-    shares: Shares,
+    shares: AgentQuota,
     idle: Mutex<Idle>,
 }
 
@@ -57,7 +57,7 @@ struct Parked {
     sender: Sender,
     peer: Peer,
     since: Instant,
-    _share: Share,
+    _share: QuotaShare,
 }
 
 /// The peer of a connection.
@@ -203,7 +203,7 @@ impl Upstream {
 
 impl Pool {
     pub(crate) fn new(connector: UpstreamConnector, clock: Arc<dyn Clock>, most_idle: usize) -> Pool {
-        let shares = Shares::new(most_idle / 4, most_idle);
+        let shares = AgentQuota::new(most_idle / 4, most_idle);
         Pool { connector, clock, shares, idle: Mutex::default() }
     }
 

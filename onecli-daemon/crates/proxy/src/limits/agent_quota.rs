@@ -7,7 +7,7 @@ use onecli_model::AgentId;
 
 /// Counts what each agent has open.
 #[derive(Debug, Clone)]
-pub(crate) struct Shares {
+pub(crate) struct AgentQuota {
     taken: Arc<Mutex<Taken>>,
     each: usize,
     all: usize,
@@ -21,7 +21,7 @@ struct Taken {
 
 /// One unit of an agent's quota; it is released when dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct QuotaShare {
     taken: Arc<Mutex<Taken>>,
     agent: AgentId,
 }
@@ -30,19 +30,19 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
     taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shares {
+impl AgentQuota {
     /// Allows `each` for one agent, and `all` for all of them together.
-    pub(crate) fn new(each: usize, all: usize) -> Shares {
-        Shares { taken: Arc::default(), each, all }
+    pub(crate) fn new(each: usize, all: usize) -> AgentQuota {
+        AgentQuota { taken: Arc::default(), each, all }
     }
 
     /// The number that the agent has.
-    pub(crate) fn taken_by(&self, agent: AgentId) -> usize {
+    pub(crate) fn used_by(&self, agent: AgentId) -> usize {
         lock(&self.taken).by_agent.get(&agent).copied().unwrap_or_default()
     }
 
     /// Reserves one more; `None` if the agent or all agents together are at the limit.
-    pub(crate) fn take(&self, agent: AgentId) -> Option<Share> {
+    pub(crate) fn take(&self, agent: AgentId) -> Option<QuotaShare> {
         let mut taken = lock(&self.taken);
         let own = taken.by_agent.get(&agent).copied().unwrap_or_default();
         if own >= self.each || taken.all >= self.all {
@@ -50,18 +50,18 @@ impl Shares {
         }
         taken.by_agent.insert(agent, own + 1);
         taken.all += 1;
-        Some(Share { taken: Arc::clone(&self.taken), agent })
+        Some(QuotaShare { taken: Arc::clone(&self.taken), agent })
     }
 }
 
-impl Share {
+impl QuotaShare {
     /// The agent that it belongs to.
     pub(crate) fn agent(&self) -> AgentId {
         self.agent
     }
 }
 
-impl Drop for Share {
+impl Drop for QuotaShare {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);
         taken.all -= 1;
@@ -84,10 +84,10 @@ mod tests {
 
     #[test]
     fn limits_apply_to_each_agent_and_to_all_together() {
-        let shares = Shares::new(3, 5);
+        let shares = AgentQuota::new(3, 5);
         let mut first: Vec<_> = (0..3).map(|_| shares.take(agent(1)).unwrap()).collect();
         assert!(shares.take(agent(1)).is_none());
-        assert_eq!((shares.taken_by(agent(1)), shares.taken_by(agent(2))), (3, 0));
+        assert_eq!((shares.used_by(agent(1)), shares.used_by(agent(2))), (3, 0));
         let second: Vec<_> = (0..2).map(|_| shares.take(agent(2)).unwrap()).collect();
         assert!(shares.take(agent(3)).is_none(), "all agents together are at the limit");
         first.pop();
