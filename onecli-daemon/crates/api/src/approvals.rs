@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ApprovalView;
+use super::rules::ApprovalView;
 
 /// `approval show`: the request that an answer applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

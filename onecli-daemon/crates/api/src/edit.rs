@@ -3,7 +3,9 @@
 use onecli_model::{HostSet, MethodSet, PathPattern, Placement};
 use serde::{Deserialize, Serialize};
 
-use super::{EnvNames, SecretView, WireValue};
+use super::env::EnvNames;
+use super::secrets::SecretView;
+use super::value::WireValue;
 
 /// `secret rotate`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::WireValue;
+use super::value::WireValue;
 
 /// `key status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

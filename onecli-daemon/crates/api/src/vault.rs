@@ -3,7 +3,7 @@
 use onecli_model::{MaskIssued, SecretName};
 use serde::{Deserialize, Serialize};
 
-use super::WireValue;
+use super::value::WireValue;
 
 /// `vault status`: HashiCorp Vault or OpenBao, as `[backend.vault]` names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
