@@ -20,9 +20,11 @@ use onecli_api::{
 use onecli_launch::{AgentEnvironment, LaunchUser, environment};
 use onecli_model::{Egress, Factors, MaskIssued, Placement, Profile, SecretValue, Token};
 
-use super::args::{Args, Command, ValueArgs};
-use super::client::{Client, ClientError};
-use super::names_run;
+use crate::args::{Args, Command};
+use crate::client::{Client, ClientError};
+use crate::commands::secret::SecretCommand;
+use crate::input::value_args::ValueArgs;
+use crate::unparsed::names_run;
 
 const VALUE: &str = "sk-the-real-credential";
 
@@ -136,7 +138,7 @@ fn command_lines() {
 #[test]
 fn hosts_and_ports_are_parsed() {
     let check = |text: &str, host: &str, port: u16| {
-        let Command::Secret(super::args::SecretCommand::Add(args)) =
+        let Command::Secret(SecretCommand::Add(args)) =
             parse(&format!("secret add s --bearer --host {text}")).unwrap().command
         else {
             panic!("{text}");
@@ -511,9 +513,12 @@ fn refused_peer_is_exit_code_4() {
 
 #[test]
 fn missing_value_file_is_named() {
-    let error =
-        super::value::read(&ValueArgs { value_stdin: false, value_file: Some("/none".into()), force: false })
-            .unwrap_err();
+    let error = crate::input::value::read(&ValueArgs {
+        value_stdin: false,
+        value_file: Some("/none".into()),
+        force: false,
+    })
+    .unwrap_err();
     assert!(error.to_string().contains("/none"), "{error}");
 }
 
@@ -524,7 +529,7 @@ fn completion_scripts_know_the_commands() {
             panic!("{shell}: another command");
         };
         let mut script = Vec::new();
-        clap_complete::generate(shell, &mut super::definition(), "onecli", &mut script);
+        clap_complete::generate(shell, &mut crate::definition(), "onecli", &mut script);
         let script = String::from_utf8(script).unwrap();
         for word in ["secret", "grant", "keep-env"] {
             assert!(script.contains(word), "{shell}: no '{word}'");

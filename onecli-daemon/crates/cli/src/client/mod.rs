@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
-use super::output::Report;
-use super::unit::{UnitState, unit_state};
+use crate::host::systemd_unit::{UnitState, unit_state};
+use crate::output::Report;
 
 /// The time limit for a command.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -27,12 +27,12 @@ const REQUEST_CAPACITY: usize = 96 * 1024;
 /// The place where the daemon reports errors.
 const DAEMON_LOG: &str = "see the daemon's log ('journalctl -u onecli-daemon')";
 /// The usual cause of a response in an unexpected form.
-pub(super) const SAME_VERSION: &str =
+pub(crate) const SAME_VERSION: &str =
     "use the same version of onecli and onecli-daemon ('onecli --version', 'onecli status')";
 
 /// Why the daemon gave no valid response.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     /// No process listens on the socket.
     #[error(
         "no OneCLI daemon answers on {}: {source}\n\
@@ -86,7 +86,7 @@ impl std::fmt::Display for Hint<'_> {
 
 impl ClientError {
     /// Returns whether the daemon does not run or has disconnected.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         matches!(
             self,
             ClientError::NotReachable { .. }
@@ -109,7 +109,7 @@ impl ClientError {
         }
     }
 
-    pub(super) fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         match self {
             // The daemon's text may contain text from an agent, so it is not searched for a hint.
             ClientError::Refused(detail) | ClientError::NotPermitted(detail) => Report {
@@ -121,7 +121,7 @@ impl ClientError {
         }
     }
 
-    pub(super) fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             ClientError::NotReachable { .. }
             | ClientError::Failed(_)
@@ -134,30 +134,30 @@ impl ClientError {
 }
 
 /// A client of the daemon, with one request per connection. No thread or file stays open between requests.
-pub(super) struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
     patience: Duration,
 }
 
 impl Client {
-    pub(super) fn new(socket: PathBuf) -> Client {
+    pub(crate) fn new(socket: PathBuf) -> Client {
         Client::patient(socket, TIMEOUT)
     }
 
     /// Creates a client whose requests time out after `patience`.
-    pub(super) fn patient(socket: PathBuf, patience: Duration) -> Client {
+    pub(crate) fn patient(socket: PathBuf, patience: Duration) -> Client {
         Client { socket, patience }
     }
 
-    pub(super) fn socket(&self) -> &Path {
+    pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
 
-    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::GET, path, None::<&()>)
     }
 
-    pub(super) fn post<T: DeserializeOwned>(
+    pub(crate) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -166,15 +166,15 @@ impl Client {
     }
 
     /// Sends a POST without a body.
-    pub(super) fn act<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) fn act<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::POST, path, None::<&()>)
     }
 
-    pub(super) fn put<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::PUT, path, None::<&()>)
     }
 
-    pub(super) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::DELETE, path, None::<&()>)
     }
 
@@ -215,13 +215,13 @@ impl Client {
     }
 
     /// Returns systemd's state of the daemon behind this socket.
-    pub(super) fn unit_state(&self) -> Option<UnitState> {
+    pub(crate) fn unit_state(&self) -> Option<UnitState> {
         if self.socket == Path::new(DEFAULT_SOCKET) { unit_state() } else { None }
     }
 
     /// Reads a response line by line until it ends. `each` receives a line without its line break; its error ends the
     /// reading.
-    pub(super) fn lines<E: From<ClientError>>(
+    pub(crate) fn lines<E: From<ClientError>>(
         &self,
         path: &str,
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
@@ -243,7 +243,7 @@ impl Client {
     }
 
     /// Reads a response that is a file, without a time limit.
-    pub(super) fn bytes<E: From<ClientError>>(
+    pub(crate) fn bytes<E: From<ClientError>>(
         &self,
         path: &str,
         mut each: impl FnMut(&[u8]) -> Result<(), E>,

@@ -7,18 +7,18 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::Args as ClapArgs;
 use onecli_api::routes;
 
-use super::CliError;
-use super::client::Client;
-use super::key_args::RestoreArgs;
-use super::output::{Output, Progress, Unit};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{Output, Progress, Unit};
 
 /// The first bytes of a SQLite database (<https://sqlite.org/fileformat.html>, section 1.3).
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Writes a backup. The file appears under its name only when it is complete and on disk.
-pub(super) fn backup(client: &Client, path: &Path, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn backup(client: &Client, path: &Path, output: &mut Output) -> Result<(), CliError> {
     let failed = |source| CliError::File { path: path.to_owned(), source };
     if path.exists() {
         let what = "the file exists, and a backup never replaces a file: choose another name, or remove it";
@@ -53,6 +53,38 @@ pub(super) fn backup(client: &Client, path: &Path, output: &mut Output) -> Resul
     Ok(output.line("to test it: onecli restore --dry-run FILE, as root, with the daemon stopped")?)
 }
 
+/// Replace the database by a backup.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Stop the daemon and its socket first: a command that connects to the socket would start the daemon again. Run this as
+root or as the daemon's user.
+
+The command first checks the backup: its integrity, its tables, and whether this host's key opens it and every value in
+it. The current database is retained in the same directory under another name; nothing is deleted. Audit records newer
+than the backup are added to the database from the audit log when the daemon starts.
+
+Example:
+  sudo systemctl stop onecli-daemon.socket onecli-daemon.service
+  sudo onecli restore --dry-run /srv/onecli-2026-01-31.db
+  sudo onecli restore /srv/onecli-2026-01-31.db
+  sudo systemctl start onecli-daemon.socket onecli-daemon.service")]
+pub(crate) struct RestoreArgs {
+    /// The backup file.
+    pub(crate) file: PathBuf,
+    /// Check the backup, and change nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// The daemon's configuration file, as passed to the daemon.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The daemon's data directory, as passed to the daemon.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A passphrase or recovery key that opens the backup.
+    #[arg(long, value_name = "FILE")]
+    pub(super) passphrase_file: Option<PathBuf>,
+}
+
 /// A temporary file in the same directory, removed unless it is linked to its final name.
 struct Beside {
     path: PathBuf,
@@ -85,7 +117,7 @@ impl Drop for Beside {
 
 /// Replaces this process with the daemon's program, which knows its configuration and its vault. Returns only if that
 /// fails.
-pub(super) fn restore(args: &RestoreArgs, json: bool) -> CliError {
+pub(crate) fn restore(args: &RestoreArgs, json: bool) -> CliError {
     let program = std::env::current_exe()
         .ok()
         .map(|ours| ours.with_file_name("onecli-daemon"))

@@ -17,8 +17,8 @@ use onecli_model::template::Template;
 use onecli_model::{AgentName, RuleId, SecretName, TemplateChoice, TemplateName};
 use serde::de::DeserializeOwned;
 
-use super::client::Client;
 use super::rule::sentence;
+use crate::client::Client;
 
 /// The variable that names the shell that requests candidates.
 const VARIABLE: &str = "_ONECLI_COMPLETE";
@@ -31,14 +31,14 @@ const PATIENCE: Duration = Duration::from_millis(800);
 ///
 /// # Errors
 /// The shell is unknown, or the output cannot be written.
-pub(super) fn answered(arguments: &[OsString]) -> clap::error::Result<bool> {
+pub(crate) fn answered(arguments: &[OsString], definition: fn() -> Command) -> clap::error::Result<bool> {
     let directory = std::env::current_dir().ok();
-    let definition = || with_names(super::definition());
-    CompleteEnv::with_factory(definition).var(VARIABLE).try_complete(arguments, directory.as_deref())
+    let completed = || with_names(definition());
+    CompleteEnv::with_factory(completed).var(VARIABLE).try_complete(arguments, directory.as_deref())
 }
 
 /// Returns the script with which a shell calls this program. Empty for an unsupported shell.
-pub(super) fn script(shell: clap_complete::Shell) -> std::io::Result<Vec<u8>> {
+pub(crate) fn script(shell: clap_complete::Shell) -> std::io::Result<Vec<u8>> {
     let mut script = Vec::new();
     if let Some(completer) = Shells::builtins().completer(&shell.to_string()) {
         completer.write_registration(VARIABLE, "onecli", "onecli", "onecli", &mut script)?;

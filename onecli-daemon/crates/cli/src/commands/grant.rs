@@ -3,11 +3,11 @@
 use onecli_api::{GrantView, routes};
 use onecli_model::{AgentName, SecretName};
 
-use super::CliError;
-use super::client::Client;
-use super::output::Output;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::Output;
 
-pub(super) fn grant(
+pub(crate) fn grant(
     client: &Client,
     agent: &AgentName,
     secret: &SecretName,
@@ -21,7 +21,7 @@ pub(super) fn grant(
     Ok(output.fields(&[("variable", grant.env.unwrap_or_default()), ("placeholder", grant.placeholder)])?)
 }
 
-pub(super) fn ungrant(
+pub(crate) fn ungrant(
     client: &Client,
     agent: &AgentName,
     secret: &SecretName,

@@ -5,9 +5,9 @@ use std::io;
 use std::path::Path;
 
 /// Writes `onecli.1`, `onecli-agent.1`, `onecli-agent-add.1` and so on.
-pub(super) fn write(directory: &Path) -> io::Result<()> {
+pub(crate) fn write(definition: clap::Command, directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(super::definition(), directory)
+    clap_mangen::generate_to(definition, directory)
 }
 
 #[cfg(test)]
@@ -16,7 +16,7 @@ mod tests {
     fn each_command_has_a_page() {
         let dir = tempfile::tempdir().unwrap();
         let pages = dir.path().join("man");
-        super::write(&pages).unwrap();
+        super::write(crate::definition(), &pages).unwrap();
         for (page, text) in [("onecli.1", "onecli"), ("onecli-agent-add.1", "factors")] {
             let written = std::fs::read_to_string(pages.join(page)).unwrap();
             assert!(written.contains(text), "{page}");

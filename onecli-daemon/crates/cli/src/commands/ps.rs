@@ -4,12 +4,12 @@ use nix::unistd::{Uid, User};
 use onecli_api::Transparent;
 use onecli_api::{RunningAgent, Status, routes};
 
-use super::CliError;
-use super::client::Client;
-use super::output::{Output, joined};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{Output, joined};
 
 /// Prints the agents that run now.
-pub(super) fn ps(client: &Client, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn ps(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let running: Vec<RunningAgent> = client.get(routes::RUNNING)?;
     if output.is_json() {
         return Ok(output.document(&running)?);

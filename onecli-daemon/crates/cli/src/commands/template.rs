@@ -1,16 +1,35 @@
 //! `onecli template list | show`: the built-in templates of common services. The commands do not contact the daemon.
 
+use clap::Subcommand;
 use onecli_model::TemplateName;
 use onecli_model::narrow::NarrowProfile;
 use onecli_model::template::Template;
 
-use super::CliError;
-use super::output::{Output, joined, or_dash};
+use crate::error::CliError;
+use crate::output::{Output, joined, or_dash};
 
 /// The width of the list, also in a file.
 const WIDTH: u16 = 100;
 
-pub(super) fn list(output: &mut Output) -> Result<(), CliError> {
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// List all templates.
+    List,
+    /// Show a template: its hosts, its placement, its variables, and what it refuses.
+    Show {
+        /// The template.
+        name: TemplateName,
+    },
+}
+
+pub(crate) fn run(command: TemplateCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        TemplateCommand::List => list(output),
+        TemplateCommand::Show { name } => show(name, output),
+    }
+}
+
+fn list(output: &mut Output) -> Result<(), CliError> {
     if output.is_json() {
         return Ok(output.document(&Template::all())?);
     }
@@ -29,7 +48,7 @@ pub(super) fn list(output: &mut Output) -> Result<(), CliError> {
     Ok(output.table_within(WIDTH, ["NAME", "VARIABLE", "SERVICE"], &rows)?)
 }
 
-pub(super) fn show(name: TemplateName, output: &mut Output) -> Result<(), CliError> {
+fn show(name: TemplateName, output: &mut Output) -> Result<(), CliError> {
     let template = name.template();
     if output.is_json() {
         return Ok(output.document(template)?);

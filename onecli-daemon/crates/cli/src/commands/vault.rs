@@ -3,14 +3,13 @@
 use clap::Subcommand;
 use onecli_api::{VaultView, routes};
 
-use super::CliError;
-use super::client::Client;
-use super::import;
-use super::import_args::ImportArgs;
-use super::output::{Output, or_dash};
+use super::secret::{ImportArgs, of_vault};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{Output, or_dash};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum VaultCommand {
+pub(crate) enum VaultCommand {
     /// Show whether the server is reachable and unsealed, the login, the token's lifetime and the number of leases.
     Status,
     /// Copy the fields of a KV path into secrets stored by OneCLI, by templates.
@@ -26,10 +25,10 @@ pub(super) enum VaultCommand {
     },
 }
 
-pub(super) fn run(client: &Client, command: VaultCommand, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn run(client: &Client, command: VaultCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         VaultCommand::Status => status(client, output),
-        VaultCommand::Import { path, how } => import::of_vault(client, path, &how, output),
+        VaultCommand::Import { path, how } => of_vault(client, path, &how, output),
     }
 }
 

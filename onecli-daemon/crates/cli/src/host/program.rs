@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 ///
 /// # Errors
 /// Why it could not be started, or its standard error.
-pub(super) fn run(program: &str, args: &[&str]) -> Result<(), String> {
+pub(crate) fn run(program: &str, args: &[&str]) -> Result<(), String> {
     let output = Command::new(program)
         .args(args)
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")

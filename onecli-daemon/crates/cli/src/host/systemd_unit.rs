@@ -12,7 +12,7 @@ const FAILED: &str = "failed: ";
 
 /// The state of the daemon's unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum UnitState {
+pub(crate) enum UnitState {
     /// The unit runs.
     Running,
     /// The unit is starting.
@@ -29,7 +29,7 @@ const LOOKS: u32 = 12;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Queries systemd. `None` if systemd does not run the host, or has no such unit.
-pub(super) fn unit_state() -> Option<UnitState> {
+pub(crate) fn unit_state() -> Option<UnitState> {
     settled(ask, || std::thread::sleep(PAUSE))
 }
 

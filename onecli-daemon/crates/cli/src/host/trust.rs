@@ -29,7 +29,7 @@ const STORES: &[Store] = &[
 
 /// Why the host's trust store was not changed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TrustError {
+pub(crate) enum TrustError {
     /// Only root may change it.
     #[error("only root may change the host's trust store\nhelp: use sudo")]
     NotRoot,
@@ -58,7 +58,7 @@ pub(super) enum TrustError {
 }
 
 /// Makes the whole host trust the CA. Returns the path of its certificate.
-pub(super) fn install(pem: &str) -> Result<PathBuf, TrustError> {
+pub(crate) fn install(pem: &str) -> Result<PathBuf, TrustError> {
     let store = store()?;
     let path = Path::new(store.anchors).join(FILE);
     let failed = |source| TrustError::File { path: path.clone(), source };
@@ -73,7 +73,7 @@ pub(super) fn install(pem: &str) -> Result<PathBuf, TrustError> {
 }
 
 /// Removes the CA; `None` if it was not installed.
-pub(super) fn uninstall() -> Result<Option<PathBuf>, TrustError> {
+pub(crate) fn uninstall() -> Result<Option<PathBuf>, TrustError> {
     let store = store()?;
     let path = Path::new(store.anchors).join(FILE);
     match fs::remove_file(&path) {

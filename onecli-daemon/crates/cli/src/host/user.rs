@@ -11,13 +11,13 @@ use super::program;
 /// The variable that overrides the directory of agents' homes. Only for root, who controls the environment.
 const AGENTS_DIR_VARIABLE: &str = "ONECLI_AGENTS_DIR";
 /// The shell of accounts without login (nologin(8)).
-pub(super) const NO_LOGIN: &str = "/usr/sbin/nologin";
+pub(crate) const NO_LOGIN: &str = "/usr/sbin/nologin";
 /// The longest name that useradd(8) accepts.
 const MAX_NAME: usize = 32;
 
 /// Why a user could not be created or converted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UserError {
+pub(crate) enum UserError {
     /// Only root creates users.
     #[error("only root may create or change a user of this host\nhelp: use sudo")]
     NotRoot,
@@ -82,14 +82,14 @@ pub(super) fn name_for(agent: &AgentName) -> Result<String, UserError> {
 }
 
 /// [Creates](create) the user of an agent, with the name in `--user` or the default name.
-pub(super) fn make(named: Option<String>, agent: &AgentName) -> Result<String, UserError> {
+pub(crate) fn make(named: Option<String>, agent: &AgentName) -> Result<String, UserError> {
     let name = named.map_or_else(|| name_for(agent), Ok)?;
     create(&name)?;
     Ok(name)
 }
 
 /// Returns the directory of the agents' homes.
-pub(super) fn agents_dir() -> AgentsDir {
+pub(crate) fn agents_dir() -> AgentsDir {
     match std::env::var_os(AGENTS_DIR_VARIABLE).map(PathBuf::from) {
         Some(path) if path.is_absolute() => AgentsDir::at(path),
         _ => AgentsDir::default(),
@@ -99,7 +99,7 @@ pub(super) fn agents_dir() -> AgentsDir {
 /// Creates a user without password and login shell, which the launcher accepts for agents. Its home in passwd(5) is an
 /// empty directory that root owns, so host services find no file there that an agent wrote. The launcher shows the
 /// agent a different home.
-pub(super) fn create(name: &str) -> Result<(), UserError> {
+pub(crate) fn create(name: &str) -> Result<(), UserError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(UserError::NotRoot);
     }
@@ -133,7 +133,7 @@ pub(super) fn create(name: &str) -> Result<(), UserError> {
 }
 
 /// Removes the user that [`create`] created, for an agent that was not added.
-pub(super) fn remove(name: &str) -> Result<(), UserError> {
+pub(crate) fn remove(name: &str) -> Result<(), UserError> {
     run("userdel", &[name])?;
     let agents = agents_dir();
     for home in [agents.passwd_home(name), agents.home(name)] {
@@ -143,7 +143,7 @@ pub(super) fn remove(name: &str) -> Result<(), UserError> {
 }
 
 /// Deletes the temporary files of removed agents.
-pub(super) fn delete_kept(present: &[AgentId]) -> Result<(), UserError> {
+pub(crate) fn delete_kept(present: &[AgentId]) -> Result<(), UserError> {
     let agents = agents_dir();
     for agent in agents.kept_agents().iter().filter(|agent| !present.contains(agent)) {
         delete(&agents.agent(*agent))?;
@@ -156,6 +156,6 @@ fn delete(path: &Path) -> Result<(), UserError> {
     run("rm", &["--recursive", "--force", "--one-file-system", "--", &path.display().to_string()])
 }
 
-pub(super) fn run(name: &'static str, args: &[&str]) -> Result<(), UserError> {
+pub(crate) fn run(name: &'static str, args: &[&str]) -> Result<(), UserError> {
     program::run(name, args).map_err(|message| UserError::Program { program: name, message })
 }

@@ -13,7 +13,7 @@ const MAX_ANSWER: usize = 4096;
 
 /// Why a step was not confirmed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConfirmError {
+pub(crate) enum ConfirmError {
     /// There is no terminal, or another process group uses it (this is a background job).
     #[error(
         "nothing was changed: this needs confirmation, and there is no terminal to ask on\nhelp: add {option} \
@@ -32,7 +32,7 @@ pub(super) enum ConfirmError {
 }
 
 impl ConfirmError {
-    pub(super) fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             ConfirmError::NoTerminal { .. } => 2,
             ConfirmError::Declined | ConfirmError::Terminal(_) => 1,
@@ -44,7 +44,7 @@ impl ConfirmError {
 ///
 /// # Errors
 /// The answer is no, or there is no terminal.
-pub(super) fn confirm(question: &str, option: &'static str, given: bool) -> Result<(), ConfirmError> {
+pub(crate) fn confirm(question: &str, option: &'static str, given: bool) -> Result<(), ConfirmError> {
     if given {
         return Ok(());
     }
@@ -53,24 +53,24 @@ pub(super) fn confirm(question: &str, option: &'static str, given: bool) -> Resu
 }
 
 /// The controlling terminal.
-pub(super) struct Terminal(File);
+pub(crate) struct Terminal(File);
 
 impl Terminal {
     /// Opens the terminal. `None` if the process has none or runs in the background, where a read would stop it.
-    pub(super) fn open() -> Option<Terminal> {
+    pub(crate) fn open() -> Option<Terminal> {
         let file = File::options().read(true).write(true).open(TERMINAL).ok()?;
         (tcgetpgrp(&file) == Ok(getpgrp())).then_some(Terminal(file))
     }
 
     /// Reads one line and trims white space. The end of the input is an error.
-    pub(super) fn ask(&mut self, question: &str) -> io::Result<String> {
+    pub(crate) fn ask(&mut self, question: &str) -> io::Result<String> {
         write!(self.0, "{} ", printable(question))?;
         let line = self.line()?;
         Ok(String::from_utf8_lossy(&line).trim().to_owned())
     }
 
     /// Asks until the answer is yes, no or empty; empty selects `default`.
-    pub(super) fn agrees(&mut self, question: &str, default: bool) -> io::Result<bool> {
+    pub(crate) fn agrees(&mut self, question: &str, default: bool) -> io::Result<bool> {
         let choices = if default { "[Y/n]" } else { "[y/N]" };
         loop {
             if let Some(answer) = parse(&self.ask(&format!("{question} {choices}"))?, default) {

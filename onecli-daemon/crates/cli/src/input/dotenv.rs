@@ -5,10 +5,10 @@ use onecli_model::SecretValue;
 use zeroize::Zeroizing;
 
 /// The byte order mark, which Windows editors write before the first line.
-pub(super) const MARK: char = '\u{feff}';
+pub(crate) const MARK: char = '\u{feff}';
 
 /// Returns the values, and the lines that cannot be used.
-pub(super) fn read(text: &str) -> (Vec<NamedValue>, Vec<Imported>) {
+pub(crate) fn read(text: &str) -> (Vec<NamedValue>, Vec<Imported>) {
     let (mut values, mut unusable) = (Vec::new(), Vec::new());
     let text = text.strip_prefix(MARK).unwrap_or(text);
     for (number, line) in (1..).zip(text.lines()) {

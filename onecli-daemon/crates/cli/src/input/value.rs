@@ -11,11 +11,11 @@ use onecli_model::SecretValue;
 use onecli_model::secret::SecretValueError;
 use zeroize::Zeroizing;
 
-use super::args::ValueArgs;
+use super::value_args::ValueArgs;
 
 /// Why no value was read. Never contains the value.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ValueError {
+pub(crate) enum ValueError {
     /// Standard input is empty.
     #[error("no value given: standard input is empty\nhelp: pipe the value in, or use --value-file FILE")]
     NoSource,
@@ -50,7 +50,7 @@ pub(super) enum ValueError {
 /// The read limit: the largest value plus a line ending. Longer input is refused, not truncated.
 const READ_BOUND: usize = 16 * 1024 + 3;
 
-pub(super) fn read(args: &ValueArgs) -> Result<WireValue, ValueError> {
+pub(crate) fn read(args: &ValueArgs) -> Result<WireValue, ValueError> {
     let bytes = if let Some(path) = &args.value_file {
         let failed = |source| ValueError::File { path: path.clone(), source };
         bounded(File::open(path).map_err(failed)?).map_err(failed)?
@@ -67,7 +67,7 @@ pub(super) fn read(args: &ValueArgs) -> Result<WireValue, ValueError> {
 }
 
 /// Reads a passphrase from a file, standard input (`-`), or a prompt, which asks twice for a new passphrase.
-pub(super) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<WireValue, ValueError> {
+pub(crate) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<WireValue, ValueError> {
     let bytes = match file {
         Some(path) if path == Path::new("-") => bounded(io::stdin().lock()).map_err(ValueError::Input)?,
         Some(path) => {

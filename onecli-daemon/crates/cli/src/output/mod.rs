@@ -10,8 +10,8 @@ mod style;
 mod table;
 mod time;
 
-pub(super) use progress::{Progress, Unit};
-pub(super) use report::{Report, complain, note};
+pub(crate) use progress::{Progress, Unit};
+pub(crate) use report::{Report, complain, note};
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
@@ -24,7 +24,7 @@ use terminal_size::{Width, terminal_size_of};
 use style::{BAD, GOOD, HEADING, WARNING, shows_colors};
 
 /// Standard output. The caller handles write errors, because a closed pipe is not a failure.
-pub(super) struct Output {
+pub(crate) struct Output {
     json: bool,
     is_terminal: bool,
     has_colors: bool,
@@ -34,7 +34,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(json: bool) -> Output {
+    pub(crate) fn new(json: bool) -> Output {
         let out = io::stdout();
         Output {
             json,
@@ -46,28 +46,28 @@ impl Output {
     }
 
     /// Returns whether the output is JSON.
-    pub(super) fn is_json(&self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
     /// Returns whether the output is a terminal.
-    pub(super) fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         self.is_terminal
     }
 
     /// Prints one JSON document.
-    pub(super) fn document(&mut self, document: &impl Serialize) -> io::Result<()> {
+    pub(crate) fn document(&mut self, document: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_string_pretty(document)?;
         writeln!(self.out, "{}", printable_json(&text))
     }
 
     /// Prints one or several lines of text. A line break in `text` comes from the CLI itself.
-    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
         text.split('\n').try_for_each(|line| writeln!(self.out, "{}", printable(line)))
     }
 
     /// Prints one audit record, as JSON or CSV. Programs get exactly the bytes in the log.
-    pub(super) fn record(&mut self, line: &[u8]) -> io::Result<()> {
+    pub(crate) fn record(&mut self, line: &[u8]) -> io::Result<()> {
         if self.is_terminal {
             return self.line(&String::from_utf8_lossy(line.trim_ascii_end()));
         }
@@ -77,18 +77,18 @@ impl Output {
 
     /// Prints a warning on standard error, separate from output for programs.
     #[expect(clippy::unused_self, reason = "all output goes through this type")]
-    pub(super) fn warning(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn warning(&mut self, text: &str) -> io::Result<()> {
         report::warning(text)
     }
 
     /// Prints a completion script. All of it comes from this program.
-    pub(super) fn script(&mut self, script: &[u8]) -> io::Result<()> {
+    pub(crate) fn script(&mut self, script: &[u8]) -> io::Result<()> {
         self.out.write_all(script.trim_ascii_end())?;
         self.out.write_all(b"\n")
     }
 
     /// Prints a table with a heading. On a terminal, cells wrap so that the table fits its width.
-    pub(super) fn table<const N: usize>(
+    pub(crate) fn table<const N: usize>(
         &mut self,
         heading: [&str; N],
         rows: &[[String; N]],
@@ -97,7 +97,7 @@ impl Output {
     }
 
     /// Prints a table that is at most `width` columns wide.
-    pub(super) fn table_within<const N: usize>(
+    pub(crate) fn table_within<const N: usize>(
         &mut self,
         width: u16,
         heading: [&str; N],
@@ -122,7 +122,7 @@ impl Output {
     }
 
     /// Prints a row of cells in columns of fixed width, for data that arrives one row at a time.
-    pub(super) fn cells<const N: usize>(
+    pub(crate) fn cells<const N: usize>(
         &mut self,
         cells: &[String; N],
         widths: &[usize; N],
@@ -132,7 +132,7 @@ impl Output {
     }
 
     /// Prints names and values, one pair per line. Empty values are left out.
-    pub(super) fn fields(&mut self, fields: &[(&str, String)]) -> io::Result<()> {
+    pub(crate) fn fields(&mut self, fields: &[(&str, String)]) -> io::Result<()> {
         let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
         for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
             writeln!(self.out, "{name:<width$}  {}", printable(value))?;
@@ -141,7 +141,7 @@ impl Output {
     }
 
     /// Prints a check with its status, and its fix below. `width` is the width of the longest name.
-    pub(super) fn check(&mut self, check: &Check, width: usize) -> io::Result<()> {
+    pub(crate) fn check(&mut self, check: &Check, width: usize) -> io::Result<()> {
         let (status, style) = match check.status {
             CheckStatus::Ok => ("OK", GOOD),
             CheckStatus::Warn => ("WARN", WARNING),
@@ -158,17 +158,17 @@ impl Output {
 
     /// Formats a time relative to now. JSON output contains the exact time.
     #[expect(clippy::unused_self, reason = "all output goes through this type")]
-    pub(super) fn time(&self, time: Timestamp) -> String {
+    pub(crate) fn time(&self, time: Timestamp) -> String {
         time::relative(time, SystemClock.now())
     }
 
     /// Formats a time like [`Output::time`]; `-` if there is none.
-    pub(super) fn time_or_dash(&self, time: Option<Timestamp>) -> String {
+    pub(crate) fn time_or_dash(&self, time: Option<Timestamp>) -> String {
         time.map_or_else(|| "-".to_owned(), |time| self.time(time))
     }
 
     /// Flushes the output.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
@@ -190,12 +190,12 @@ fn aligned<const N: usize>(cells: [&str; N], widths: &[usize; N]) -> String {
 }
 
 /// Formats a value; `-` if there is none.
-pub(super) fn or_dash(text: Option<impl ToString>) -> String {
+pub(crate) fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
 }
 
 /// Joins items with commas; returns `none` if there are none.
-pub(super) fn joined<T: ToString>(items: impl IntoIterator<Item = T>, none: &str) -> String {
+pub(crate) fn joined<T: ToString>(items: impl IntoIterator<Item = T>, none: &str) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     if items.is_empty() { none.to_owned() } else { items.join(", ") }
 }

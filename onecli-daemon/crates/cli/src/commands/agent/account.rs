@@ -12,10 +12,11 @@ use onecli_api::{AgentView, routes};
 use onecli_launch::{AgentsDir, LaunchUser, is_no_login, is_system};
 use onecli_model::Check;
 
-use super::client::Client;
-use super::output::Output;
-use super::user::{UserError, agents_dir, run};
-use super::{CliError, program};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::host::program;
+use crate::host::user::{UserError, agents_dir, run};
+use crate::output::Output;
 
 /// Files in a home directory that host services trust.
 const TRUSTED: &[&str] = &[
@@ -43,7 +44,7 @@ const STICKY: u32 = 0o1000;
 const NAME: &str = "agent accounts";
 
 /// Returns the checks of `onecli doctor` for the accounts that agents run as.
-pub(super) fn checks(client: &Client) -> Vec<Check> {
+pub(crate) fn checks(client: &Client) -> Vec<Check> {
     let agents: Vec<AgentView> = match client.get(routes::AGENTS) {
         Ok(agents) => agents,
         Err(error) => {
@@ -166,7 +167,7 @@ fn convert_one(agents: &AgentsDir, user: &LaunchUser) -> Result<Option<String>, 
     let mut done = Vec::new();
     check_way(user)?;
     if !is_no_login(&user.shell) {
-        run("usermod", &["--shell", super::user::NO_LOGIN, name])?;
+        run("usermod", &["--shell", crate::host::user::NO_LOGIN, name])?;
         done.push("its login shell was removed".to_owned());
     }
     check_mode(user)?;

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use onecli_api::{AgentEnv, AgentEnvRequest, routes};
 use onecli_launch::{CA_VARIABLES, JAVA_TRUST_STORE, java_trust_store, proxy_environment};
 
-use super::CliError;
-use super::client::Client;
 use super::env_args::{EnvArgs, EnvFor};
-use super::output::Output;
-use super::output::note;
+use crate::client::Client;
+use crate::error::{CliError, EnvError};
+use crate::output::Output;
+use crate::output::note;
 
 /// The path of the bundle in a container.
 const BUNDLE: &str = onecli_launch::BUNDLE;
@@ -25,32 +25,6 @@ const SYSTEMD: &str = "/run/systemd/system";
 const NOT_PROXIED: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// Services that the agent's own programs start.
 const LOCAL: &str = "localhost,127.0.0.1,::1";
-
-/// Why the files for a container were not written.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum EnvError {
-    /// A file could not be read or written.
-    #[error("cannot {step} {}: {source}", path.display())]
-    File {
-        /// The operation that failed.
-        step: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// The kernel's error.
-        source: io::Error,
-    },
-    /// A path that the engine's syntax cannot express.
-    #[error(
-        "'{0}' contains a space or a colon, at which 'docker run' would split it\nhelp: choose another --out"
-    )]
-    Path(String),
-    /// There is no directory for the files.
-    #[error("XDG_RUNTIME_DIR is not set\nhelp: name a directory with --out")]
-    NoDirectory,
-    /// The proxy does not listen on the address.
-    #[error("the proxy does not listen on {0}\nhelp: use one of its addresses: {1}")]
-    Address(SocketAddr, String),
-}
 
 /// One address of the proxy, with its scheme.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +40,7 @@ struct Files {
     java: PathBuf,
 }
 
-pub(super) fn env(client: &Client, args: &EnvArgs, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn env(client: &Client, args: &EnvArgs, output: &mut Output) -> Result<(), CliError> {
     let path = routes::agent_action(&args.name, "env");
     let env: AgentEnv = client.post(&path, &AgentEnvRequest { hours: args.hours })?;
     if output.is_json() {

@@ -17,29 +17,29 @@ Examples:
   docker run --rm $(onecli agent env crawler --for docker) python:3 python -c ...
   onecli agent env crawler --for compose --service web > onecli.yaml && docker compose -f compose.yaml -f onecli.yaml up
   eval \"$(onecli agent env crawler --for shell)\"")]
-pub(super) struct EnvArgs {
+pub(crate) struct EnvArgs {
     /// The agent.
-    pub(super) name: AgentName,
+    pub(crate) name: AgentName,
     /// The kind of output.
     #[arg(long = "for", value_enum, default_value_t = EnvFor::Shell)]
-    pub(super) kind: EnvFor,
+    pub(crate) kind: EnvFor,
     /// The directory for the files. Default: a directory in your runtime directory; for root, in /run.
     #[arg(long, value_name = "DIR")]
-    pub(super) out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// The address of the proxy to use. Default: a network address for containers, a loopback address for a shell.
     #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(super) proxy: Option<std::net::SocketAddr>,
+    pub(crate) proxy: Option<std::net::SocketAddr>,
     /// The lifetime of the token in hours.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=i64::from(AgentEnvRequest::MAX_HOURS)))]
-    pub(super) hours: u32,
+    pub(crate) hours: u32,
     /// The service in the Compose file.
     #[arg(long, default_value = "agent", value_name = "NAME")]
-    pub(super) service: String,
+    pub(crate) service: String,
 }
 
 /// The kind of output of `agent env`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum EnvFor {
+pub(crate) enum EnvFor {
     /// Options of 'docker run' and 'podman run'.
     Docker,
     /// A Compose override file.

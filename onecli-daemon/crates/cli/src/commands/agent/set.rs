@@ -1,15 +1,54 @@
 //! `onecli agent set`.
 
+use clap::{ArgGroup, Args as ClapArgs};
 use onecli_api::{AgentChanged, AgentSet, routes};
+use onecli_model::{AgentName, CgroupName, Egress, Factors};
 
-use super::CliError;
-use super::client::Client;
-use super::output::Output;
-use super::recipe::Application;
-use super::recipe_args::AgentSetArgs;
-use super::user;
+use crate::client::Client;
+use crate::commands::recipe::{Application, RecipeArgs};
+use crate::error::CliError;
+use crate::host::user;
+use crate::output::Output;
 
-pub(super) fn set(client: &Client, args: &AgentSetArgs, output: &mut Output) -> Result<(), CliError> {
+/// Change an agent.
+#[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("change").required(true).multiple(true), after_help = "\
+Examples:
+  onecli agent set coder --egress allow --factors token
+  onecli agent set coder --recipe claude-code --dry-run
+  onecli agent set coder --recipe npm --host packages.example
+  onecli agent set coder --allow-git-config yes")]
+pub(crate) struct AgentSetArgs {
+    /// The agent.
+    pub(crate) name: AgentName,
+    /// The required factors: token, cgroup, or token,cgroup. Applies from the next request.
+    #[arg(long, group = "change")]
+    pub(crate) factors: Option<Factors>,
+    /// The agent's cgroup, a direct child of the agents root. No process may run as the agent during the change.
+    #[arg(long, group = "change", value_name = "NAME")]
+    pub(crate) cgroup: Option<CgroupName>,
+    /// The existing user that its commands run as. Must not be root or another agent's user. No process may run as the
+    /// agent during the change.
+    #[arg(long, group = "change", conflicts_with = "no_user")]
+    pub(crate) user: Option<String>,
+    /// Create a dedicated user. Default name: 'onecli-a-NAME'.
+    #[arg(long, group = "change", conflicts_with = "no_user")]
+    pub(super) create_user: bool,
+    /// Remove the agent's user: each run then names one with --user.
+    #[arg(long, group = "change")]
+    pub(crate) no_user: bool,
+    /// The policy for hosts that no grant or rule names: deny, or allow (without any credential). Applies from the next
+    /// request.
+    #[arg(long, group = "change")]
+    pub(crate) egress: Option<Egress>,
+    /// Whether its commands may change the configuration and hooks of git repositories in a project.
+    #[arg(long, group = "change", value_name = "yes|no", value_parser = ["yes", "no"])]
+    pub(crate) allow_git_config: Option<String>,
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+}
+
+pub(crate) fn set(client: &Client, args: &AgentSetArgs, output: &mut Output) -> Result<(), CliError> {
     let recipe = args.recipe.recipe.map(|recipe| Application::new(recipe, &args.recipe.hosts)).transpose()?;
     if let Some(recipe) = recipe.as_ref().filter(|_| args.recipe.dry_run) {
         return recipe.preview(&args.name, output);

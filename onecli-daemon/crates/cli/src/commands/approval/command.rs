@@ -3,13 +3,14 @@
 use clap::Subcommand;
 use onecli_api::{ApprovalView, routes};
 
-use super::CliError;
-use super::client::Client;
-use super::output::{Output, joined};
-use super::{approval_show, approval_watch};
+use super::request::request;
+use super::{show, watch};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{Output, joined};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum ApprovalCommand {
+pub(crate) enum ApprovalCommand {
     /// List the pending requests, oldest first.
     List,
     /// Print each request that becomes pending, and its outcome, until interrupted.
@@ -35,11 +36,11 @@ ready (all requests that were pending at the start have been printed) or ended."
     },
 }
 
-pub(super) fn run(client: &Client, command: ApprovalCommand, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn run(client: &Client, command: ApprovalCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         ApprovalCommand::List => list(client, output),
-        ApprovalCommand::Watch => approval_watch::watch(client, output),
-        ApprovalCommand::Show { id } => approval_show::show(client, &checked(&id)?, output),
+        ApprovalCommand::Watch => watch::watch(client, output),
+        ApprovalCommand::Show { id } => show::show(client, &checked(&id)?, output),
         ApprovalCommand::Allow { id } => answer(client, &id, "allow", output),
         ApprovalCommand::Deny { id } => answer(client, &id, "deny", output),
     }
@@ -73,11 +74,6 @@ fn answer(client: &Client, id: &str, answer: &str, output: &mut Output) -> Resul
     }
     let done = if answer == "allow" { "is allowed" } else { "is refused" };
     Ok(output.line(&format!("{} of agent '{}' {done}", request(&answered), answered.agent))?)
-}
-
-pub(super) fn request(one: &ApprovalView) -> String {
-    let query = one.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-    format!("{} {}{}{query}", one.method, one.authority, one.path)
 }
 
 /// Checks that the id is safe in a path. Only the daemon knows whether it exists.

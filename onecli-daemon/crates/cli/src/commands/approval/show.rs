@@ -2,15 +2,15 @@
 
 use onecli_api::{ApprovalDetail, BodyView, routes};
 
-use super::CliError;
-use super::approval::request;
-use super::client::Client;
-use super::output::{Output, joined};
+use super::request::request;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{Output, joined};
 
 /// The prefix of each body line, so that text from an agent cannot look like a line of the CLI.
 const QUOTE: &str = "  | ";
 
-pub(super) fn show(client: &Client, id: &str, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn show(client: &Client, id: &str, output: &mut Output) -> Result<(), CliError> {
     let detail: ApprovalDetail = client.get(&routes::approval(id))?;
     if output.is_json() {
         return Ok(output.document(&detail)?);

@@ -6,10 +6,10 @@ use std::time::Duration;
 use onecli_api::{ApprovalEvent, ApprovalOutcome, ApprovalView, routes};
 use onecli_model::printable;
 
-use super::CliError;
-use super::approval::request;
-use super::client::{Client, ClientError};
-use super::output::{Output, complain, joined};
+use super::request::request;
+use crate::client::{Client, ClientError};
+use crate::error::CliError;
+use crate::output::{Output, complain, joined};
 
 /// The pause before the next attempt to connect after the daemon has disconnected.
 const RETRY: Duration = Duration::from_secs(1);

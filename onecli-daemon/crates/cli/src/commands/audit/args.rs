@@ -10,7 +10,7 @@ use onecli_model::{AgentName, Clock, Host, RequestId};
 use onecli_sys::SystemClock;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum AuditCommand {
+pub(crate) enum AuditCommand {
     /// List the newest records, oldest first.
     #[command(after_help = "\
 Examples:
@@ -83,23 +83,23 @@ Examples:
 
 /// Verify that the log is unchanged.
 #[derive(Debug, Args)]
-pub(super) struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// The directory of the log.
     #[arg(long, default_value = "/var/lib/onecli/audit", value_name = "DIR")]
-    pub(super) dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// The log's public key, as printed by this command. Default: the file 'public-key' in the directory.
     #[arg(long, value_name = "KEY")]
     pub(super) public_key: Option<Verifier>,
     /// The first segment to verify, by the number in its file's name. Use it to skip known damage.
     #[arg(long, value_name = "SEGMENT", value_parser = parse_segment)]
-    pub(super) from: Option<u64>,
+    pub(crate) from: Option<u64>,
     /// A file of checkpoints stored elsewhere, or of syslog lines with checkpoints; may be given again.
     #[arg(long, value_name = "FILE")]
-    pub(super) witness: Vec<PathBuf>,
+    pub(crate) witness: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum ExportFormat {
+pub(crate) enum ExportFormat {
     Jsonl,
     Csv,
     Ocsf,
@@ -107,31 +107,31 @@ pub(super) enum ExportFormat {
 
 /// Selects the records that match every given condition.
 #[derive(Debug, Clone, Default, Args)]
-pub(super) struct FilterArgs {
+pub(crate) struct FilterArgs {
     /// Only records of this agent.
     #[arg(long)]
-    pub(super) agent: Option<AgentName>,
+    pub(crate) agent: Option<AgentName>,
     /// Only records of this host.
     #[arg(long)]
-    pub(super) host: Option<String>,
+    pub(crate) host: Option<String>,
     /// Only records with this decision: inject, forward, tunnel, deny.
     #[arg(long, visible_alias = "decision", value_name = "VERDICT")]
-    pub(super) verdict: Option<Verdict>,
+    pub(crate) verdict: Option<Verdict>,
     /// Only records of this kind: decision, outcome, alert, approval.
     #[arg(long)]
-    pub(super) event: Option<Event>,
+    pub(crate) event: Option<Event>,
     /// Only records with this reason code, such as `egress_denied`.
     #[arg(long)]
-    pub(super) code: Option<String>,
+    pub(crate) code: Option<String>,
     /// Only records of this request: the id in an error message.
     #[arg(long, value_name = "ID")]
-    pub(super) request: Option<RequestId>,
+    pub(crate) request: Option<RequestId>,
     /// Only records since this time: 2026-01-02, 2026-01-02T03:04:05Z, or 1h for an hour ago (s, m, h, d, w).
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub(super) since: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
     /// Only records before this time.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub(super) until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
 }
 
 impl From<FilterArgs> for AuditFilter {

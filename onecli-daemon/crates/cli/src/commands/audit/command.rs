@@ -3,12 +3,12 @@
 use onecli_api::{AuditQuery, routes};
 use serde::Deserialize;
 
-use super::CliError;
-use super::audit_args::AuditCommand;
-use super::client::Client;
+use super::args::AuditCommand;
 use super::export::Export;
-use super::output::{Output, Progress, Unit, or_dash};
 use super::verify;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{Output, Progress, Unit, or_dash};
 
 const HEADING: [&str; 10] =
     ["TIME", "EVENT", "AGENT", "VERDICT", "STATUS", "METHOD", "HOST", "PATH", "SECRET", "CODE"];
@@ -69,7 +69,7 @@ impl Record {
 }
 
 /// Runs the command.
-pub(super) fn run(client: &Client, command: AuditCommand, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn run(client: &Client, command: AuditCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         AuditCommand::List { filter, limit, all } => {
             let filter = (*filter).into();

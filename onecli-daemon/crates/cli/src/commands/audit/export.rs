@@ -4,9 +4,9 @@ use std::io;
 
 use serde_json::{Map, Value};
 
-use super::CliError;
-use super::audit_args::ExportFormat;
+use super::args::ExportFormat;
 use super::ocsf::ocsf;
+use crate::error::CliError;
 
 /// The CSV columns: every field that a record can have.
 const COLUMNS: [&str; 39] = [
@@ -52,12 +52,12 @@ const COLUMNS: [&str; 39] = [
 ];
 
 /// Converts records into lines.
-pub(super) struct Export {
+pub(crate) struct Export {
     format: ExportFormat,
 }
 
 impl Export {
-    pub(super) fn new(format: ExportFormat) -> Export {
+    pub(crate) fn new(format: ExportFormat) -> Export {
         Export { format }
     }
 
@@ -65,12 +65,12 @@ impl Export {
     ///
     /// # Errors
     /// None in practice: the line is created in memory.
-    pub(super) fn header(&self) -> Result<Option<Vec<u8>>, CliError> {
+    pub(crate) fn header(&self) -> Result<Option<Vec<u8>>, CliError> {
         (self.format == ExportFormat::Csv).then(|| csv_line(COLUMNS)).transpose()
     }
 
     /// Returns a record's line, without its line break.
-    pub(super) fn line(&mut self, record: &[u8]) -> Result<Vec<u8>, CliError> {
+    pub(crate) fn line(&mut self, record: &[u8]) -> Result<Vec<u8>, CliError> {
         Ok(match self.format {
             ExportFormat::Jsonl => record.to_vec(),
             ExportFormat::Csv => csv(serde_json::from_slice(record)?)?,

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use onecli_audit::{Bad, Findings, Verification, Verified, VerifyError, verify};
 
-use super::CliError;
-use super::audit_args::VerifyArgs;
-use super::output::{Output, Progress, Unit};
+use super::args::VerifyArgs;
+use crate::error::CliError;
+use crate::output::{Output, Progress, Unit};
 
-pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError> {
     let mut witnessed = Vec::new();
     for file in &args.witness {
         witnessed.extend(checkpoints(file)?);

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum CaCommand {
+pub(crate) enum CaCommand {
     /// Show the CA certificates.
     Show,
     /// Print the certificates that agents must trust (PEM). The CA's key never leaves the daemon.

@@ -2,13 +2,13 @@
 
 use onecli_api::{Ca, routes};
 
-use super::CliError;
-use super::ca_args::CaCommand;
-use super::client::Client;
-use super::output::Output;
-use super::trust;
+use super::args::CaCommand;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::host::trust;
+use crate::output::Output;
 
-pub(super) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         CaCommand::Export => {
             let ca: Ca = client.get(routes::CA)?;

@@ -9,7 +9,7 @@ use onecli_api::{Ca, routes};
 use onecli_launch::{Trust, installed_clients};
 use onecli_model::Check;
 
-use super::client::Client;
+use crate::client::Client;
 
 const BUNDLE: &str = "CA bundle";
 const CLIENTS: &str = "agent clients";

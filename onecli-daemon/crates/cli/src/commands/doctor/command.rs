@@ -1,32 +1,21 @@
 //! `onecli doctor`: the daemon's own checks, then this process's checks of the host.
 
 use onecli_api::{Doctor, routes};
-use onecli_config::DaemonLayout;
 use onecli_model::{Check, CheckStatus};
 
-use super::CliError;
-use super::account;
+use super::agent_environment::surroundings;
 use super::args::DoctorArgs;
-use super::client::{Client, ClientError};
 use super::examine::examine;
-use super::output::Output;
+use super::running::Running;
 use super::self_test::self_test;
-use super::surroundings::surroundings;
-use super::unit::UnitState;
-
-/// Whether a daemon runs, as seen from this process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Running {
-    /// The daemon responds and reports its locations.
-    Yes(DaemonLayout),
-    /// No daemon responds.
-    No,
-    /// The daemon may run, but this process may not query it.
-    Unknown,
-}
+use crate::client::{Client, ClientError};
+use crate::commands::agent::account_checks;
+use crate::error::CliError;
+use crate::host::systemd_unit::UnitState;
+use crate::output::Output;
 
 /// Prints every check. Returns whether none has failed.
-pub(super) fn doctor(client: &Client, args: &DoctorArgs, output: &mut Output) -> Result<bool, CliError> {
+pub(crate) fn doctor(client: &Client, args: &DoctorArgs, output: &mut Output) -> Result<bool, CliError> {
     let (mut checks, running) = ask(client);
     let place = match &running {
         Running::Yes(place) => Some(place.clone()),
@@ -35,7 +24,7 @@ pub(super) fn doctor(client: &Client, args: &DoctorArgs, output: &mut Output) ->
     checks.extend(examine(running, args.config.as_deref()));
     if let Some(place) = place {
         checks.extend(surroundings(client));
-        checks.extend(account::checks(client));
+        checks.extend(account_checks(client));
         if !args.no_self_test {
             checks.extend(self_test(client, &place));
         }

@@ -11,13 +11,13 @@ use onecli_model::Check;
 use onecli_sys::kernel;
 use onecli_tls::UpstreamTls;
 
-use super::doctor::Running;
+use super::running::Running;
 
 const CONFIG_FIX: &str = "correct the file, then check it with `onecli-daemon --check-config`";
 
 /// Checks the host: the parts of the running daemon if it reports their locations, else those of the daemon that
 /// `config` would start.
-pub(super) fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
+pub(crate) fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
     let down = running == Running::No;
     let (place, mut checks) = match running {
         Running::Yes(place) => (place, Vec::new()),

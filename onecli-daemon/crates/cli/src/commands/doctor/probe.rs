@@ -11,8 +11,8 @@ use onecli_sys::kernel::Cgroup2;
 use onecli_tls::ServiceTls;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::PROBE;
-
+/// The command with which `doctor` starts itself in an agent's cgroup.
+const PROBE: &str = "self-test-probe";
 /// The maximum number of answer bytes that are read.
 const ANSWER: u64 = 64 * 1024;
 

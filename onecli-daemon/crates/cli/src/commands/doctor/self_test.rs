@@ -17,8 +17,8 @@ use onecli_model::{AgentName, CgroupName, Check, Factors, Host, Placement, Rando
 use onecli_sys::OsRandom;
 use serde_json::{Value, json};
 
-use super::client::{Client, ClientError};
 use super::probe::{from_cgroup, over_tls};
+use crate::client::{Client, ClientError};
 
 const EXPLICIT: &str = "self-test explicit";
 const TRANSPARENT: &str = "self-test transparent";
@@ -55,7 +55,7 @@ pub(super) fn self_test(client: &Client, layout: &DaemonLayout) -> Vec<Check> {
 ///
 /// # Errors
 /// The socket's errors. Reads and writes time out after [`PATIENCE`].
-pub(super) fn ask(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = connect(address)?;
     stream.write_all(request)?;
     let mut answer = Vec::new();

@@ -16,7 +16,7 @@ needs one of these keys when it starts. It tries the following sources in this o
 From a key file to a TPM-bound credential:
   systemd-creds encrypt --name=onecli.key /var/lib/onecli/root.key /etc/credstore.encrypted/onecli.key
   (then set LoadCredentialEncrypted=onecli.key in a drop-in of the unit, restart, and move the file elsewhere)")]
-pub(super) enum KeyCommand {
+pub(crate) enum KeyCommand {
     /// Show the root key, its slots, and the progress of a rotation.
     Status,
     /// Create a new key file in the daemon's data directory, and a slot for it.
@@ -63,40 +63,8 @@ pub(super) enum KeyCommand {
 
 /// The source of a passphrase. Default: a prompt on the terminal.
 #[derive(Debug, ClapArgs)]
-pub(super) struct PassphraseArgs {
+pub(crate) struct PassphraseArgs {
     /// Read the passphrase from a file; '-' for standard input.
     #[arg(long, value_name = "FILE")]
-    pub(super) passphrase_file: Option<PathBuf>,
-}
-
-/// Replace the database by a backup.
-#[derive(Debug, ClapArgs)]
-#[command(after_help = "\
-Stop the daemon and its socket first: a command that connects to the socket would start the daemon again. Run this as
-root or as the daemon's user.
-
-The command first checks the backup: its integrity, its tables, and whether this host's key opens it and every value in
-it. The current database is retained in the same directory under another name; nothing is deleted. Audit records newer
-than the backup are added to the database from the audit log when the daemon starts.
-
-Example:
-  sudo systemctl stop onecli-daemon.socket onecli-daemon.service
-  sudo onecli restore --dry-run /srv/onecli-2026-01-31.db
-  sudo onecli restore /srv/onecli-2026-01-31.db
-  sudo systemctl start onecli-daemon.socket onecli-daemon.service")]
-pub(super) struct RestoreArgs {
-    /// The backup file.
-    pub(super) file: PathBuf,
-    /// Check the backup, and change nothing.
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// The daemon's configuration file, as passed to the daemon.
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// The daemon's data directory, as passed to the daemon.
-    #[arg(long, value_name = "DIR")]
-    pub(super) data_dir: Option<PathBuf>,
-    /// A passphrase or recovery key that opens the backup.
-    #[arg(long, value_name = "FILE")]
-    pub(super) passphrase_file: Option<PathBuf>,
+    pub(crate) passphrase_file: Option<PathBuf>,
 }

@@ -7,16 +7,17 @@ use std::time::Duration;
 use onecli_api::{KeyRotate, KeyRotated, KeyView, RekeyView, SlotAdd, SlotAdded, SlotView, WireKey, routes};
 use zeroize::Zeroizing;
 
-use super::CliError;
-use super::client::Client;
-use super::key_args::{KeyCommand, PassphraseArgs};
-use super::output::{Output, Progress, Unit, or_dash};
-use super::value::{self, ValueError};
+use super::args::{KeyCommand, PassphraseArgs};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::input::value;
+use crate::input::value::ValueError;
+use crate::output::{Output, Progress, Unit, or_dash};
 
 /// The interval between progress queries.
 const POLL: Duration = Duration::from_millis(250);
 
-pub(super) fn key(client: &Client, command: KeyCommand, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn key(client: &Client, command: KeyCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         KeyCommand::Status => status(client, output),
         KeyCommand::AddKeyFile => add(client, &SlotAdd::KeyFile {}, output),

@@ -1,16 +1,31 @@
-//! `onecli recipe list | show`, and `--recipe` of `agent add` and `agent set`.
+//! `--recipe` of `agent add` and `agent set`.
 
+use clap::Args as ClapArgs;
 use onecli_api::{RuleAdd, RuleView, routes};
 use onecli_model::recipe::{Recipe, RecipeName};
 use onecli_model::{AgentName, RuleText, Terms};
 
-use super::CliError;
-use super::client::Client;
-use super::output::{Output, joined};
-use super::rule;
+use crate::client::Client;
+use crate::commands::rule::{command, sentence};
+use crate::error::CliError;
+use crate::output::{Output, joined};
+
+/// The rules of a recipe.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RecipeArgs {
+    /// Allow the requests that this program makes without a credential. 'onecli recipe list' shows all recipes.
+    #[arg(long, group = "change", value_name = "RECIPE")]
+    pub(crate) recipe: Option<RecipeName>,
+    /// A host of your package registry, for recipes without hosts; may be given again.
+    #[arg(long = "host", value_name = "HOST", requires = "recipe")]
+    pub(crate) hosts: Vec<String>,
+    /// Print the rules of the recipe, and change nothing.
+    #[arg(long, requires = "recipe")]
+    pub(crate) dry_run: bool,
+}
 
 /// The rules of a recipe for one agent.
-pub(super) struct Application {
+pub(crate) struct Application {
     recipe: &'static Recipe,
     rules: Vec<Planned>,
 }
@@ -27,7 +42,7 @@ impl Application {
     ///
     /// # Errors
     /// Hosts are missing or not used.
-    pub(super) fn new(recipe: RecipeName, hosts: &[String]) -> Result<Application, CliError> {
+    pub(crate) fn new(recipe: RecipeName, hosts: &[String]) -> Result<Application, CliError> {
         let recipe = recipe.recipe();
         if recipe.needs_hosts() == hosts.is_empty() {
             let name = &recipe.name;
@@ -45,7 +60,7 @@ impl Application {
     }
 
     /// Prints commands that add the rules.
-    pub(super) fn preview(&self, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
+    pub(crate) fn preview(&self, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
         if output.is_json() {
             let rules: Vec<&RuleText> = self.rules.iter().map(|rule| &rule.text).collect();
             return Ok(output.document(&rules)?);
@@ -53,7 +68,7 @@ impl Application {
         output.line(&format!("# {}: nothing is changed", self.recipe.title))?;
         for Planned { text, reason, .. } in &self.rules {
             output.line(&format!("# {reason}"))?;
-            output.line(&rule::command(agent, text))?;
+            output.line(&command(agent, text))?;
         }
         if self.rules.is_empty() {
             output.line("# this recipe has no rules")?;
@@ -62,7 +77,7 @@ impl Application {
     }
 
     /// Adds the rules that the agent does not have yet.
-    pub(super) fn apply(&self, client: &Client, agent: &AgentName) -> Result<Applied, CliError> {
+    pub(crate) fn apply(&self, client: &Client, agent: &AgentName) -> Result<Applied, CliError> {
         let existing: Vec<RuleView> = client.get(routes::RULES)?;
         let mut rules = Vec::new();
         for Planned { terms, .. } in &self.rules {
@@ -82,7 +97,7 @@ fn add(client: &Client, agent: &AgentName, terms: &Terms) -> Result<RuleView, Cl
 }
 
 /// A recipe whose rules the agent has.
-pub(super) struct Applied {
+pub(crate) struct Applied {
     recipe: &'static Recipe,
     agent: AgentName,
     /// Each rule, and whether it was added or already existed.
@@ -90,14 +105,14 @@ pub(super) struct Applied {
 }
 
 impl Applied {
-    pub(super) fn report(&self, output: &mut Output) -> Result<(), CliError> {
+    pub(crate) fn report(&self, output: &mut Output) -> Result<(), CliError> {
         let Applied { recipe, agent, rules } = self;
         if output.is_json() {
             let rules: Vec<&RuleView> = rules.iter().map(|(_, rule)| rule).collect();
             return Ok(output.document(&rules)?);
         }
         for (how, rule) in rules {
-            output.line(&format!("{how} rule {}: {}", rule.id, rule::sentence(rule)))?;
+            output.line(&format!("{how} rule {}: {}", rule.id, sentence(rule)))?;
         }
         if !recipe.templates.is_empty() {
             let templates = joined(&recipe.templates, "-");
@@ -106,36 +121,4 @@ impl Applied {
         Ok(output
             .line(&format!("start it with: onecli run --agent {agent} --recipe {} -- CMD", recipe.name))?)
     }
-}
-
-pub(super) fn list(output: &mut Output) -> Result<(), CliError> {
-    if output.is_json() {
-        return Ok(output.document(&Recipe::all())?);
-    }
-    let row = |recipe: &Recipe| [recipe.name.clone(), recipe.title.clone(), joined(&recipe.templates, "-")];
-    let rows: Vec<_> = Recipe::all().iter().map(row).collect();
-    Ok(output.table(["NAME", "PROGRAM", "TEMPLATES"], &rows)?)
-}
-
-pub(super) fn show(name: RecipeName, output: &mut Output) -> Result<(), CliError> {
-    let recipe = name.recipe();
-    if output.is_json() {
-        return Ok(output.document(recipe)?);
-    }
-    let variables = recipe.env.iter().map(|(name, value)| format!("{name}={value}"));
-    output.fields(&[
-        ("name", recipe.name.clone()),
-        ("program", recipe.title.clone()),
-        ("templates", joined(&recipe.templates, "-")),
-        ("variables", joined(variables, "-")),
-        ("shared", joined(&recipe.share, "-")),
-    ])?;
-    for rule in &recipe.rules {
-        let host = rule.host.as_deref().unwrap_or("a host that you name with --host");
-        let methods = joined(&rule.methods, "all methods");
-        let paths = joined(&rule.paths, "all paths");
-        output.line(&format!("allows {host}: {methods} {paths} ({})", rule.reason))?;
-    }
-    output.line(&format!("next: onecli agent set NAME --recipe {}", recipe.name))?;
-    Ok(())
 }

@@ -4,13 +4,13 @@ use clap::{Args as ClapArgs, Subcommand};
 use onecli_api::{LearnedRule, RuleAdd, RuleView, routes};
 use onecli_model::{Action, AgentName, RuleId, RuleText, Terms};
 
-use super::CliError;
-use super::client::Client;
-use super::output::{Output, joined, or_dash};
 use super::why::{self, WhyArgs};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{Output, joined, or_dash};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum RuleCommand {
+pub(crate) enum RuleCommand {
     /// Add a rule, which applies from the next request.
     Add(Box<RuleAddArgs>),
     /// List all rules, by number.
@@ -50,39 +50,39 @@ Examples:
   onecli rule add limit --host api.openai.com --rate 60/m
   onecli rule add approve --agent coder --host api.stripe.com --method POST --path '/v1/refunds'
   onecli rule add allow --agent coder --host db.internal --port 5432 --address 10.0.0.0/24")]
-pub(super) struct RuleAddArgs {
+pub(crate) struct RuleAddArgs {
     /// The action: allow, deny, limit or approve.
-    pub(super) action: Action,
+    pub(crate) action: Action,
     /// Apply the rule only to this agent.
     #[arg(long, value_name = "AGENT")]
-    pub(super) agent: Option<AgentName>,
+    pub(crate) agent: Option<AgentName>,
     /// The host: 'api.x.com', '*.x.com' (one label), '**.x.com' (any depth), '*' (all). May be given again, which
     /// creates several rules.
     #[arg(long = "host", value_name = "HOST")]
-    pub(super) hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// The port; '*' for all. Default: 443; for deny, all ports.
     #[arg(long, value_name = "PORT")]
-    pub(super) port: Option<String>,
+    pub(crate) port: Option<String>,
     /// The HTTP method; may be given again. Default: all.
     #[arg(long = "method", value_name = "METHOD")]
-    pub(super) methods: Vec<String>,
+    pub(crate) methods: Vec<String>,
     /// The path pattern; may be given again. '*' matches any text within a segment, '**' any number of segments.
     /// Default: all.
     #[arg(long = "path", value_name = "PATTERN")]
-    pub(super) paths: Vec<String>,
+    pub(crate) paths: Vec<String>,
     /// The network of the destination address.
     #[arg(long, value_name = "CIDR")]
-    pub(super) address: Option<String>,
+    pub(crate) address: Option<String>,
     /// The largest number of requests per second, minute, hour or day: 10/s, 60/m, 500/h, 1000/d.
     #[arg(long, value_name = "N/UNIT")]
-    pub(super) rate: Option<String>,
+    pub(crate) rate: Option<String>,
     /// With 'allow': pass TLS uninspected even if a secret is stored for the host, for clients that pin its
     /// certificate. Responses are then not scrubbed.
     #[arg(long)]
-    pub(super) tunnel: bool,
+    pub(crate) tunnel: bool,
 }
 
-pub(super) fn run(client: &Client, command: RuleCommand, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn run(client: &Client, command: RuleCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         RuleCommand::Add(args) => add(client, *args, output),
         RuleCommand::List => list(client, output),
@@ -167,7 +167,7 @@ fn port(rule: &RuleView) -> String {
     rule.port.map_or_else(|| "*".to_owned(), |port| port.to_string())
 }
 
-pub(super) fn sentence(rule: &RuleView) -> String {
+pub(crate) fn sentence(rule: &RuleView) -> String {
     let agent = rule.agent.as_ref().map_or("all agents".to_owned(), |agent| format!("agent '{agent}'"));
     let place = match (&rule.host, &rule.address) {
         (Some(host), Some(address)) => format!("{host} at {address}"),
@@ -185,7 +185,7 @@ pub(super) fn sentence(rule: &RuleView) -> String {
 }
 
 /// Prints the rules that an agent would need, as commands that can be run.
-pub(super) fn learn(
+pub(crate) fn learn(
     client: &Client,
     name: &AgentName,
     all: bool,
@@ -232,7 +232,7 @@ fn lines(agent: &AgentName, learned: &LearnedRule) -> [String; 2] {
 }
 
 /// Returns the command that adds a rule. All parts except patterns consist of letters, digits, `.`, `-`, `:` and `/`.
-pub(super) fn command(agent: &AgentName, rule: &RuleText) -> String {
+pub(crate) fn command(agent: &AgentName, rule: &RuleText) -> String {
     let mut words = format!("onecli rule add {} --agent {agent}", rule.action);
     let mut put = |option: &str, value: &str| {
         words.push_str(" --");

@@ -4,9 +4,9 @@ use clap::Args as ClapArgs;
 use onecli_api::{Explain, Explanation, routes};
 use onecli_model::AgentName;
 
-use super::CliError;
-use super::client::Client;
-use super::output::{Output, joined};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{Output, joined};
 
 /// Explain the decision about a request.
 #[derive(Debug, ClapArgs)]
@@ -17,20 +17,20 @@ output lists.
 Examples:
   onecli why --agent coder GET https://api.openai.com/v1/models
   onecli why --agent coder --json DELETE https://api.github.com/repos/acme/web | jq .because")]
-pub(super) struct WhyArgs {
+pub(crate) struct WhyArgs {
     /// The agent that would send the request.
     #[arg(long)]
-    pub(super) agent: AgentName,
+    pub(crate) agent: AgentName,
     /// The HTTP method.
-    pub(super) method: String,
+    pub(crate) method: String,
     /// The URL.
-    pub(super) url: String,
+    pub(crate) url: String,
     /// A header that names a further resource, as 'NAME: VALUE' (x-amz-copy-source, Destination); repeatable.
     #[arg(long = "header", value_name = "HEADER")]
-    pub(super) headers: Vec<String>,
+    pub(crate) headers: Vec<String>,
 }
 
-pub(super) fn why(client: &Client, args: WhyArgs, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn why(client: &Client, args: WhyArgs, output: &mut Output) -> Result<(), CliError> {
     let request = Explain { agent: args.agent, method: args.method, url: args.url, headers: args.headers };
     let why: Explanation = client.post(routes::EXPLAIN, &request)?;
     if output.is_json() {

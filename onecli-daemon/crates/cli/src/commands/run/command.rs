@@ -13,15 +13,15 @@ use onecli_launch::{Caller, CallerFiles, CommandOutcome, LauncherSocket, Request
 use onecli_model::AgentName;
 
 use super::args::RunArgs;
-use super::client::{Client, ClientError};
+use super::directories;
 use super::hidden_command;
 use super::launcher::work;
-use super::output::{Report, complain, joined, note};
-use super::run_dirs;
-use super::user::agents_dir;
+use crate::client::{Client, ClientError};
+use crate::host::user::agents_dir;
+use crate::output::{Report, complain, joined, note};
 
 /// The exit code if the command was not started.
-pub(super) const OURS: u8 = onecli_launch::EXIT_NOT_STARTED;
+pub(crate) const OURS: u8 = onecli_launch::EXIT_NOT_STARTED;
 
 /// The exit code if the agent cannot find the command.
 const NOT_FOUND: u8 = 127;
@@ -72,7 +72,7 @@ impl RunError {
 }
 
 /// Returns the exit code, which is the command's own if it was started.
-pub(super) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
+pub(crate) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
     let program = args.command.first().cloned();
     match start(client, args) {
         Ok(CommandOutcome::Exited(status)) => u8::try_from(status & 0xff).unwrap_or(OURS),
@@ -104,8 +104,8 @@ pub(super) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
 fn start(client: &Client, mut args: RunArgs) -> Result<CommandOutcome, RunError> {
     let agent = args.agent.take().map_or_else(|| only_agent(client), Ok)?;
     let recipe = args.recipe.map(|recipe| recipe.recipe());
-    args.share.extend(recipe.into_iter().flat_map(run_dirs::of_recipe));
-    let directories = run_dirs::open(&args).map_err(RunError::Directory)?;
+    args.share.extend(recipe.into_iter().flat_map(directories::of_recipe));
+    let directories = directories::open(&args).map_err(RunError::Directory)?;
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     let files = [input.as_fd(), output.as_fd(), error.as_fd()];
     let terminals = files.map(|file| io::IsTerminal::is_terminal(&file));

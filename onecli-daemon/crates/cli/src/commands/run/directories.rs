@@ -10,11 +10,11 @@ use onecli_sys::trusted;
 use super::args::RunArgs;
 
 /// The directories to pass.
-pub(super) struct Directories {
+pub(crate) struct Directories {
     /// How the caller selected the project directory.
-    pub(super) project: Project,
+    pub(crate) project: Project,
     /// The directory in which the command starts.
-    pub(super) start: File,
+    pub(crate) start: File,
     /// The other shared directories, and whether the agent may change them.
     pub(super) shares: Vec<(File, bool)>,
 }
@@ -23,7 +23,7 @@ pub(super) struct Directories {
 ///
 /// # Errors
 /// The directory that cannot be passed, and the reason.
-pub(super) fn open(args: &RunArgs) -> Result<Directories, String> {
+pub(crate) fn open(args: &RunArgs) -> Result<Directories, String> {
     let here = Here::find();
     let (project, start) = match &args.dir {
         Some(path) => {

@@ -8,7 +8,7 @@ use onecli_launch::{Homes, shown};
 
 /// Returns the options that would make a command in a home directory visible to the agent. The lookup runs as the
 /// caller, so it reveals nothing about other users' homes.
-pub(super) fn hint(program: &OsStr) -> Option<String> {
+pub(crate) fn hint(program: &OsStr) -> Option<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::path::absolute(onecli_launch::find_program(program, &path)?).ok()?;
     let homes = Homes::of_host(&[nix::unistd::getuid().as_raw()]);

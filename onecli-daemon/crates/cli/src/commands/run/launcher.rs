@@ -7,15 +7,15 @@ use onecli_model::recipe::{RecipeName, RecipeNameError};
 use onecli_model::{AgentName, printable};
 
 use super::args::LauncherArgs;
-use super::client::Client;
-use super::output::complain;
-use super::user::agents_dir;
+use crate::client::Client;
+use crate::host::user::agents_dir;
+use crate::output::complain;
 
 /// The number of characters of a host to show. The longest DNS name has 253.
 const LONGEST_HOST: usize = 100;
 
 /// Serves until the process is stopped.
-pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
+pub(crate) fn run(client: &Client, args: LauncherArgs) -> u8 {
     let path = args.listen.unwrap_or_else(|| onecli_launch::beside(client.socket()));
     let rules = Rules { users: args.users, agents: agents_dir() };
     let listener = match onecli_launch::listener(&path) {
@@ -41,7 +41,7 @@ pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
 }
 
 /// Serves one client.
-pub(super) fn work(
+pub(crate) fn work(
     client: &Client,
     rules: &Rules,
     socket: &LauncherSocket,

@@ -9,7 +9,7 @@ use onecli_model::{
     Profile, SecretName, Shape, Source, SourceCommand, SourceFile, TemplateChoice, TokenUrl, VaultReference,
 };
 
-use super::args::ValueArgs;
+use crate::input::value_args::ValueArgs;
 
 /// The options that determine the placement. At least one is required.
 fn how() -> ArgGroup {
@@ -54,38 +54,38 @@ Examples:
   onecli secret add openai --template openai --vault 'secret/openai#api_key'
   onecli secret add npm --template npm --exec '/usr/local/bin/fetch-token npm'
   onecli secret add db-api --host db.acme.internal --basic app --vault 'database/creds/readonly#password'")]
-pub(super) struct SecretAddArgs {
+pub(crate) struct SecretAddArgs {
     /// The secret's name: a-z, 0-9, '-', '_', '.'.
-    pub(super) name: SecretName,
+    pub(crate) name: SecretName,
     /// A host that the credential may be sent to, also as a URL; default port 443. May be given again, with the same
     /// port. Replaces the hosts of a template.
     #[arg(long = "host", value_name = "HOST[:PORT]", value_parser = parse_host, required_unless_present = "template")]
-    pub(super) hosts: Vec<(HostPattern, u16)>,
+    pub(crate) hosts: Vec<(HostPattern, u16)>,
     /// The template of a common service, or a profile of it: github, github:read-repos.
     #[arg(long, group = "placement", value_name = "NAME[:PROFILE]")]
-    pub(super) template: Option<TemplateChoice>,
+    pub(crate) template: Option<TemplateChoice>,
     /// A path pattern that the credential is limited to; may be given again. Default: /**.
     #[arg(long = "path", value_name = "PATTERN")]
-    pub(super) paths: Vec<PathPattern>,
+    pub(crate) paths: Vec<PathPattern>,
     /// A method that the credential is limited to; may be given again. Default: all.
     #[arg(long = "method", value_name = "METHOD", value_parser = parse_method)]
-    pub(super) methods: Vec<String>,
+    pub(crate) methods: Vec<String>,
     /// Place the credential in a header: 'Name: text with {secret}'.
     #[arg(long, group = "placement", value_name = "TEMPLATE", value_parser = Placement::header)]
-    pub(super) header: Option<Placement>,
+    pub(crate) header: Option<Placement>,
     /// Place the credential as 'Authorization: Bearer ...'.
     #[arg(long, group = "placement")]
-    pub(super) bearer: bool,
+    pub(crate) bearer: bool,
     /// Place the credential as the password of Basic authentication, for this user name.
     #[arg(long, group = "placement", value_name = "USER", value_parser = Placement::basic)]
-    pub(super) basic: Option<Placement>,
+    pub(crate) basic: Option<Placement>,
     /// Place the credential in this query parameter.
     #[arg(long, group = "placement", value_name = "NAME", value_parser = Placement::query)]
-    pub(super) query: Option<Placement>,
+    pub(crate) query: Option<Placement>,
     /// Place the credential where the agent sends its placeholder: header:NAME (anywhere in the value), basic (user
     /// name or password), query:NAME, or `json:/POINTER` (a string in a JSON body of at most 1 MiB).
     #[arg(long, group = "placement", value_name = "PLACE", value_parser = parse_site)]
-    pub(super) replace: Option<Placement>,
+    pub(crate) replace: Option<Placement>,
     /// Sign requests again with AWS Signature Version 4. The value is ID:SECRET, ID:SECRET:TOKEN or JSON. '*' takes the
     /// region or service from the agent's own signature.
     #[arg(long, group = "placement", value_name = "REGION/SERVICE", value_parser = parse_scope)]
@@ -93,23 +93,23 @@ pub(super) struct SecretAddArgs {
     /// The environment variables from which the agent's programs read it, separated by commas. They will contain the
     /// placeholder.
     #[arg(long, value_name = "VAR,...")]
-    pub(super) env: Option<EnvNames>,
+    pub(crate) env: Option<EnvNames>,
     /// The prefix of the placeholder, for programs that check it: sk-, ghp_.
     #[arg(long, value_name = "TEXT")]
-    pub(super) prefix: Option<Shape>,
+    pub(crate) prefix: Option<Shape>,
     /// Treat '%2F' in this service's paths as part of a name, not as a separator.
     #[arg(long)]
-    pub(super) encoded_slash: bool,
+    pub(crate) encoded_slash: bool,
     /// The treatment of credentials that the service issues in a response. listed: members and fields that the template
     /// lists are masked; others that look like credentials pass; both raise an alert. all: both are masked. none: both
     /// pass, with an alert. Default: listed.
     #[arg(long, value_name = "none|listed|all", requires = "template")]
-    pub(super) mask_issued: Option<MaskIssued>,
+    pub(crate) mask_issued: Option<MaskIssued>,
     /// The treatment of cookies that the service sets for a request with this secret. wrap: the agent gets sealed
     /// substitutes, which work only through OneCLI and only while the grant exists. strip: it gets none. pass: it gets
     /// the cookies themselves, which work anywhere, even after the grant ends. Default: the template's, or wrap.
     #[arg(long, value_name = "wrap|strip|pass")]
-    pub(super) cookies: Option<CookieMode>,
+    pub(crate) cookies: Option<CookieMode>,
     /// Obtain tokens from this URL with OAuth 2.0 client credentials. The value is the client's secret.
     #[arg(long, group = "mint", value_name = "URL", requires = "client_id")]
     pub(super) oauth2_client: Option<TokenUrl>,
@@ -128,7 +128,7 @@ pub(super) struct SecretAddArgs {
     pub(super) client_id: Option<String>,
     /// The scopes to request from the token server.
     #[arg(long, value_name = "SCOPES")]
-    pub(super) scope: Option<String>,
+    pub(crate) scope: Option<String>,
     /// The API to request a token for, if the token server requires one.
     #[arg(long, value_name = "API", requires = "oauth2_client")]
     pub(super) audience: Option<String>,
@@ -142,34 +142,34 @@ pub(super) struct SecretAddArgs {
     pub(super) flush_after: Option<FlushAfter>,
     /// Also allow plain HTTP, which is readable by everyone on the network path.
     #[arg(long)]
-    pub(super) allow_plaintext: bool,
+    pub(crate) allow_plaintext: bool,
     /// Fetch the value from HashiCorp Vault or OpenBao for each use, from this field: 'secret/openai#key', or
     /// 'secret/openai?version=3#key'. The path has the form that 'vault kv get' accepts. If the path returns a lease,
     /// each agent gets its own.
     #[arg(long, value_name = "PATH#FIELD", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
-    pub(super) vault: Option<VaultReference>,
+    pub(crate) vault: Option<VaultReference>,
     /// Read the value from this file on the daemon's host, at each use. Root only.
     #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
-    pub(super) file: Option<SourceFile>,
+    pub(crate) file: Option<SourceFile>,
     /// Obtain the value from the output of this command, which runs on the daemon's host without a shell. Root only.
     /// The program and each directory on its path must belong to root and be writable only by root. It runs as the user
     /// onecli-executor, for at most 10 s. It prints the value, or JSON: `{"value": "...", "expires_in": SECONDS}`, or
     /// `expires` with an RFC 3339 time. A value without an expiry time is used for 30 s.
     #[arg(long, value_name = "COMMAND", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
-    pub(super) exec: Option<SourceCommand>,
+    pub(crate) exec: Option<SourceCommand>,
     #[command(flatten)]
-    pub(super) value: ValueArgs,
+    pub(crate) value: ValueArgs,
 }
 
 /// The destinations and properties of a secret, in the form that the daemon accepts.
-pub(super) struct Resolved {
-    pub(super) host: HostSet,
-    pub(super) port: u16,
-    pub(super) methods: MethodSet,
-    pub(super) paths: Vec<PathPattern>,
-    pub(super) placement: Placement,
-    pub(super) profile: Profile,
-    pub(super) env: Option<EnvNames>,
+pub(crate) struct Resolved {
+    pub(crate) host: HostSet,
+    pub(crate) port: u16,
+    pub(crate) methods: MethodSet,
+    pub(crate) paths: Vec<PathPattern>,
+    pub(crate) placement: Placement,
+    pub(crate) profile: Profile,
+    pub(crate) env: Option<EnvNames>,
 }
 
 impl SecretAddArgs {
@@ -177,7 +177,7 @@ impl SecretAddArgs {
     ///
     /// # Errors
     /// A sentence about missing or conflicting options.
-    pub(super) fn resolve(&self) -> Result<Resolved, String> {
+    pub(crate) fn resolve(&self) -> Result<Resolved, String> {
         let template = self.template.map(|choice| choice.template.template());
         let narrow = self.template.and_then(|choice| choice.narrow);
         if narrow.is_some() && !(self.paths.is_empty() && self.methods.is_empty()) {

@@ -2,16 +2,16 @@
 
 use onecli_api::VALUE_DOUBTFUL;
 
-use super::CliError;
-use super::client::ClientError;
-use super::confirm::confirm;
-use super::output::Output;
+use crate::client::ClientError;
+use crate::error::CliError;
+use crate::input::confirm::confirm;
+use crate::output::Output;
 
 /// Sends a value. If the daemon doubts it, asks the user and sends it again with `force`.
 ///
 /// # Errors
 /// The value was not stored.
-pub(super) fn ask<T>(
+pub(crate) fn ask<T>(
     output: &mut Output,
     mut send: impl FnMut(bool) -> Result<T, ClientError>,
 ) -> Result<T, CliError> {

@@ -6,16 +6,16 @@ use onecli_api::{
     DROPS_KEPT_VALUE, ErrorDetail, SecretEdit, SecretEdited, SecretView, VALUE_REQUIRED, routes,
 };
 
-use super::CliError;
-use super::client::{Client, ClientError};
-use super::confirm::confirm;
 use super::doubtful;
-use super::output::Output;
-use super::secret::fields;
-use super::secret_edit_args::SecretEditArgs;
-use super::value;
+use super::edit_args::SecretEditArgs;
+use super::view::fields;
+use crate::client::{Client, ClientError};
+use crate::error::CliError;
+use crate::input::confirm::confirm;
+use crate::input::value;
+use crate::output::Output;
 
-pub(super) fn run(client: &Client, args: &SecretEditArgs, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn run(client: &Client, args: &SecretEditArgs, output: &mut Output) -> Result<(), CliError> {
     let seen: SecretView = client.get(&routes::secret(&args.name))?;
     let mut change = args.change(args.if_version.unwrap_or(seen.version)).map_err(CliError::Usage)?;
     if args.value.value_stdin || args.value.value_file.is_some() {

@@ -4,8 +4,8 @@ use clap::{ArgGroup, Args as ClapArgs};
 use onecli_api::{EnvNames, SecretEdit};
 use onecli_model::{HostPattern, MethodSet, PathPattern, Placement, SecretName};
 
-use super::args::ValueArgs;
-use super::secret_args::{parse_host_and_port, parse_method, parse_scope, parse_site};
+use super::add_args::{parse_host_and_port, parse_method, parse_scope, parse_site};
+use crate::input::value_args::ValueArgs;
 
 /// Change a secret's destinations, placement and environment variables.
 #[derive(Debug, ClapArgs)]
@@ -31,9 +31,9 @@ Examples:
   onecli secret edit github --env GITHUB_TOKEN,GH_TOKEN
   onecli secret edit crm --host api.crm.example:8443 --value-file token.txt"
 )]
-pub(super) struct SecretEditArgs {
+pub(crate) struct SecretEditArgs {
     /// The secret.
-    pub(super) name: SecretName,
+    pub(crate) name: SecretName,
     /// A host; replaces all current hosts, may be given again, with the same port. The port stays unless this option or
     /// a URL names one.
     #[arg(long = "host", value_name = "HOST[:PORT]", value_parser = parse_host_and_port)]
@@ -78,7 +78,7 @@ pub(super) struct SecretEditArgs {
     #[arg(long, value_name = "VERSION")]
     pub(super) if_version: Option<u32>,
     #[command(flatten)]
-    pub(super) value: ValueArgs,
+    pub(crate) value: ValueArgs,
 }
 
 impl SecretEditArgs {
@@ -86,7 +86,7 @@ impl SecretEditArgs {
     ///
     /// # Errors
     /// A sentence about conflicting options.
-    pub(super) fn change(&self, version: u32) -> Result<SecretEdit, String> {
+    pub(crate) fn change(&self, version: u32) -> Result<SecretEdit, String> {
         let port = self.hosts.first().map(|(_, port)| *port);
         if self.hosts.iter().any(|(_, other)| Some(*other) != port) {
             return Err(

@@ -6,11 +6,11 @@ use onecli_api::{Import, ImportEnd, ImportHow, Imported, VaultImport, routes};
 use onecli_model::MaskIssued;
 use zeroize::Zeroizing;
 
-use super::CliError;
-use super::client::Client;
-use super::dotenv;
 use super::import_args::ImportArgs;
-use super::output::{Output, Progress, Unit, or_dash};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::input::dotenv;
+use crate::output::{Output, Progress, Unit, or_dash};
 
 /// Imports the values of a `.env` file through templates.
 pub(super) fn of_file(
@@ -31,7 +31,7 @@ pub(super) fn of_file(
 }
 
 /// Imports the fields of a KV path through templates.
-pub(super) fn of_vault(
+pub(crate) fn of_vault(
     client: &Client,
     path: String,
     args: &ImportArgs,

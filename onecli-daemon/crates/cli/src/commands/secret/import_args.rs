@@ -5,7 +5,7 @@ use onecli_api::ImportHow;
 
 /// The treatment of imported values.
 #[derive(Debug, Clone, ClapArgs)]
-pub(super) struct ImportArgs {
+pub(crate) struct ImportArgs {
     /// Replace the values of existing secrets. 'onecli secret rollback' restores the previous value of a secret.
     #[arg(long)]
     replace: bool,
@@ -14,11 +14,11 @@ pub(super) struct ImportArgs {
     dry_run: bool,
     /// Also store values that do not look like the expected credential. By default they are skipped.
     #[arg(long)]
-    pub(super) force: bool,
+    pub(crate) force: bool,
 }
 
 impl ImportArgs {
-    pub(super) fn how(&self) -> ImportHow {
+    pub(crate) fn how(&self) -> ImportHow {
         ImportHow { replace: self.replace, dry_run: self.dry_run }
     }
 }

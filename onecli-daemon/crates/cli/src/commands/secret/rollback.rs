@@ -3,12 +3,12 @@
 use onecli_api::{SecretView, routes};
 use onecli_model::SecretName;
 
-use super::CliError;
-use super::client::Client;
-use super::output::Output;
-use super::secret::kept;
+use super::view::kept;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::Output;
 
-pub(super) fn run(client: &Client, name: &SecretName, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn run(client: &Client, name: &SecretName, output: &mut Output) -> Result<(), CliError> {
     let restored: SecretView = client.act(&routes::secret_action(name, "rollback"))?;
     if output.is_json() {
         return Ok(output.document(&restored)?);

@@ -5,9 +5,9 @@ use onecli_api::{SecretTest, SecretTested, routes};
 use onecli_model::harmless::TestVerdict;
 use onecli_model::{Host, SecretName};
 
-use super::CliError;
-use super::client::Client;
-use super::output::Output;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::Output;
 
 /// Send one harmless request with a secret, and print the service's response.
 #[derive(Debug, ClapArgs)]
@@ -21,9 +21,9 @@ Examples:
   sudo onecli secret test openai
   sudo onecli secret test crm --path /api/v1/me
   sudo onecli secret test jira --host acme.atlassian.net --user alice@acme.example")]
-pub(super) struct SecretTestArgs {
+pub(crate) struct SecretTestArgs {
     /// The secret.
-    pub(super) name: SecretName,
+    pub(crate) name: SecretName,
     /// The host. Default: the template's or the secret's own.
     #[arg(long)]
     host: Option<Host>,
@@ -38,7 +38,7 @@ pub(super) struct SecretTestArgs {
     user: Option<String>,
 }
 
-pub(super) fn test(client: &Client, args: SecretTestArgs, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn test(client: &Client, args: SecretTestArgs, output: &mut Output) -> Result<(), CliError> {
     let SecretTestArgs { name, host, method, path, user } = args;
     let request = SecretTest { host, method, path, user };
     let tested: SecretTested = client.post(&routes::secret_action(&name, "test"), &request)?;

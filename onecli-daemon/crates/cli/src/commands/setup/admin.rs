@@ -9,10 +9,10 @@ use onecli_api::DEFAULT_SOCKET;
 use onecli_model::SecretValue;
 use serde::de::DeserializeOwned;
 
-use super::super::CliError;
-use super::super::confirm::{ConfirmError, Terminal};
-use super::super::output::Output;
 use super::files;
+use crate::error::CliError;
+use crate::input::confirm::{ConfirmError, Terminal};
+use crate::output::Output;
 
 /// The rights that a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

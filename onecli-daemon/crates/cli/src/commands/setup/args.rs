@@ -44,7 +44,7 @@ pub(crate) struct SetupArgs {
 
 /// A source of existing credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Environment variables of templates.
     Env,
     /// The output of 'gh auth token'.

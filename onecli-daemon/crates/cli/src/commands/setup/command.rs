@@ -1,14 +1,5 @@
 //! `onecli setup`: from an installed package to a first agent with a first credential.
 
-mod admin;
-mod args;
-mod credentials;
-mod files;
-mod netrc;
-mod sources;
-
-pub(super) use args::SetupArgs;
-
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -16,14 +7,15 @@ use std::time::Duration;
 use nix::unistd::{User, geteuid};
 use onecli_api::{AgentView, Status, routes};
 use onecli_model::AgentName;
-use serde::Deserialize;
 
-use super::CliError;
-use super::client::{Client, ClientError};
-use super::confirm::{ConfirmError, Terminal};
-use super::output::Output;
-use admin::{Admin, Needs};
-use credentials::Progress;
+use super::admin::{Admin, Needs};
+use super::args::SetupArgs;
+use super::context::{AgentState, Named, Progress, Setup};
+use super::files;
+use crate::client::{Client, ClientError};
+use crate::error::CliError;
+use crate::input::confirm::{ConfirmError, Terminal};
+use crate::output::Output;
 
 /// The time limit for a started daemon to respond.
 const START: Duration = Duration::from_secs(30);
@@ -37,7 +29,7 @@ const FIRST_AGENT: &str = "coder";
 ///
 /// # Errors
 /// A step failed. The completed steps are printed first.
-pub(super) fn setup(client: &Client, args: SetupArgs, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn setup(client: &Client, args: SetupArgs, output: &mut Output) -> Result<(), CliError> {
     refuse_borrowed_root()?;
     let terminal = match (args.yes, Terminal::open()) {
         (true, _) => None,
@@ -64,34 +56,6 @@ fn refuse_borrowed_root() -> Result<(), CliError> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// The state of one run.
-struct Setup<'c> {
-    client: &'c Client,
-    args: SetupArgs,
-    admin: Admin,
-    progress: Progress,
-}
-
-/// The users and grants of an agent, from `agent show`.
-#[derive(Deserialize)]
-struct AgentState {
-    #[serde(default)]
-    runners: Vec<String>,
-    #[serde(default)]
-    secrets: Vec<Granted>,
-}
-
-#[derive(Deserialize)]
-struct Granted {
-    secret: String,
-}
-
-/// An entry of a list that has a name.
-#[derive(Deserialize)]
-struct Named {
-    name: String,
 }
 
 impl Setup<'_> {

@@ -7,30 +7,14 @@ use onecli_model::{AgentName, SecretValue, TemplateChoice};
 
 use super::admin::Needs;
 use super::args::Kind;
+use super::context::{AgentState, Named, Setup};
 use super::sources::{Contents, Found, Source};
-use super::{AgentState, Named, Setup};
-use crate::args::ValueArgs;
+use crate::error::CliError;
+use crate::input::value;
+use crate::input::value_args::ValueArgs;
 use crate::output::Output;
-use crate::{CliError, value};
 
 const ALL: [Kind; 5] = [Kind::Env, Kind::Gh, Kind::Netrc, Kind::Dotenv, Kind::Aws];
-
-/// Results for the summary.
-#[derive(Default)]
-pub(super) struct Progress {
-    /// Names of the stored secrets.
-    stored: Vec<String>,
-    /// Names of the agent's secrets.
-    granted: Vec<String>,
-    /// Names of the secrets found in this run.
-    seen: Vec<String>,
-    /// Commands that remove the originals of values that this run stored.
-    pub(super) removals: Vec<String>,
-    /// Commands that remove originals whose secret already existed. Its value may differ.
-    pub(super) removals_if_same: Vec<String>,
-    /// Failures, with the next step. They do not stop the other steps.
-    pub(super) failed: Vec<String>,
-}
 
 impl Setup<'_> {
     /// Stores the user's existing credentials, and grants them.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::args::Kind;
 use super::{files, netrc};
-use crate::dotenv;
+use crate::input::dotenv;
 
 const AWS_ID: &str = "AWS_ACCESS_KEY_ID";
 const AWS_SECRET: &str = "AWS_SECRET_ACCESS_KEY";

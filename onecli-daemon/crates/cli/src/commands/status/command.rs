@@ -1,16 +1,14 @@
 //! `onecli status`.
 
-mod counters;
-
 use onecli_api::Transparent;
 use onecli_api::{AuditStatus, Status, routes};
 
-use super::CliError;
-use super::client::Client;
-use super::output::{Output, or_dash};
-use counters::meaning;
+use super::counters::meaning;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{Output, or_dash};
 
-pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let status: Status = client.get(routes::STATUS)?;
     if output.is_json() {
         return Ok(output.document(&status)?);

@@ -1,0 +1,7 @@
+//! `onecli recipe ...`, and `--recipe` of other commands.
+
+mod apply;
+mod command;
+
+pub(crate) use apply::{Application, RecipeArgs};
+pub(crate) use command::{RecipeCommand, run};

@@ -1,0 +1,6 @@
+//! `onecli status`.
+
+mod command;
+mod counters;
+
+pub(crate) use command::status;
