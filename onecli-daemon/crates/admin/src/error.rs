@@ -10,7 +10,7 @@ use onecli_vault::VaultError;
 
 /// Why an admin request was refused or failed. Never contains a secret value.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AdminError {
+pub(crate) enum AdminError {
     /// The peer has no permission.
     #[error("{message}")]
     NotPermitted {
@@ -146,12 +146,12 @@ pub(super) enum AdminError {
 }
 
 impl AdminError {
-    pub(super) fn not_found(what: &'static str, name: &impl ToString) -> AdminError {
+    pub(crate) fn not_found(what: &'static str, name: &impl ToString) -> AdminError {
         AdminError::NotFound { what, name: name.to_string() }
     }
 
     /// Refuses an administrator an operation that would reveal stored values.
-    pub(super) fn root_only(operations: &str) -> AdminError {
+    pub(crate) fn root_only(operations: &str) -> AdminError {
         AdminError::NotPermitted {
             message: format!(
                 "only root may {operations}: members of group 'onecli' never see a stored value"
@@ -160,7 +160,7 @@ impl AdminError {
         }
     }
 
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             AdminError::NotPermitted { .. } => StatusCode::FORBIDDEN,
             AdminError::NotFound { .. }
@@ -261,7 +261,7 @@ impl AdminError {
         }
     }
 
-    pub(super) fn body(&self) -> ErrorBody {
+    pub(crate) fn body(&self) -> ErrorBody {
         ErrorBody {
             error: ErrorDetail { code: self.code().to_owned(), message: self.to_string(), hint: self.hint() },
         }

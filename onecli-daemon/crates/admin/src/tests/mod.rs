@@ -9,8 +9,8 @@ use std::time::Duration;
 use onecli_api::{AuditFilter, AuditQuery, EnvName, WireValue};
 use onecli_audit::{Event, Verdict};
 
-use super::peer::{Peer, Rights};
-use super::socket::{SocketError, bind};
+use crate::access::peer::{Peer, Rights};
+use crate::server::{SocketError, bind};
 use crate::testing::{FakeHost, Served, root};
 
 const ROOT: &str = "onecli.slice/onecli-agents.slice";

@@ -1,0 +1,12 @@
+//! The state that all handlers share, and the turn to change it.
+
+mod admin_context;
+mod handles;
+mod lookup;
+pub(crate) mod rates;
+mod runners;
+
+pub(crate) use admin_context::{Change, State};
+pub use handles::{AuditProgress, Handles};
+pub(crate) use lookup::Find;
+pub(crate) use runners::OwnAgent;

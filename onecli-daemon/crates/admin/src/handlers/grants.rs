@@ -1,0 +1,63 @@
+//! `grant` and `ungrant`.
+
+use onecli_api::{EnvNames, GrantView};
+use onecli_model::{Agent, AgentName, Secret, SecretName};
+
+use crate::context::{Find, State};
+use crate::error::AdminError;
+
+pub(crate) fn view(state: &State, agent: &Agent, secret: &Secret) -> GrantView {
+    let placeholder = state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
+    GrantView {
+        agent: agent.name.clone(),
+        secret: secret.name.clone(),
+        placeholder: secret.profile.shape.dress(&placeholder),
+        env: secret.env.clone(),
+    }
+}
+
+pub(crate) async fn grant(
+    state: &State,
+    agent: &AgentName,
+    secret: &SecretName,
+) -> Result<GrantView, AdminError> {
+    let change = state.begin_change().await?;
+    let (agent, secret) = (change.stored.agent(agent)?.clone(), change.stored.secret(secret)?.clone());
+    let same_variable = change
+        .stored
+        .granted(&agent)
+        .into_iter()
+        .filter(|other| other.id != secret.id)
+        .find_map(|other| Some((other, shared_variable(other, &secret)?)));
+    if let Some((other, env)) = same_variable {
+        return Err(AdminError::Exists {
+            message: format!("agent '{}' already reads secret '{}' from {env}", agent.name, other.name),
+            hint: format!(
+                "one variable holds one placeholder: 'onecli ungrant {} {}' first, or store '{}' with another --env",
+                agent.name, other.name, secret.name
+            ),
+        });
+    }
+    state.handles.store.grant(agent.id, secret.id).await?;
+    change.in_force("grant", &format!("{} {}", agent.name, secret.name)).await?;
+    Ok(view(state, &agent, &secret))
+}
+
+fn shared_variable<'s>(one: &Secret, other: &'s Secret) -> Option<&'s str> {
+    let taken: Vec<&str> = EnvNames::split(one.env.as_ref()?).collect();
+    EnvNames::split(other.env.as_ref()?).find(|name| taken.contains(name))
+}
+
+pub(crate) async fn ungrant(
+    state: &State,
+    agent: &AgentName,
+    secret: &SecretName,
+) -> Result<GrantView, AdminError> {
+    let change = state.begin_change().await?;
+    let (agent, secret) = (change.stored.agent(agent)?.clone(), change.stored.secret(secret)?.clone());
+    if !state.handles.store.ungrant(agent.id, secret.id).await? {
+        return Err(AdminError::NoGrant { agent: agent.name.into(), secret: secret.name.into() });
+    }
+    change.in_force("ungrant", &format!("{} {}", agent.name, secret.name)).await?;
+    Ok(view(state, &agent, &secret))
+}

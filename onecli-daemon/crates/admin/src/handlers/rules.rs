@@ -1,0 +1,78 @@
+//! `rule add | list | remove`.
+
+use onecli_api::{RuleAdd, RuleView};
+use onecli_model::{AgentName, Rule, RuleId, Secret};
+use onecli_store::StoredState;
+
+use crate::context::{Find, State};
+use crate::error::AdminError;
+
+/// The largest number of rules. Every request of an agent may evaluate all of them.
+const MAX_RULES: usize = 10_000;
+
+pub(crate) async fn add(state: &State, request: RuleAdd) -> Result<RuleView, AdminError> {
+    let change = state.begin_change().await?;
+    let agent = match &request.agent {
+        Some(name) => Some(change.stored.agent(name)?.id),
+        None => None,
+    };
+    if change.stored.rules.len() >= MAX_RULES {
+        return Err(AdminError::Invalid(format!("the limit of {MAX_RULES} rules is reached: use patterns")));
+    }
+    if let Some(same) =
+        change.stored.rules.iter().find(|rule| rule.agent == agent && rule.terms == request.terms)
+    {
+        return Err(AdminError::Exists {
+            message: format!("rule {} already has these terms", same.id),
+            hint: "'onecli rule list' shows it".to_owned(),
+        });
+    }
+    let id = state.handles.store.add_rule(agent, &request.terms).await?;
+    let rule = Rule { id, agent, terms: request.terms };
+    let view = RuleView { warnings: warnings(&change.stored, &rule), ..RuleView::new(&rule, request.agent) };
+    change.in_force("rule add", &id.to_string()).await?;
+    Ok(view)
+}
+
+pub(crate) async fn list(state: &State) -> Result<Vec<RuleView>, AdminError> {
+    let stored = state.load().await?;
+    Ok(stored.rules.iter().map(|rule| view(&stored, rule)).collect())
+}
+
+pub(crate) async fn remove(state: &State, id: RuleId) -> Result<RuleView, AdminError> {
+    let change = state.begin_change().await?;
+    let rule = change.stored.rules.iter().find(|rule| rule.id == id);
+    let view =
+        rule.map(|rule| view(&change.stored, rule)).ok_or_else(|| AdminError::not_found("rule", &id))?;
+    state.handles.store.remove_rule(id).await?;
+    change.in_force("rule remove", &id.to_string()).await?;
+    Ok(view)
+}
+
+/// Returns warnings about a rule that lets connections pass uninspected.
+fn warnings(stored: &StoredState, rule: &Rule) -> Vec<String> {
+    if !rule.terms.is_tunnel() {
+        return Vec::new();
+    }
+    let is_exposed = |secret: &&Secret| secret.target.host.iter().any(|own| rule.terms.may_meet(own));
+    let exposed: Vec<&str> =
+        stored.secrets.iter().filter(is_exposed).map(|secret| secret.name.as_str()).collect();
+    let mut warnings = vec![
+        "connections of this rule are not inspected: methods and paths are not checked, and responses are not scrubbed"
+            .to_owned(),
+    ];
+    if !exposed.is_empty() {
+        warnings.push(format!(
+            "secrets for hosts of this rule can be read unscrubbed if the service returns them: {}",
+            exposed.join(", ")
+        ));
+    }
+    warnings
+}
+
+fn view(stored: &StoredState, rule: &Rule) -> RuleView {
+    let name = |id| -> Option<AgentName> {
+        stored.agents.iter().find(|stored| stored.agent.id == id).map(|stored| stored.agent.name.clone())
+    };
+    RuleView::new(rule, rule.agent.and_then(name))
+}

@@ -1,0 +1,14 @@
+//! Limits on the records that a query reads.
+
+use jiff::Timestamp;
+
+/// Limits the records of an agent that a query reads.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Scope {
+    /// Only records of commands that this uid launched.
+    pub(crate) launched_by: Option<u32>,
+    /// Only records from this time on.
+    pub(crate) since: Option<Timestamp>,
+    /// [`onecli_store::AuditQuery::looked_at`].
+    pub(crate) looked_at: Option<u32>,
+}

@@ -1,0 +1,69 @@
+//! The retained value of a secret, and whether a rollback would restore it.
+
+use onecli_model::{Secret, SecretValue};
+use onecli_policy::widened;
+use onecli_store::{KeptVersion, StoredState};
+
+use super::checks::{check_stored, check_value};
+use crate::context::{Find, State};
+use crate::error::AdminError;
+
+/// Returns the retained version before the current one, unless it is due for erasure.
+pub(super) fn still_kept<'s>(
+    state: &State,
+    stored: &'s StoredState,
+    current: &Secret,
+) -> Option<&'s KeptVersion> {
+    let now = state.handles.clock.now();
+    stored.kept(current).filter(|kept| now < kept.until)
+}
+
+/// Returns whether a rollback would restore the previous value now.
+pub(crate) fn is_restorable(state: &State, stored: &StoredState, current: &Secret) -> bool {
+    previous(state, stored, current).is_ok()
+}
+
+/// Returns the previous value, if it may be sent to the secret's current destinations.
+pub(crate) fn previous(
+    state: &State,
+    stored: &StoredState,
+    current: &Secret,
+) -> Result<SecretValue, AdminError> {
+    check_stored(current)?;
+    let kept = still_kept(state, stored, current);
+    let KeptVersion { secret: kept, .. } = kept.ok_or_else(|| none_kept(state, current))?;
+    let wider = widened(kept, current);
+    if !wider.is_empty() {
+        return Err(not_restored(
+            current,
+            format!(
+                "the previous value of secret '{}' was stored before its {} changed, so it may not be sent to \
+                 the current destinations",
+                current.name,
+                wider.join(", ")
+            ),
+        ));
+    }
+    let unopened = |error| {
+        not_restored(
+            current,
+            format!("the previous value of secret '{}' does not open: {error}", current.name),
+        )
+    };
+    let value = state.handles.vault.open_replaced(kept).map_err(unopened)?;
+    check_value(&current.placement, &current.profile, &value)?;
+    Ok(value)
+}
+
+fn not_restored(secret: &Secret, message: String) -> AdminError {
+    AdminError::NotReady { message, hint: format!("store a value: 'onecli secret rotate {}'", secret.name) }
+}
+
+fn none_kept(state: &State, secret: &Secret) -> AdminError {
+    let how_long = if state.handles.keep_replaced.is_zero() {
+        "vault.keep_replaced is 0".to_owned()
+    } else {
+        format!("values are retained for {}", humantime::format_duration(state.handles.keep_replaced))
+    };
+    not_restored(secret, format!("no previous value of secret '{}' is retained ({how_long})", secret.name))
+}

@@ -1,0 +1,20 @@
+//! `secret rollback`: the value before the current one becomes the next version.
+
+use onecli_api::SecretView;
+use onecli_model::SecretName;
+
+use super::checks::weakness;
+use super::retained::previous;
+use super::value::{Keep, renew};
+use super::view::reply;
+use crate::context::{Find, State};
+use crate::error::AdminError;
+
+pub(crate) async fn rollback(state: &State, name: &SecretName) -> Result<SecretView, AdminError> {
+    let change = state.begin_change().await?;
+    let current = change.stored.secret(name)?;
+    let value = previous(state, &change.stored, current)?;
+    let secret = renew(state, current, &value, Keep::Replaced).await?;
+    let warnings = weakness(&secret, &value).into_iter().collect();
+    reply(state, change, "secret rollback", name, warnings).await
+}

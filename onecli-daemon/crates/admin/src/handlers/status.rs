@@ -1,0 +1,78 @@
+//! `status`.
+
+use std::time::Duration;
+
+use onecli_api::Transparent;
+use onecli_api::{AuditStatus, Status};
+use onecli_store::{Store, StoreError};
+use tokio::time::timeout;
+
+use crate::context::{AuditProgress, State};
+
+/// The time limit for a response from the database.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Returns the status. A fault is reported in its field and does not affect the other fields.
+pub(crate) async fn status(state: &State) -> Status {
+    let host = &state.handles.host;
+    let transparent = host.transparent();
+    let transparent_fault =
+        if transparent == Transparent::Available { host.check_transparent().err() } else { None };
+    let stored = examine(state.handles.store.as_ref()).await;
+    let (agents, secrets, store_fault) = match stored {
+        Ok(Examined { agents, secrets, fault }) => (Some(agents), Some(secrets), fault),
+        Err(fault) => (None, None, Some(fault)),
+    };
+    let audit = audit(&state.handles.audit);
+    // A full disk may accept the small test write but not the waiting rows.
+    let store_fault = store_fault.or_else(|| audit.shipping_fault.clone());
+    let counters = host.counters();
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: state.started,
+        transparent,
+        transparent_fault,
+        explicit: host.explicit_address(),
+        store_fault,
+        audit,
+        agents,
+        secrets,
+        approvals_waiting: state.handles.approvals.list().len(),
+        rates: state.rates.per_second(state.handles.clock.instant(), &counters),
+        counters,
+    }
+}
+
+/// The state of a readable database.
+struct Examined {
+    agents: usize,
+    secrets: usize,
+    /// Why it cannot be written, if it cannot.
+    fault: Option<String>,
+}
+
+/// Reads the database, and makes a write without effect.
+///
+/// # Errors
+/// Why the database cannot be read.
+async fn examine(store: &dyn Store) -> Result<Examined, String> {
+    let late = || format!("the database did not answer within {PATIENCE:?}");
+    let told = |error: StoreError| error.to_string();
+    let stored = timeout(PATIENCE, store.load()).await.map_err(|_| late())?.map_err(told)?;
+    let fault = match timeout(PATIENCE, store.probe()).await {
+        Ok(probed) => probed.err().map(told),
+        Err(_) => Some(late()),
+    };
+    Ok(Examined { agents: stored.agents.len(), secrets: stored.secrets.len(), fault })
+}
+
+fn audit(progress: &AuditProgress) -> AuditStatus {
+    // Read the values in this order, so that records written meanwhile do not look like a lag.
+    let durable = *progress.durable.borrow();
+    AuditStatus {
+        fault: progress.fault.borrow().as_ref().map(ToString::to_string),
+        durable,
+        shipped: *progress.shipped.borrow(),
+        shipping_fault: progress.shipping_fault.borrow().clone(),
+    }
+}

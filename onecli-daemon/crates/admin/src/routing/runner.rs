@@ -1,0 +1,163 @@
+//! The operations of a permitted runner: about agents that the caller may run, and about requests of the caller's own
+//! runs.
+//!
+//! A missing agent and an agent that the caller may not run get the same refusal. The work for a query depends only on
+//! the caller's own agents and records, and is bounded, because a runner may query in a loop.
+
+use onecli_api::{AgentDetail, AuditQuery, Explain};
+use onecli_audit::Record;
+use onecli_model::AgentName;
+use onecli_store::AuditRow;
+use serde::{Deserialize, Serialize};
+
+use super::call::{Answer, Call, body, json, parse};
+use crate::context::{OwnAgent, State};
+use crate::error::AdminError;
+use crate::handlers::audit::{catch_up, wanted};
+use crate::handlers::scope::Scope;
+use crate::handlers::{agents, explain};
+
+/// The largest number of records in one response. The largest records are about 16 KiB.
+const MOST_RECORDS: u32 = 1_000;
+/// The largest number of rows that one query reads: the newest of the caller's own.
+const LOOKED_AT: u32 = 10_000;
+
+/// Handles one request of a runner.
+pub(crate) async fn answer(state: &State, call: &Call) -> Result<Answer, AdminError> {
+    let _turn = state
+        .runner_turns
+        .acquire()
+        .await
+        .map_err(|_| AdminError::Internal("the daemon is shutting down"))?;
+    let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
+    match (call.method.as_str(), segments.as_slice()) {
+        ("GET", ["v1", "audit"]) => records(state, call).await,
+        ("GET", ["v1", "agents"]) => {
+            let mut all = agents::list(state).await?;
+            all.retain(|agent| call.runs.iter().any(|own| own.id == agent.id));
+            json(&all)
+        }
+        ("GET", ["v1", "agents", name]) => {
+            let own = own(call, &parse(name)?)?;
+            json(&show(state, own).await.map_err(|error| alike(error, call, &own.name))?)
+        }
+        ("GET", ["v1", "agents", name, "learn"]) => {
+            let own = own(call, &parse(name)?)?;
+            let scope = scope(call, own, agents::learn::wants_all(&call.query)?)?;
+            let learned = agents::learn::learn(state, &own.name, scope).await;
+            json(&learned.map_err(|error| alike(error, call, &own.name))?)
+        }
+        ("POST", ["v1", "explain"]) => {
+            let request: Explain = body(call)?;
+            let name = own(call, &request.agent)?.name.clone();
+            let explained = explain::explain(state, request).await;
+            json(&explained.map_err(|error| alike(error, call, &name))?)
+        }
+        _ => Err(AdminError::NotPermitted {
+            message: format!("uid {} is not an administrator, and may only run agents", call.uid),
+            hint:
+                "runners may use 'onecli why', 'agent list', 'agent show', 'agent learn' and 'audit list' for their agents"
+                    .to_owned(),
+        }),
+    }
+}
+
+fn own<'c>(call: &'c Call, name: &AgentName) -> Result<&'c OwnAgent, AdminError> {
+    call.runs.iter().find(|own| own.name == *name).ok_or_else(|| forbidden(call.uid, name))
+}
+
+/// Returns the refusal, which is the same for a missing agent.
+fn forbidden(uid: u32, name: &AgentName) -> AdminError {
+    AdminError::NotPermitted {
+        message: format!("uid {uid} may not see agent '{name}'"),
+        hint: format!("an administrator can allow it: onecli agent allow-run {name} USER|@GROUP"),
+    }
+}
+
+/// Turns the error for an agent removed meanwhile into the refusal for an agent that the caller may not see.
+fn alike(error: AdminError, call: &Call, name: &AgentName) -> AdminError {
+    if matches!(error, AdminError::NotFound { .. }) { forbidden(call.uid, name) } else { error }
+}
+
+fn scope(call: &Call, own: &OwnAgent, all: bool) -> Result<Scope, AdminError> {
+    let looked_at = Some(LOOKED_AT);
+    if !all {
+        return Ok(Scope { launched_by: Some(call.uid), since: Some(own.since), looked_at });
+    }
+    let since = own.sees_all.ok_or_else(|| AdminError::NotPermitted {
+        message: format!("uid {} may see only its own runs of agent '{}'", call.uid, own.name),
+        hint: format!(
+            "omit --all; an administrator can allow it: onecli agent allow-run {} USER|@GROUP --see-all yes",
+            own.name
+        ),
+    })?;
+    Ok(Scope { launched_by: None, since: Some(since), looked_at })
+}
+
+/// Shows the agent without placeholders, which its commands get from the launcher, and without the names of other
+/// runners.
+async fn show(state: &State, own: &OwnAgent) -> Result<AgentDetail, AdminError> {
+    let mut detail = agents::show(state, &own.name).await?;
+    for grant in &mut detail.secrets {
+        grant.placeholder.clear();
+    }
+    detail.runners.retain(|runner| own.entries.contains(runner));
+    detail.see_all.retain(|runner| own.entries.contains(runner));
+    Ok(detail)
+}
+
+/// Returns the newest records, oldest first.
+async fn records(state: &State, call: &Call) -> Result<Answer, AdminError> {
+    let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
+    if query.all || query.follow {
+        return Err(AdminError::NotPermitted {
+            message: format!("uid {} may list records, but not export or follow them", call.uid),
+            hint: "use 'onecli audit list'".to_owned(),
+        });
+    }
+    if query.limit > MOST_RECORDS {
+        return Err(AdminError::Invalid(format!(
+            "a runner may list at most {MOST_RECORDS} records at a time: choose a smaller --limit, and --since or --until"
+        )));
+    }
+    let asked: Vec<&OwnAgent> = match &query.filter.agent {
+        Some(name) => vec![own(call, name)?],
+        None => call.runs.iter().collect(),
+    };
+    let looked_at = LOOKED_AT / u32::try_from(asked.len()).unwrap_or(LOOKED_AT).max(1);
+    catch_up(&state.handles.audit).await;
+    let mut rows: Vec<AuditRow> = Vec::new();
+    for own in asked {
+        let Scope { launched_by, since, .. } = scope(call, own, query.every_run)?;
+        let wanted = wanted(query.filter.clone());
+        let question = onecli_store::AuditQuery {
+            agent: Some(own.name.to_string()),
+            launched_by,
+            since: wanted.since.max(since),
+            looked_at: Some(looked_at.max(1)),
+            limit: query.limit,
+            newest_first: true,
+            ..wanted
+        };
+        rows.extend(state.handles.store.list_audit(&question).await?);
+    }
+    rows.sort_unstable_by_key(|row| row.id);
+    let first = rows.len().saturating_sub(usize::try_from(query.limit).unwrap_or(usize::MAX));
+    Ok(Answer::Records(rows[first..].iter().filter_map(shown).flatten().collect()))
+}
+
+/// A record without its position in the log. Sequence numbers and hash links would reveal how many records other users
+/// cause.
+#[derive(Serialize, Deserialize)]
+struct Shown {
+    time: String,
+    #[serde(flatten)]
+    record: Record,
+}
+
+fn shown(row: &AuditRow) -> Option<Vec<u8>> {
+    let shown: Shown = serde_json::from_str(&row.json).ok()?;
+    let mut line = serde_json::to_vec(&shown).ok()?;
+    line.push(b'\n');
+    Some(line)
+}
