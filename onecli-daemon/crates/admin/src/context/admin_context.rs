@@ -1,4 +1,4 @@
-//! State shared by the handlers.
+//! AdminContext shared by the handlers.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::error::AdminError;
 /// The number of clients that may follow the audit log at the same time.
 const MAX_FOLLOWERS: usize = 16;
 
-pub(crate) struct State {
+pub(crate) struct AdminContext {
     pub(crate) handles: Handles,
     pub(crate) started: Timestamp,
     pub(crate) followers: Arc<Semaphore>,
@@ -28,10 +28,10 @@ pub(crate) struct State {
     changes: Mutex<()>,
 }
 
-impl State {
-    pub(crate) fn new(handles: Handles) -> State {
+impl AdminContext {
+    pub(crate) fn new(handles: Handles) -> AdminContext {
         let started = handles.clock.now();
-        State {
+        AdminContext {
             runners: Runners::new(handles.store.as_ref()),
             runner_turns: Semaphore::new(runners::AT_ONCE),
             handles,
@@ -50,7 +50,7 @@ impl State {
     /// Starts a change. Changes are made one at a time, so each one is checked against the state that it changes.
     pub(crate) async fn begin_change(&self) -> Result<Change<'_>, AdminError> {
         let turn = self.changes.lock().await;
-        Ok(Change { state: self, stored: self.load().await?, _turn: turn })
+        Ok(Change { context: self, stored: self.load().await?, _turn: turn })
     }
 
     /// Returns the time at which a value replaced now is erased; `None` if none is retained.
@@ -72,7 +72,7 @@ impl State {
 
 /// A turn to change stored data.
 pub(crate) struct Change<'s> {
-    state: &'s State,
+    context: &'s AdminContext,
     /// The stored state at the start of the turn.
     pub(crate) stored: StoredState,
     _turn: MutexGuard<'s, ()>,
@@ -83,6 +83,6 @@ impl Change<'_> {
     /// the caller.
     pub(crate) async fn in_force(self, change: &'static str, subject: &str) -> Result<(), AdminError> {
         tracing::info!(change, subject, "admin change");
-        self.state.handles.host.reload().await.map_err(AdminError::Reload)
+        self.context.handles.host.reload().await.map_err(AdminError::Reload)
     }
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 
-use crate::context::State;
+use crate::context::AdminContext;
 use crate::error::AdminError;
 
 /// Fields whose definitions leave no room for a credential. The values of all other fields are masked.
@@ -35,13 +35,13 @@ const PLAIN: [HeaderName; 15] = [
     header::USER_AGENT,
 ];
 
-pub(crate) fn list(state: &State) -> Vec<ApprovalView> {
-    let list = state.handles.approvals.list();
+pub(crate) fn list(context: &AdminContext) -> Vec<ApprovalView> {
+    let list = context.handles.approvals.list();
     list.into_iter().map(|(id, asked)| view(id, asked)).collect()
 }
 
-pub(crate) fn show(state: &State, id: ApprovalId) -> Result<ApprovalDetail, AdminError> {
-    let mut open = state.handles.approvals.list().into_iter();
+pub(crate) fn show(context: &AdminContext, id: ApprovalId) -> Result<ApprovalDetail, AdminError> {
+    let mut open = context.handles.approvals.list().into_iter();
     let (_, asked) =
         open.find(|(open, _)| *open == id).ok_or_else(|| AdminError::not_found("approval", &id))?;
     let mut fields: Vec<_> = asked.headers.iter().collect();
@@ -52,12 +52,12 @@ pub(crate) fn show(state: &State, id: ApprovalId) -> Result<ApprovalDetail, Admi
 }
 
 pub(crate) fn answer(
-    state: &State,
+    context: &AdminContext,
     id: ApprovalId,
     allowed: bool,
     uid: u32,
 ) -> Result<ApprovalView, AdminError> {
-    let answered = state.handles.approvals.answer(id, Answer { allowed, uid });
+    let answered = context.handles.approvals.answer(id, Answer { allowed, uid });
     let asked = answered.map_err(|_| AdminError::not_found("approval", &id))?;
     let change = if allowed { "approval allow" } else { "approval deny" };
     tracing::info!(change, %id, agent = %asked.agent_name, request = %asked.request, "admin change");
@@ -67,11 +67,11 @@ pub(crate) fn answer(
 /// Streams the pending requests and then each change, as JSON lines. The stream ends if the client is too slow; the
 /// client then asks again.
 pub(crate) fn watch(
-    state: &State,
+    context: &AdminContext,
 ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, AdminError> {
-    let permit = Arc::clone(&state.followers).try_acquire_owned();
+    let permit = Arc::clone(&context.followers).try_acquire_owned();
     let permit = permit.map_err(|_| AdminError::TooManyFollowers)?;
-    let (open, changes) = state.handles.approvals.watch();
+    let (open, changes) = context.handles.approvals.watch();
     let waiting = open.into_iter().map(|(id, asked)| ApprovalEvent::Waiting(view(id, asked).into()));
     let first: Vec<u8> = waiting.chain([ApprovalEvent::Ready]).flat_map(|event| line(&event)).collect();
     let watch = Watch { first: Some(first.into()), changes, _permit: permit };

@@ -11,7 +11,7 @@ use onecli_store::AuditRow;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
-use crate::context::{AuditProgress, State};
+use crate::context::{AdminContext, AuditProgress};
 use crate::error::AdminError;
 
 /// The delay with which a follower sees a record that another host wrote to the same store. Records of this host wake
@@ -24,32 +24,32 @@ const BATCH: u32 = 500;
 
 /// Streams the newest records and, with `follow`, later ones.
 pub(crate) async fn lines(
-    state: Arc<State>,
+    context: Arc<AdminContext>,
     query: AuditQuery,
 ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, AdminError> {
     let permit = if query.follow {
-        let permit = Arc::clone(&state.followers).try_acquire_owned();
+        let permit = Arc::clone(&context.followers).try_acquire_owned();
         Some(permit.map_err(|_| AdminError::TooManyFollowers)?)
     } else {
         None
     };
     let limit = query.limit.min(AuditQuery::MAX_LIMIT);
     let wanted = wanted(query.filter);
-    catch_up(&state.handles.audit).await;
+    catch_up(&context.handles.audit).await;
     // Read the last id before the query. If the query returns no row, records written meanwhile must not be missed.
-    let last = state.handles.store.last_audit_id().await?;
+    let last = context.handles.store.last_audit_id().await?;
     let (rows, after, until) = if query.all {
         (Vec::new(), 0, (!query.follow).then_some(last))
     } else {
         let newest = onecli_store::AuditQuery { limit, newest_first: true, ..wanted.clone() };
-        let mut rows = state.handles.store.list_audit(&newest).await?;
+        let mut rows = context.handles.store.list_audit(&newest).await?;
         rows.reverse();
         let after = rows.last().map_or(last, |row| row.id.max(last));
         (rows, after, (!query.follow).then_some(after))
     };
     let first = to_lines(&rows);
-    let shipped = state.handles.audit.shipped.clone();
-    let follow = Follow { state, shipped, wanted, after, until, first: Some(first), _permit: permit };
+    let shipped = context.handles.audit.shipped.clone();
+    let follow = Follow { context, shipped, wanted, after, until, first: Some(first), _permit: permit };
     Ok(stream::unfold(follow, Follow::next))
 }
 
@@ -76,7 +76,7 @@ pub(crate) async fn catch_up(progress: &AuditProgress) {
 }
 
 struct Follow {
-    state: Arc<State>,
+    context: Arc<AdminContext>,
     shipped: watch::Receiver<u64>,
     wanted: onecli_store::AuditQuery,
     after: u64,
@@ -101,7 +101,7 @@ impl Follow {
             self.shipped.mark_unchanged();
             let query =
                 onecli_store::AuditQuery { after_id: Some(self.after), limit: BATCH, ..self.wanted.clone() };
-            match self.state.handles.store.list_audit(&query).await {
+            match self.context.handles.store.list_audit(&query).await {
                 Ok(mut rows) => {
                     if let Some(row) = rows.last() {
                         self.after = row.id;

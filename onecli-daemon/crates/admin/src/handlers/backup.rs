@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use tokio::io::AsyncReadExt;
 
-use crate::context::State;
+use crate::context::AdminContext;
 use crate::error::AdminError;
 
 /// The file name prefix of copies in the data directory while they are created and sent.
@@ -20,10 +20,10 @@ const CHUNK: usize = 64 * 1024;
 /// Creates a copy and returns its bytes as a stream. The file is already unlinked when this returns, so it disappears
 /// after sending.
 pub(crate) async fn copy(
-    state: &State,
+    context: &AdminContext,
 ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, AdminError> {
-    let directory = state.handles.host.data_dir();
-    let path = directory.join(format!("{PREFIX}{}.db", state.new_id()?));
+    let directory = context.handles.host.data_dir();
+    let path = directory.join(format!("{PREFIX}{}.db", context.new_id()?));
     let unnamed = Unnamed(path);
     let failed = |error: io::Error| {
         AdminError::Host(format!("cannot make a copy in {}: {error}", directory.display()))
@@ -32,11 +32,11 @@ pub(crate) async fn copy(
     let file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unnamed.0).map_err(failed)?;
     drop(file);
-    state.handles.store.copy_to(&unnamed.0).await?;
+    context.handles.store.copy_to(&unnamed.0).await?;
     let file = File::open(&unnamed.0).map_err(failed)?;
     drop(unnamed);
     tracing::info!("backup created");
-    state.handles.host.record("backup_taken", "a copy of the store");
+    context.handles.host.record("backup_taken", "a copy of the store");
     let file = tokio::fs::File::from_std(file);
     Ok(stream::try_unfold(file, |mut file| async move {
         let mut chunk = Vec::with_capacity(CHUNK);

@@ -2,26 +2,26 @@
 
 use onecli_api::Ca;
 
-use crate::context::State;
+use crate::context::AdminContext;
 use crate::error::AdminError;
 
-pub(crate) fn show(state: &State) -> Ca {
-    state.handles.host.ca()
+pub(crate) fn show(context: &AdminContext) -> Ca {
+    context.handles.host.ca()
 }
 
 /// Creates the next authority. Agents trust it immediately; it signs after [`finish`].
-pub(crate) async fn rotate(state: &State) -> Result<Ca, AdminError> {
-    change(state, false).await
+pub(crate) async fn rotate(context: &AdminContext) -> Result<Ca, AdminError> {
+    change(context, false).await
 }
 
 /// Lets the next authority sign, and ends trust in the previous one.
-pub(crate) async fn finish(state: &State) -> Result<Ca, AdminError> {
-    change(state, true).await
+pub(crate) async fn finish(context: &AdminContext) -> Result<Ca, AdminError> {
+    change(context, true).await
 }
 
-async fn change(state: &State, finish: bool) -> Result<Ca, AdminError> {
-    let change = state.begin_change().await?;
-    let host = &state.handles.host;
+async fn change(context: &AdminContext, finish: bool) -> Result<Ca, AdminError> {
+    let change = context.begin_change().await?;
+    let host = &context.handles.host;
     let ca = host.rotate_ca(finish).await.map_err(AdminError::Conflict)?;
     let (what, code) =
         if finish { ("ca rotate --finish", "ca_rotation_finished") } else { ("ca rotate", "ca_rotated") };

@@ -10,26 +10,26 @@ use onecli_vault::sources::hashicorp::{HashiCorp, ServerStatus};
 use tokio::time::timeout;
 
 use super::status::status;
-use crate::context::State;
+use crate::context::AdminContext;
 
 /// The time limit for a status response from the vault server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const LOG: &str = "see the daemon's log (`journalctl -u onecli-daemon`)";
 
-pub(crate) async fn doctor(state: &State) -> Doctor {
-    let Status { version, transparent, transparent_fault, store_fault, audit, .. } = status(state).await;
+pub(crate) async fn doctor(context: &AdminContext) -> Doctor {
+    let Status { version, transparent, transparent_fault, store_fault, audit, .. } = status(context).await;
     let mut checks = vec![
         redirect(transparent, transparent_fault),
         store(store_fault),
         audit_log(&audit),
         shipping(&audit),
-        authority(&state.handles.host.ca().certificates, state.handles.clock.now()),
+        authority(&context.handles.host.ca().certificates, context.handles.clock.now()),
     ];
-    if let Some(server) = &state.handles.server {
+    if let Some(server) = &context.handles.server {
         checks.push(vault_server(server).await);
     }
-    Doctor { version, place: state.handles.host.place(), checks }
+    Doctor { version, place: context.handles.host.place(), checks }
 }
 
 /// Checks the server of `[backend.vault]`.

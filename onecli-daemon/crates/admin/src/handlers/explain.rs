@@ -16,17 +16,17 @@ use onecli_policy::{
 };
 use onecli_store::StoredState;
 
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 
-pub(crate) async fn explain(state: &State, request: Explain) -> Result<Explanation, AdminError> {
-    let stored = state.load().await?;
+pub(crate) async fn explain(context: &AdminContext, request: Explain) -> Result<Explanation, AdminError> {
+    let stored = context.load().await?;
     let agent = stored.agent(&request.agent)?;
     let asked = Question::parse(&request)?;
-    let snapshot = Arc::clone(&state.handles.policy.borrow());
+    let snapshot = Arc::clone(&context.handles.policy.borrow());
     let mut explanation = asked.blank(agent);
 
-    let identity = match snapshot.identify(&evidence(&stored, agent), state.handles.clock.now()) {
+    let identity = match snapshot.identify(&evidence(&stored, agent), context.handles.clock.now()) {
         Ok(identity) => identity,
         Err(refusal) => {
             refuse(&mut explanation, &refusal);
@@ -42,7 +42,7 @@ pub(crate) async fn explain(state: &State, request: Explain) -> Result<Explanati
     if !identity.proven().satisfies(agent.factors) {
         let own: Vec<&Arc<Secret>> = applying(&considered).collect();
         let placeholder =
-            |secret: &&Arc<Secret>| state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
+            |secret: &&Arc<Secret>| context.handles.vault.placeholder(agent.id, secret.id, agent.generation);
         let placeholders: Vec<Placeholder> = own.iter().map(placeholder).collect();
         if !placeholders.is_empty() {
             explanation.needs = own.iter().map(|secret| needed(secret)).collect();

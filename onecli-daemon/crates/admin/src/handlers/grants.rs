@@ -3,11 +3,11 @@
 use onecli_api::{EnvNames, GrantView};
 use onecli_model::{Agent, AgentName, Secret, SecretName};
 
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 
-pub(crate) fn view(state: &State, agent: &Agent, secret: &Secret) -> GrantView {
-    let placeholder = state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
+pub(crate) fn view(context: &AdminContext, agent: &Agent, secret: &Secret) -> GrantView {
+    let placeholder = context.handles.vault.placeholder(agent.id, secret.id, agent.generation);
     GrantView {
         agent: agent.name.clone(),
         secret: secret.name.clone(),
@@ -17,11 +17,11 @@ pub(crate) fn view(state: &State, agent: &Agent, secret: &Secret) -> GrantView {
 }
 
 pub(crate) async fn grant(
-    state: &State,
+    context: &AdminContext,
     agent: &AgentName,
     secret: &SecretName,
 ) -> Result<GrantView, AdminError> {
-    let change = state.begin_change().await?;
+    let change = context.begin_change().await?;
     let (agent, secret) = (change.stored.agent(agent)?.clone(), change.stored.secret(secret)?.clone());
     let same_variable = change
         .stored
@@ -38,9 +38,9 @@ pub(crate) async fn grant(
             ),
         });
     }
-    state.handles.store.grant(agent.id, secret.id).await?;
+    context.handles.store.grant(agent.id, secret.id).await?;
     change.in_force("grant", &format!("{} {}", agent.name, secret.name)).await?;
-    Ok(view(state, &agent, &secret))
+    Ok(view(context, &agent, &secret))
 }
 
 fn shared_variable<'s>(one: &Secret, other: &'s Secret) -> Option<&'s str> {
@@ -49,15 +49,15 @@ fn shared_variable<'s>(one: &Secret, other: &'s Secret) -> Option<&'s str> {
 }
 
 pub(crate) async fn ungrant(
-    state: &State,
+    context: &AdminContext,
     agent: &AgentName,
     secret: &SecretName,
 ) -> Result<GrantView, AdminError> {
-    let change = state.begin_change().await?;
+    let change = context.begin_change().await?;
     let (agent, secret) = (change.stored.agent(agent)?.clone(), change.stored.secret(secret)?.clone());
-    if !state.handles.store.ungrant(agent.id, secret.id).await? {
+    if !context.handles.store.ungrant(agent.id, secret.id).await? {
         return Err(AdminError::NoGrant { agent: agent.name.into(), secret: secret.name.into() });
     }
     change.in_force("ungrant", &format!("{} {}", agent.name, secret.name)).await?;
-    Ok(view(state, &agent, &secret))
+    Ok(view(context, &agent, &secret))
 }

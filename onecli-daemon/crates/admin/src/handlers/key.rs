@@ -6,11 +6,11 @@ use onecli_api::{
 use onecli_vault::{NewSlot, SlotInfo};
 use zeroize::Zeroizing;
 
-use crate::context::State;
+use crate::context::AdminContext;
 use crate::error::AdminError;
 
-pub(crate) async fn status(state: &State) -> Result<KeyView, AdminError> {
-    let keys = state.handles.vault.key_status(state.handles.store.as_ref()).await?;
+pub(crate) async fn status(context: &AdminContext) -> Result<KeyView, AdminError> {
+    let keys = context.handles.vault.key_status(context.handles.store.as_ref()).await?;
     Ok(KeyView {
         key_id: keys.key_id.to_string(),
         opened_at: keys.opened_at,
@@ -27,37 +27,37 @@ pub(crate) async fn status(state: &State) -> Result<KeyView, AdminError> {
     })
 }
 
-pub(crate) async fn add(state: &State, request: SlotAdd) -> Result<SlotAdded, AdminError> {
+pub(crate) async fn add(context: &AdminContext, request: SlotAdd) -> Result<SlotAdded, AdminError> {
     let new = match request {
         SlotAdd::KeyFile {} => NewSlot::KeyFile,
         SlotAdd::Key { key } => NewSlot::Key(key.0),
         SlotAdd::Passphrase { passphrase } => NewSlot::Passphrase(text(&passphrase)?),
         SlotAdd::Recovery {} => NewSlot::Recovery,
     };
-    let change = state.begin_change().await?;
-    let handles = &state.handles;
+    let change = context.begin_change().await?;
+    let handles = &context.handles;
     let (slot, recovery) = handles.vault.add_slot(handles.store.as_ref(), new, handles.clock.now()).await?;
     change.in_force("key slot add", &slot.number.to_string()).await?;
     handles.host.record("key_slot_added", &format!("slot {} ({})", slot.number, slot.kind));
     Ok(SlotAdded { slot: view(slot), recovery_key: recovery.map(|text| text.to_string()) })
 }
 
-pub(crate) async fn remove(state: &State, number: &str) -> Result<SlotView, AdminError> {
+pub(crate) async fn remove(context: &AdminContext, number: &str) -> Result<SlotView, AdminError> {
     let number =
         number.parse().map_err(|_| AdminError::Invalid("name a key slot by its number".to_owned()))?;
-    let change = state.begin_change().await?;
-    let slot = state.handles.vault.remove_slot(state.handles.store.as_ref(), number).await?;
+    let change = context.begin_change().await?;
+    let slot = context.handles.vault.remove_slot(context.handles.store.as_ref(), number).await?;
     change.in_force("key slot remove", &number.to_string()).await?;
-    state.handles.host.record("key_slot_removed", &format!("slot {} ({})", slot.number, slot.kind));
+    context.handles.host.record("key_slot_removed", &format!("slot {} ({})", slot.number, slot.kind));
     Ok(view(slot))
 }
 
-pub(crate) async fn rotate(state: &State, request: KeyRotate) -> Result<KeyRotated, AdminError> {
+pub(crate) async fn rotate(context: &AdminContext, request: KeyRotate) -> Result<KeyRotated, AdminError> {
     let passphrases = request.passphrases.iter().map(text).collect::<Result<Vec<_>, _>>()?;
     // After the new root key exists, nothing may be sealed under the old one. Every operation that seals holds this
     // turn as well.
-    let change = state.begin_change().await?;
-    let handles = &state.handles;
+    let change = context.begin_change().await?;
+    let handles = &context.handles;
     let begun = handles
         .vault
         .begin_rekey(handles.store.as_ref(), &passphrases, request.drop_other_slots, handles.clock.now())

@@ -5,7 +5,7 @@ use onecli_model::AgentName;
 use onecli_model::recipe::{RecipeName, RecipeRule};
 
 use super::explain::explain;
-use crate::context::State;
+use crate::context::AdminContext;
 use crate::error::AdminError;
 
 /// Returns whether the policy would refuse one of the recipe's requests. Rules for hosts that the administrator chooses
@@ -14,13 +14,13 @@ use crate::error::AdminError;
 /// # Errors
 /// [`AdminError`] of the store.
 pub(super) async fn is_refused(
-    state: &State,
+    context: &AdminContext,
     agent: &AgentName,
     recipe: RecipeName,
 ) -> Result<bool, AdminError> {
     for rule in &recipe.recipe().rules {
         let Some(asked) = example(agent, rule) else { continue };
-        let explanation = explain(state, asked).await?;
+        let explanation = explain(context, asked).await?;
         // The program sends no placeholder with this request.
         let decision = explanation.otherwise.as_ref().unwrap_or(&explanation.decision);
         if decision.starts_with("deny") {

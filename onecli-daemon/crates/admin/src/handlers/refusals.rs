@@ -8,7 +8,7 @@ use onecli_model::{AgentName, Code, Host};
 use serde::Deserialize;
 
 use super::audit::catch_up;
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 
 /// The number of newest refusals to read.
@@ -57,12 +57,16 @@ impl Refused {
 
 /// Returns the agent's refusals since the time in `query`, for commands of the uid in `query`. DNS queries have no
 /// known uid and are listed for each run.
-pub(crate) async fn list(state: &State, name: &AgentName, query: &str) -> Result<Refusals, AdminError> {
+pub(crate) async fn list(
+    context: &AdminContext,
+    name: &AgentName,
+    query: &str,
+) -> Result<Refusals, AdminError> {
     let (since, launched_by) = read(query)
         .ok_or_else(|| AdminError::Invalid("the query must be since=TIME&launched_by=UID".to_owned()))?;
-    let agent = state.load().await?.agent(name)?.clone();
-    state.handles.host.record_waiting(agent.id).await;
-    catch_up(&state.handles.audit).await;
+    let agent = context.load().await?.agent(name)?.clone();
+    context.handles.host.record_waiting(agent.id).await;
+    catch_up(&context.handles.audit).await;
     let query = onecli_store::AuditQuery {
         agent: Some(agent.name.to_string()),
         verdict: Some("deny".to_owned()),
@@ -72,7 +76,7 @@ pub(crate) async fn list(state: &State, name: &AgentName, query: &str) -> Result
         newest_first: true,
         ..onecli_store::AuditQuery::default()
     };
-    let rows = state.handles.store.list_audit(&query).await?;
+    let rows = context.handles.store.list_audit(&query).await?;
     Ok(summary(rows.iter().rev().filter_map(|row| serde_json::from_str(&row.json).ok())))
 }
 

@@ -4,14 +4,14 @@ use onecli_api::{RuleAdd, RuleView};
 use onecli_model::{AgentName, Rule, RuleId, Secret};
 use onecli_store::StoredState;
 
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 
 /// The largest number of rules. Every request of an agent may evaluate all of them.
 const MAX_RULES: usize = 10_000;
 
-pub(crate) async fn add(state: &State, request: RuleAdd) -> Result<RuleView, AdminError> {
-    let change = state.begin_change().await?;
+pub(crate) async fn add(context: &AdminContext, request: RuleAdd) -> Result<RuleView, AdminError> {
+    let change = context.begin_change().await?;
     let agent = match &request.agent {
         Some(name) => Some(change.stored.agent(name)?.id),
         None => None,
@@ -27,24 +27,24 @@ pub(crate) async fn add(state: &State, request: RuleAdd) -> Result<RuleView, Adm
             hint: "'onecli rule list' shows it".to_owned(),
         });
     }
-    let id = state.handles.store.add_rule(agent, &request.terms).await?;
+    let id = context.handles.store.add_rule(agent, &request.terms).await?;
     let rule = Rule { id, agent, terms: request.terms };
     let view = RuleView { warnings: warnings(&change.stored, &rule), ..RuleView::new(&rule, request.agent) };
     change.in_force("rule add", &id.to_string()).await?;
     Ok(view)
 }
 
-pub(crate) async fn list(state: &State) -> Result<Vec<RuleView>, AdminError> {
-    let stored = state.load().await?;
+pub(crate) async fn list(context: &AdminContext) -> Result<Vec<RuleView>, AdminError> {
+    let stored = context.load().await?;
     Ok(stored.rules.iter().map(|rule| view(&stored, rule)).collect())
 }
 
-pub(crate) async fn remove(state: &State, id: RuleId) -> Result<RuleView, AdminError> {
-    let change = state.begin_change().await?;
+pub(crate) async fn remove(context: &AdminContext, id: RuleId) -> Result<RuleView, AdminError> {
+    let change = context.begin_change().await?;
     let rule = change.stored.rules.iter().find(|rule| rule.id == id);
     let view =
         rule.map(|rule| view(&change.stored, rule)).ok_or_else(|| AdminError::not_found("rule", &id))?;
-    state.handles.store.remove_rule(id).await?;
+    context.handles.store.remove_rule(id).await?;
     change.in_force("rule remove", &id.to_string()).await?;
     Ok(view)
 }

@@ -7,29 +7,29 @@ use onecli_api::{AuditStatus, Status};
 use onecli_store::{Store, StoreError};
 use tokio::time::timeout;
 
-use crate::context::{AuditProgress, State};
+use crate::context::{AdminContext, AuditProgress};
 
 /// The time limit for a response from the database.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Returns the status. A fault is reported in its field and does not affect the other fields.
-pub(crate) async fn status(state: &State) -> Status {
-    let host = &state.handles.host;
+pub(crate) async fn status(context: &AdminContext) -> Status {
+    let host = &context.handles.host;
     let transparent = host.transparent();
     let transparent_fault =
         if transparent == Transparent::Available { host.check_transparent().err() } else { None };
-    let stored = examine(state.handles.store.as_ref()).await;
+    let stored = examine(context.handles.store.as_ref()).await;
     let (agents, secrets, store_fault) = match stored {
         Ok(Examined { agents, secrets, fault }) => (Some(agents), Some(secrets), fault),
         Err(fault) => (None, None, Some(fault)),
     };
-    let audit = audit(&state.handles.audit);
+    let audit = audit(&context.handles.audit);
     // A full disk may accept the small test write but not the waiting rows.
     let store_fault = store_fault.or_else(|| audit.shipping_fault.clone());
     let counters = host.counters();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: state.started,
+        started: context.started,
         transparent,
         transparent_fault,
         explicit: host.explicit_address(),
@@ -37,8 +37,8 @@ pub(crate) async fn status(state: &State) -> Status {
         audit,
         agents,
         secrets,
-        approvals_waiting: state.handles.approvals.list().len(),
-        rates: state.rates.per_second(state.handles.clock.instant(), &counters),
+        approvals_waiting: context.handles.approvals.list().len(),
+        rates: context.rates.per_second(context.handles.clock.instant(), &counters),
         counters,
     }
 }

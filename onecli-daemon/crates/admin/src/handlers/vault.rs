@@ -7,21 +7,21 @@ use onecli_api::VaultView;
 use onecli_model::AgentId;
 use onecli_vault::sources::hashicorp::HashiCorp;
 
-use crate::context::State;
+use crate::context::AdminContext;
 use crate::error::AdminError;
 
 /// A lease may still be in the process of being issued for a request that the policy allowed just before.
 const STRAGGLERS: Duration = Duration::from_mins(1);
 
-pub(crate) fn server(state: &State) -> Result<&Arc<HashiCorp>, AdminError> {
-    state.handles.server.as_ref().ok_or_else(|| AdminError::NotReady {
+pub(crate) fn server(context: &AdminContext) -> Result<&Arc<HashiCorp>, AdminError> {
+    context.handles.server.as_ref().ok_or_else(|| AdminError::NotReady {
         message: "no vault server is configured".to_owned(),
         hint: "add [backend.vault] to the daemon's configuration, and restart it".to_owned(),
     })
 }
 
-pub(crate) async fn status(state: &State) -> Result<VaultView, AdminError> {
-    let status = server(state)?.status().await;
+pub(crate) async fn status(context: &AdminContext) -> Result<VaultView, AdminError> {
+    let status = server(context)?.status().await;
     Ok(VaultView {
         address: status.address,
         namespace: status.namespace,
@@ -37,8 +37,8 @@ pub(crate) async fn status(state: &State) -> Result<VaultView, AdminError> {
 
 /// Revokes an agent's leases in the background, because the server may be slow. The next start revokes leases that a
 /// crash leaves behind.
-pub(super) fn end_leases(state: &State, agent: AgentId) {
-    let Some(server) = state.handles.server.clone() else { return };
+pub(super) fn end_leases(context: &AdminContext, agent: AgentId) {
+    let Some(server) = context.handles.server.clone() else { return };
     tokio::spawn(async move {
         server.end_agent(agent).await;
         tokio::time::sleep(STRAGGLERS).await;

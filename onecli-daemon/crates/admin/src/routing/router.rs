@@ -8,7 +8,7 @@ use onecli_store::RunnerChange;
 use super::call::{Answer, Call, body, created, json, parse, see_all};
 use super::runner;
 use crate::access::peer::Rights;
-use crate::context::State;
+use crate::context::AdminContext;
 use crate::error::AdminError;
 use crate::handlers::scope::Scope;
 use crate::handlers::{
@@ -16,9 +16,13 @@ use crate::handlers::{
 };
 
 /// Answers one request.
-pub(crate) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Result<Answer, AdminError> {
+pub(crate) async fn route(
+    context: Arc<AdminContext>,
+    rights: Rights,
+    call: Call,
+) -> Result<Answer, AdminError> {
     if rights == Rights::Runner {
-        return runner::answer(&state, &call).await;
+        return runner::answer(&context, &call).await;
     }
     let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
     let Some((&"v1", segments)) = segments.split_first() else {
@@ -27,9 +31,9 @@ pub(crate) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
     let method = call.method.as_str();
 
     match (method, segments) {
-        ("GET", ["status"]) => return json(&status::status(&state).await),
-        ("GET", ["running"]) => return json(&agents::running::list(&state).await?),
-        ("GET", ["doctor"]) => return json(&doctor::doctor(&state).await),
+        ("GET", ["status"]) => return json(&status::status(&context).await),
+        ("GET", ["running"]) => return json(&agents::running::list(&context).await?),
+        ("GET", ["doctor"]) => return json(&doctor::doctor(&context).await),
         ("GET", ["audit"]) => {
             let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
             return Ok(Answer::AuditLines(query));
@@ -37,104 +41,108 @@ pub(crate) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         _ => {}
     }
     if rights == Rights::Audit && !call.runs.is_empty() {
-        return runner::answer(&state, &call).await;
+        return runner::answer(&context, &call).await;
     }
     check_rights(rights, method, segments)?;
 
     match (method, segments) {
-        ("GET", ["ca"]) => json(&ca::show(&state)),
-        ("POST", ["ca", "rotate"]) => json(&ca::rotate(&state).await?),
-        ("POST", ["ca", "finish"]) => json(&ca::finish(&state).await?),
+        ("GET", ["ca"]) => json(&ca::show(&context)),
+        ("POST", ["ca", "rotate"]) => json(&ca::rotate(&context).await?),
+        ("POST", ["ca", "finish"]) => json(&ca::finish(&context).await?),
 
-        ("GET", ["key"]) => json(&key::status(&state).await?),
-        ("POST", ["key", "slots"]) => created(&key::add(&state, body(&call)?).await?),
-        ("DELETE", ["key", "slots", number]) => json(&key::remove(&state, number).await?),
-        ("POST", ["key", "rotate"]) => json(&key::rotate(&state, body(&call)?).await?),
+        ("GET", ["key"]) => json(&key::status(&context).await?),
+        ("POST", ["key", "slots"]) => created(&key::add(&context, body(&call)?).await?),
+        ("DELETE", ["key", "slots", number]) => json(&key::remove(&context, number).await?),
+        ("POST", ["key", "rotate"]) => json(&key::rotate(&context, body(&call)?).await?),
         ("GET", ["backup"]) => Ok(Answer::Backup),
 
-        ("GET", ["agents"]) => json(&agents::list(&state).await?),
-        ("POST", ["agents"]) => created(&agents::add(&state, body(&call)?).await?),
-        ("GET", ["agents", name]) => json(&agents::show(&state, &parse(name)?).await?),
+        ("GET", ["agents"]) => json(&agents::list(&context).await?),
+        ("POST", ["agents"]) => created(&agents::add(&context, body(&call)?).await?),
+        ("GET", ["agents", name]) => json(&agents::show(&context, &parse(name)?).await?),
         ("POST", ["agents", name, "set"]) => {
-            json(&agents::set::set(&state, call.uid, &parse(name)?, body(&call)?).await?)
+            json(&agents::set::set(&context, call.uid, &parse(name)?, body(&call)?).await?)
         }
-        ("DELETE", ["agents", name]) => json(&agents::remove(&state, &parse(name)?, kill(&call)?).await?),
-        ("POST", ["agents", name, "rotate"]) => json(&agents::rotate(&state, &parse(name)?).await?),
+        ("DELETE", ["agents", name]) => json(&agents::remove(&context, &parse(name)?, kill(&call)?).await?),
+        ("POST", ["agents", name, "rotate"]) => json(&agents::rotate(&context, &parse(name)?).await?),
         ("POST", ["agents", name, "enable"]) => {
-            json(&agents::set_enabled(&state, &parse(name)?, true).await?)
+            json(&agents::set_enabled(&context, &parse(name)?, true).await?)
         }
         ("POST", ["agents", name, "disable"]) => {
-            json(&agents::set_enabled(&state, &parse(name)?, false).await?)
+            json(&agents::set_enabled(&context, &parse(name)?, false).await?)
         }
         ("POST", ["agents", name, "session"]) => {
-            created(&agents::session::start(&state, call.uid, &parse(name)?, body(&call)?).await?)
+            created(&agents::session::start(&context, call.uid, &parse(name)?, body(&call)?).await?)
         }
 
         ("POST", ["agents", name, "env"]) => {
-            created(&agents::environment::start(&state, &parse(name)?, body(&call)?).await?)
+            created(&agents::environment::start(&context, &parse(name)?, body(&call)?).await?)
         }
         ("PUT", ["agents", name, "runners", runner]) => {
-            let change = agents::allow(&state, see_all(&call.query)?);
-            json(&agents::set_runner(&state, call.uid, &parse(name)?, &parse(runner)?, change).await?)
+            let change = agents::allow(&context, see_all(&call.query)?);
+            json(&agents::set_runner(&context, call.uid, &parse(name)?, &parse(runner)?, change).await?)
         }
         ("DELETE", ["agents", name, "runners", runner]) => {
             let change = RunnerChange::Deny;
-            json(&agents::set_runner(&state, call.uid, &parse(name)?, &parse(runner)?, change).await?)
+            json(&agents::set_runner(&context, call.uid, &parse(name)?, &parse(runner)?, change).await?)
         }
 
-        ("GET", ["secrets"]) => json(&secrets::list(&state).await?),
-        ("POST", ["secrets"]) => created(&secrets::add(&state, call.uid, rights, body(&call)?).await?),
+        ("GET", ["secrets"]) => json(&secrets::list(&context).await?),
+        ("POST", ["secrets"]) => created(&secrets::add(&context, call.uid, rights, body(&call)?).await?),
         ("POST", ["secrets-import"]) => {
-            json(&secrets::import::of_values(&state, rights, body(&call)?).await?)
+            json(&secrets::import::of_values(&context, rights, body(&call)?).await?)
         }
-        ("GET", ["vault"]) => json(&vault::status(&state).await?),
+        ("GET", ["vault"]) => json(&vault::status(&context).await?),
         ("POST", ["vault", "import"]) => {
-            json(&secrets::import::of_vault(&state, rights, body(&call)?).await?)
+            json(&secrets::import::of_vault(&context, rights, body(&call)?).await?)
         }
-        ("GET", ["secrets", name]) => json(&secrets::show(&state, &parse(name)?).await?),
-        ("DELETE", ["secrets", name]) => json(&secrets::remove(&state, &parse(name)?).await?),
+        ("GET", ["secrets", name]) => json(&secrets::show(&context, &parse(name)?).await?),
+        ("DELETE", ["secrets", name]) => json(&secrets::remove(&context, &parse(name)?).await?),
         ("POST", ["secrets", name, "rotate"]) => {
-            json(&secrets::rotate(&state, rights, &parse(name)?, body(&call)?).await?)
+            json(&secrets::rotate(&context, rights, &parse(name)?, body(&call)?).await?)
         }
         ("POST", ["secrets", name, "edit"]) => {
-            json(&secrets::edit::edit(&state, rights, &parse(name)?, body(&call)?).await?)
+            json(&secrets::edit::edit(&context, rights, &parse(name)?, body(&call)?).await?)
         }
         ("POST", ["secrets", name, "rollback"]) => {
-            json(&secrets::rollback::rollback(&state, &parse(name)?).await?)
+            json(&secrets::rollback::rollback(&context, &parse(name)?).await?)
         }
         ("POST", ["secrets", name, "enable"]) => {
-            json(&secrets::set_enabled(&state, &parse(name)?, true).await?)
+            json(&secrets::set_enabled(&context, &parse(name)?, true).await?)
         }
         ("POST", ["secrets", name, "disable"]) => {
-            json(&secrets::set_enabled(&state, &parse(name)?, false).await?)
+            json(&secrets::set_enabled(&context, &parse(name)?, false).await?)
         }
 
         ("POST", ["secrets", name, "test"]) => {
-            json(&secrets::test::test(&state, call.uid, &parse(name)?, body(&call)?).await?)
+            json(&secrets::test::test(&context, call.uid, &parse(name)?, body(&call)?).await?)
         }
 
         ("PUT", ["grants", agent, secret]) => {
-            json(&grants::grant(&state, &parse(agent)?, &parse(secret)?).await?)
+            json(&grants::grant(&context, &parse(agent)?, &parse(secret)?).await?)
         }
         ("DELETE", ["grants", agent, secret]) => {
-            json(&grants::ungrant(&state, &parse(agent)?, &parse(secret)?).await?)
+            json(&grants::ungrant(&context, &parse(agent)?, &parse(secret)?).await?)
         }
 
         ("GET", ["agents", name, "learn"]) => {
-            json(&agents::learn::learn(&state, &parse(name)?, Scope::default()).await?)
+            json(&agents::learn::learn(&context, &parse(name)?, Scope::default()).await?)
         }
         ("GET", ["agents", name, "refusals"]) => {
-            json(&refusals::list(&state, &parse(name)?, &call.query).await?)
+            json(&refusals::list(&context, &parse(name)?, &call.query).await?)
         }
-        ("GET", ["rules"]) => json(&rules::list(&state).await?),
-        ("POST", ["rules"]) => created(&rules::add(&state, body(&call)?).await?),
-        ("DELETE", ["rules", id]) => json(&rules::remove(&state, parse(id)?).await?),
-        ("POST", ["explain"]) => json(&explain::explain(&state, body(&call)?).await?),
+        ("GET", ["rules"]) => json(&rules::list(&context).await?),
+        ("POST", ["rules"]) => created(&rules::add(&context, body(&call)?).await?),
+        ("DELETE", ["rules", id]) => json(&rules::remove(&context, parse(id)?).await?),
+        ("POST", ["explain"]) => json(&explain::explain(&context, body(&call)?).await?),
         ("GET", ["approvals-watch"]) => Ok(Answer::ApprovalLines),
-        ("GET", ["approvals", id]) => json(&approvals::show(&state, parse(id)?)?),
-        ("GET", ["approvals"]) => json(&approvals::list(&state)),
-        ("POST", ["approvals", id, "allow"]) => json(&approvals::answer(&state, parse(id)?, true, call.uid)?),
-        ("POST", ["approvals", id, "deny"]) => json(&approvals::answer(&state, parse(id)?, false, call.uid)?),
+        ("GET", ["approvals", id]) => json(&approvals::show(&context, parse(id)?)?),
+        ("GET", ["approvals"]) => json(&approvals::list(&context)),
+        ("POST", ["approvals", id, "allow"]) => {
+            json(&approvals::answer(&context, parse(id)?, true, call.uid)?)
+        }
+        ("POST", ["approvals", id, "deny"]) => {
+            json(&approvals::answer(&context, parse(id)?, false, call.uid)?)
+        }
 
         _ => Err(unknown(&call)),
     }

@@ -11,7 +11,7 @@ use onecli_store::AuditRow;
 use serde::{Deserialize, Serialize};
 
 use super::call::{Answer, Call, body, json, parse};
-use crate::context::{OwnAgent, State};
+use crate::context::{AdminContext, OwnAgent};
 use crate::error::AdminError;
 use crate::handlers::audit::{catch_up, wanted};
 use crate::handlers::scope::Scope;
@@ -23,34 +23,34 @@ const MOST_RECORDS: u32 = 1_000;
 const LOOKED_AT: u32 = 10_000;
 
 /// Handles one request of a runner.
-pub(crate) async fn answer(state: &State, call: &Call) -> Result<Answer, AdminError> {
-    let _turn = state
+pub(crate) async fn answer(context: &AdminContext, call: &Call) -> Result<Answer, AdminError> {
+    let _turn = context
         .runner_turns
         .acquire()
         .await
         .map_err(|_| AdminError::Internal("the daemon is shutting down"))?;
     let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
     match (call.method.as_str(), segments.as_slice()) {
-        ("GET", ["v1", "audit"]) => records(state, call).await,
+        ("GET", ["v1", "audit"]) => records(context, call).await,
         ("GET", ["v1", "agents"]) => {
-            let mut all = agents::list(state).await?;
+            let mut all = agents::list(context).await?;
             all.retain(|agent| call.runs.iter().any(|own| own.id == agent.id));
             json(&all)
         }
         ("GET", ["v1", "agents", name]) => {
             let own = own(call, &parse(name)?)?;
-            json(&show(state, own).await.map_err(|error| alike(error, call, &own.name))?)
+            json(&show(context, own).await.map_err(|error| alike(error, call, &own.name))?)
         }
         ("GET", ["v1", "agents", name, "learn"]) => {
             let own = own(call, &parse(name)?)?;
             let scope = scope(call, own, agents::learn::wants_all(&call.query)?)?;
-            let learned = agents::learn::learn(state, &own.name, scope).await;
+            let learned = agents::learn::learn(context, &own.name, scope).await;
             json(&learned.map_err(|error| alike(error, call, &own.name))?)
         }
         ("POST", ["v1", "explain"]) => {
             let request: Explain = body(call)?;
             let name = own(call, &request.agent)?.name.clone();
-            let explained = explain::explain(state, request).await;
+            let explained = explain::explain(context, request).await;
             json(&explained.map_err(|error| alike(error, call, &name))?)
         }
         _ => Err(AdminError::NotPermitted {
@@ -96,8 +96,8 @@ fn scope(call: &Call, own: &OwnAgent, all: bool) -> Result<Scope, AdminError> {
 
 /// Shows the agent without placeholders, which its commands get from the launcher, and without the names of other
 /// runners.
-async fn show(state: &State, own: &OwnAgent) -> Result<AgentDetail, AdminError> {
-    let mut detail = agents::show(state, &own.name).await?;
+async fn show(context: &AdminContext, own: &OwnAgent) -> Result<AgentDetail, AdminError> {
+    let mut detail = agents::show(context, &own.name).await?;
     for grant in &mut detail.secrets {
         grant.placeholder.clear();
     }
@@ -107,7 +107,7 @@ async fn show(state: &State, own: &OwnAgent) -> Result<AgentDetail, AdminError> 
 }
 
 /// Returns the newest records, oldest first.
-async fn records(state: &State, call: &Call) -> Result<Answer, AdminError> {
+async fn records(context: &AdminContext, call: &Call) -> Result<Answer, AdminError> {
     let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
     if query.all || query.follow {
         return Err(AdminError::NotPermitted {
@@ -125,7 +125,7 @@ async fn records(state: &State, call: &Call) -> Result<Answer, AdminError> {
         None => call.runs.iter().collect(),
     };
     let looked_at = LOOKED_AT / u32::try_from(asked.len()).unwrap_or(LOOKED_AT).max(1);
-    catch_up(&state.handles.audit).await;
+    catch_up(&context.handles.audit).await;
     let mut rows: Vec<AuditRow> = Vec::new();
     for own in asked {
         let Scope { launched_by, since, .. } = scope(call, own, query.every_run)?;
@@ -139,7 +139,7 @@ async fn records(state: &State, call: &Call) -> Result<Answer, AdminError> {
             newest_first: true,
             ..wanted
         };
-        rows.extend(state.handles.store.list_audit(&question).await?);
+        rows.extend(context.handles.store.list_audit(&question).await?);
     }
     rows.sort_unstable_by_key(|row| row.id);
     let first = rows.len().saturating_sub(usize::try_from(query.limit).unwrap_or(usize::MAX));

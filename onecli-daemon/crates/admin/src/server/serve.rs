@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::access::admission::{Admission, PER_RUNNER};
 use crate::access::peer::{Peer, Rights};
-use crate::context::{Handles, OwnAgent, State, rates};
+use crate::context::{AdminContext, Handles, OwnAgent, rates};
 use crate::error::AdminError;
 use crate::handlers::{approvals, audit, backup};
 use crate::routing::{Answer, Call, route};
@@ -59,7 +59,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let server = Arc::new(Server {
-        state: Arc::new(State::new(handles)),
+        context: Arc::new(AdminContext::new(handles)),
         admission: Admission::default(),
         runners: Admission::of(PER_RUNNER),
         refused: Semaphore::new(MAX_REFUSED),
@@ -73,7 +73,7 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             () = &mut shutdown => return Ok(()),
             _ = sampling.tick() => {
-                server.state.remember_counters();
+                server.context.remember_counters();
                 continue;
             }
         };
@@ -95,7 +95,7 @@ pub async fn serve(
 }
 
 struct Server {
-    state: Arc<State>,
+    context: Arc<AdminContext>,
     admission: Admission,
     runners: Admission,
     refused: Semaphore,
@@ -132,13 +132,13 @@ impl Server {
     }
 
     async fn rights(&self, peer: &Peer) -> Result<(Rights, Arc<[OwnAgent]>), AdminError> {
-        let agents_root = &self.state.handles.agents_root;
+        let agents_root = &self.context.handles.agents_root;
         peer.check_not_managed(agents_root)?;
         let rights = peer.rights(agents_root);
         if matches!(rights, Ok(Rights::Root | Rights::Write)) {
             return Ok((rights?, Arc::default()));
         }
-        let runs = self.state.runners.of(self.state.handles.store.as_ref(), peer.uid, peer.gid).await;
+        let runs = self.context.runners.of(self.context.handles.store.as_ref(), peer.uid, peer.gid).await;
         let rights = if runs.is_empty() { rights? } else { rights.unwrap_or(Rights::Runner) };
         Ok((rights, runs.into()))
     }
@@ -149,7 +149,7 @@ impl Server {
                 let admission = if peer.rights == Rights::Runner { &self.runners } else { &self.admission };
                 let Some(_place) = admission.wait(peer.uid).await else { return };
                 let service = service_fn(async |request| {
-                    Ok::<_, Infallible>(respond(Arc::clone(&self.state), peer.clone(), request).await)
+                    Ok::<_, Infallible>(respond(Arc::clone(&self.context), peer.clone(), request).await)
                 });
                 connection(stream, service).await;
             }
@@ -178,7 +178,11 @@ where
     }
 }
 
-async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) -> Response<AnswerBody> {
+async fn respond(
+    context: Arc<AdminContext>,
+    peer: Admitted,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let (head, body) = request.into_parts();
     let call = match read(body).await {
         Ok(body) => Call {
@@ -194,10 +198,10 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
 
     // Run in a separate task: a client that disconnects must not leave a change stored but not active.
     let span = tracing::info_span!("admin", uid = peer.uid, pid = peer.pid);
-    let routed = tokio::spawn(route(Arc::clone(&state), peer.rights, call).instrument(span)).await;
+    let routed = tokio::spawn(route(Arc::clone(&context), peer.rights, call).instrument(span)).await;
     let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler panicked"))) {
         Ok(Answer::Json(status, bytes)) => with_body(status, "application/json", Full::new(bytes.into())),
-        Ok(Answer::AuditLines(query)) => match audit::lines(state, query).await {
+        Ok(Answer::AuditLines(query)) => match audit::lines(context, query).await {
             Ok(lines) => with_body(
                 StatusCode::OK,
                 "application/jsonl",
@@ -205,7 +209,7 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
             ),
             Err(error) => refuse(&error),
         },
-        Ok(Answer::ApprovalLines) => match approvals::watch(&state) {
+        Ok(Answer::ApprovalLines) => match approvals::watch(&context) {
             Ok(lines) => with_body(
                 StatusCode::OK,
                 "application/jsonl",
@@ -214,7 +218,7 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
             Err(error) => refuse(&error),
         },
         Ok(Answer::Records(lines)) => with_body(StatusCode::OK, "application/jsonl", Full::new(lines.into())),
-        Ok(Answer::Backup) => match backup::copy(&state).await {
+        Ok(Answer::Backup) => match backup::copy(&context).await {
             Ok(bytes) => with_body(
                 StatusCode::OK,
                 "application/vnd.sqlite3",

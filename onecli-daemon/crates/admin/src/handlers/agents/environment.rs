@@ -5,17 +5,17 @@ use onecli_api::{AgentEnv, AgentEnvRequest};
 use onecli_model::AgentName;
 
 use super::session_token::{check_enabled, mint, placeholders};
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 
 /// Creates a session token for an environment that runs the agent elsewhere.
 pub(crate) async fn start(
-    state: &State,
+    context: &AdminContext,
     name: &AgentName,
     request: AgentEnvRequest,
 ) -> Result<AgentEnv, AdminError> {
-    let host = &state.handles.host;
-    let stored = state.load().await?;
+    let host = &context.handles.host;
+    let stored = context.load().await?;
     let agent = stored.agent(name)?;
     check_enabled(agent)?;
     let (addresses, tls_addresses) = host.explicit_addresses();
@@ -25,10 +25,10 @@ pub(crate) async fn start(
             hint: "set an address in listen.explicit in the daemon's configuration".to_owned(),
         });
     }
-    let placeholders = placeholders(state, &stored, agent);
+    let placeholders = placeholders(context, &stored, agent);
     let lifetime = SignedDuration::from_hours(request.hours.into());
-    let (token, expires) = mint(state, agent, lifetime, None).await?;
-    let cgroup = agent.factors.cgroup.then(|| format!("/{}/{}", state.handles.agents_root, agent.cgroup));
+    let (token, expires) = mint(context, agent, lifetime, None).await?;
+    let cgroup = agent.factors.cgroup.then(|| format!("/{}/{}", context.handles.agents_root, agent.cgroup));
     if cgroup.is_some() {
         host.ensure_cgroup(&agent.cgroup).map_err(AdminError::Host)?;
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use onecli_api::{LearnedRule, routes};
 use onecli_model::{Action, AgentName, CanonicalPath, Code, PathPattern, RuleText};
 
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 use crate::handlers::explain::evidence;
 use crate::handlers::scope::Scope;
@@ -55,11 +55,11 @@ pub(crate) fn wants_all(query: &str) -> Result<bool, AdminError> {
 }
 
 pub(crate) async fn learn(
-    state: &State,
+    context: &AdminContext,
     name: &AgentName,
     scope: Scope,
 ) -> Result<Vec<LearnedRule>, AdminError> {
-    let stored = state.load().await?;
+    let stored = context.load().await?;
     let agent = stored.agent(name)?;
     let query = onecli_store::AuditQuery {
         agent: Some(agent.name.to_string()),
@@ -71,10 +71,10 @@ pub(crate) async fn learn(
         newest_first: true,
         ..onecli_store::AuditQuery::default()
     };
-    let rows = state.handles.store.list_audit(&query).await?;
+    let rows = context.handles.store.list_audit(&query).await?;
     let refused = rows.iter().filter_map(|row| serde_json::from_str(&row.json).ok());
-    let snapshot = Arc::clone(&state.handles.policy.borrow());
-    match snapshot.identify(&evidence(&stored, agent), state.handles.clock.now()) {
+    let snapshot = Arc::clone(&context.handles.policy.borrow());
+    match snapshot.identify(&evidence(&stored, agent), context.handles.clock.now()) {
         Ok(identity) => {
             let now = Now { snapshot, identity };
             Ok(rules(refused, |refused| now.refuses(refused)))

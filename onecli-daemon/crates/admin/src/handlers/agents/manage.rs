@@ -6,13 +6,13 @@ use onecli_model::{Agent, AgentId, AgentName, Factors, Runner, Token, TokenHash}
 use onecli_store::{RunnerChange, StoredState};
 
 use super::users::{agents, check_user};
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 use crate::handlers::{grants, vault};
 
-pub(crate) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, AdminError> {
-    let host = &state.handles.host;
-    let change = state.begin_change().await?;
+pub(crate) async fn add(context: &AdminContext, request: AgentAdd) -> Result<AgentToken, AdminError> {
+    let host = &context.handles.host;
+    let change = context.begin_change().await?;
 
     if change.stored.agent(&request.name).is_ok() {
         return Err(AdminError::Exists {
@@ -35,7 +35,7 @@ pub(crate) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
         });
     }
     if let Some(user) = &request.user {
-        check_user(state, user, None, &change.stored).await?;
+        check_user(context, user, None, &change.stored).await?;
     }
     for runner in &request.runners {
         check_runner(runner.clone()).await?;
@@ -58,7 +58,7 @@ pub(crate) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     }
 
     let agent = Agent {
-        id: AgentId(state.new_id()?),
+        id: AgentId(context.new_id()?),
         name: request.name,
         factors: request.factors.unwrap_or(if transparent { Factors::BOTH } else { Factors::TOKEN }),
         cgroup,
@@ -68,56 +68,60 @@ pub(crate) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
         generation: 1,
         allow_git_config: request.allow_git_config,
     };
-    let (token, hash) = new_token(state)?;
-    state.handles.store.add_agent(&agent, &hash).await?;
+    let (token, hash) = new_token(context)?;
+    context.handles.store.add_agent(&agent, &hash).await?;
     for runner in &request.runners {
-        state.handles.store.set_runner(agent.id, runner, allow(state, None)).await?;
+        context.handles.store.set_runner(agent.id, runner, allow(context, None)).await?;
     }
     change.in_force("agent add", agent.name.as_str()).await?;
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
 }
 
-pub(crate) async fn list(state: &State) -> Result<Vec<AgentView>, AdminError> {
-    Ok(agents(&state.load().await?).map(AgentView::from).collect())
+pub(crate) async fn list(context: &AdminContext) -> Result<Vec<AgentView>, AdminError> {
+    Ok(agents(&context.load().await?).map(AgentView::from).collect())
 }
 
-pub(crate) async fn show(state: &State, name: &AgentName) -> Result<AgentDetail, AdminError> {
-    let stored = state.load().await?;
-    detail(state, &stored, stored.agent(name)?).await
+pub(crate) async fn show(context: &AdminContext, name: &AgentName) -> Result<AgentDetail, AdminError> {
+    let stored = context.load().await?;
+    detail(context, &stored, stored.agent(name)?).await
 }
 
-pub(crate) async fn rotate(state: &State, name: &AgentName) -> Result<AgentToken, AdminError> {
-    let change = state.begin_change().await?;
+pub(crate) async fn rotate(context: &AdminContext, name: &AgentName) -> Result<AgentToken, AdminError> {
+    let change = context.begin_change().await?;
     let mut agent = change.stored.agent(name)?.clone();
     agent.generation += 1;
-    let (token, hash) = new_token(state)?;
-    state.handles.store.set_token(agent.id, &hash, agent.generation).await?;
+    let (token, hash) = new_token(context)?;
+    context.handles.store.set_token(agent.id, &hash, agent.generation).await?;
     change.in_force("agent rotate", agent.name.as_str()).await?;
-    vault::end_leases(state, agent.id);
+    vault::end_leases(context, agent.id);
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
 }
 
 pub(crate) async fn set_enabled(
-    state: &State,
+    context: &AdminContext,
     name: &AgentName,
     enabled: bool,
 ) -> Result<AgentView, AdminError> {
-    let change = state.begin_change().await?;
+    let change = context.begin_change().await?;
     let mut agent = change.stored.agent(name)?.clone();
     agent.enabled = enabled;
-    state.handles.store.set_agent_enabled(agent.id, enabled).await?;
+    context.handles.store.set_agent_enabled(agent.id, enabled).await?;
     change.in_force(if enabled { "agent enable" } else { "agent disable" }, agent.name.as_str()).await?;
     if !enabled {
-        vault::end_leases(state, agent.id);
+        vault::end_leases(context, agent.id);
     }
     Ok((&agent).into())
 }
 
 /// Removes an agent. If processes still run as the agent, `kill` is required: otherwise they would stay in a cgroup
 /// without an agent.
-pub(crate) async fn remove(state: &State, name: &AgentName, kill: bool) -> Result<AgentRemoved, AdminError> {
-    let host = &state.handles.host;
-    let change = state.begin_change().await?;
+pub(crate) async fn remove(
+    context: &AdminContext,
+    name: &AgentName,
+    kill: bool,
+) -> Result<AgentRemoved, AdminError> {
+    let host = &context.handles.host;
+    let change = context.begin_change().await?;
     let agent = change.stored.agent(name)?.clone();
     let populated = host.populated_cgroup(&agent.cgroup).map_err(AdminError::Host)?.is_some();
     if populated && !kill {
@@ -129,10 +133,10 @@ pub(crate) async fn remove(state: &State, name: &AgentName, kill: bool) -> Resul
             ),
         });
     }
-    let agent_detail = detail(state, &change.stored, &agent).await?;
-    state.handles.store.remove_agent(agent.id).await?;
+    let agent_detail = detail(context, &change.stored, &agent).await?;
+    context.handles.store.remove_agent(agent.id).await?;
     change.in_force("agent remove", agent.name.as_str()).await?;
-    vault::end_leases(state, agent.id);
+    vault::end_leases(context, agent.id);
     // Clean-up comes last and its failure is not an error. The daemon refuses everything from processes that are still
     // alive, and no agent can be bound to the cgroup until they end.
     let ended = if kill && populated { host.end_processes(&agent.cgroup).await } else { Ok(()) };
@@ -141,34 +145,34 @@ pub(crate) async fn remove(state: &State, name: &AgentName, kill: bool) -> Resul
 }
 
 /// Builds the change that allows a runner to start commands.
-pub(crate) fn allow(state: &State, sees_all: Option<bool>) -> RunnerChange {
-    RunnerChange::Allow { since: state.handles.clock.now(), sees_all }
+pub(crate) fn allow(context: &AdminContext, sees_all: Option<bool>) -> RunnerChange {
+    RunnerChange::Allow { since: context.handles.clock.now(), sees_all }
 }
 
 /// Allows a runner to start commands as the agent, or withdraws that permission.
 pub(crate) async fn set_runner(
-    state: &State,
+    context: &AdminContext,
     uid: u32,
     name: &AgentName,
     runner: &Runner,
     wanted: RunnerChange,
 ) -> Result<AgentDetail, AdminError> {
-    let change = state.begin_change().await?;
+    let change = context.begin_change().await?;
     let agent = change.stored.agent(name)?.clone();
     let may = wanted != RunnerChange::Deny;
     if may {
         check_runner(runner.clone()).await?;
     }
-    let changed = state.handles.store.set_runner(agent.id, runner, wanted).await?;
+    let changed = context.handles.store.set_runner(agent.id, runner, wanted).await?;
     if !may && !changed {
         return Err(AdminError::NotFound { what: "runner", name: runner.to_string() });
     }
     if let (true, RunnerChange::Allow { sees_all: Some(sees_all), .. }) = (changed, wanted) {
         let which = if sees_all { "every run" } else { "the own runs" };
         let detail = format!("agent {name}: runner {runner} sees {which}, by uid {uid}");
-        state.handles.host.record("runner_changed", &detail);
+        context.handles.host.record("runner_changed", &detail);
     }
-    let shown = detail(state, &change.stored, &agent).await?;
+    let shown = detail(context, &change.stored, &agent).await?;
     change.in_force(if may { "agent allow-run" } else { "agent deny-run" }, agent.name.as_str()).await?;
     Ok(shown)
 }
@@ -189,18 +193,22 @@ async fn check_runner(runner: Runner) -> Result<(), AdminError> {
     checked.await.map_err(|_| AdminError::Internal("the user lookup failed"))?
 }
 
-async fn detail(state: &State, stored: &StoredState, agent: &Agent) -> Result<AgentDetail, AdminError> {
+async fn detail(
+    context: &AdminContext,
+    stored: &StoredState,
+    agent: &Agent,
+) -> Result<AgentDetail, AdminError> {
     let secrets =
-        stored.granted(agent).into_iter().map(|secret| grants::view(state, agent, secret)).collect();
-    let mut rows = state.handles.store.all_runners().await?;
+        stored.granted(agent).into_iter().map(|secret| grants::view(context, agent, secret)).collect();
+    let mut rows = context.handles.store.all_runners().await?;
     rows.retain(|row| row.agent == agent.id);
     let see_all = rows.iter().filter(|row| row.sees_all).map(|row| row.runner.clone()).collect();
     let runners = rows.into_iter().map(|row| row.runner).collect();
     Ok(AgentDetail { agent: agent.into(), secrets, runners, see_all })
 }
 
-fn new_token(state: &State) -> Result<(Token, TokenHash), AdminError> {
-    let token = Token::generate_agent(state.handles.random.as_ref())?;
-    let hash = state.handles.vault.token_hash(&token);
+fn new_token(context: &AdminContext) -> Result<(Token, TokenHash), AdminError> {
+    let token = Token::generate_agent(context.handles.random.as_ref())?;
+    let hash = context.handles.vault.token_hash(&token);
     Ok((token, hash))
 }

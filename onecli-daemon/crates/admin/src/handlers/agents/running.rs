@@ -2,14 +2,14 @@
 
 use onecli_api::RunningAgent;
 
-use crate::context::State;
+use crate::context::AdminContext;
 use crate::error::AdminError;
 
 /// Returns the agents that run now, sorted by name.
-pub(crate) async fn list(state: &State) -> Result<Vec<RunningAgent>, AdminError> {
-    let host = &state.handles.host;
+pub(crate) async fn list(context: &AdminContext) -> Result<Vec<RunningAgent>, AdminError> {
+    let host = &context.handles.host;
     let mut running = Vec::new();
-    for agent in state.load().await?.agents.into_iter().map(|stored| stored.agent) {
+    for agent in context.load().await?.agents.into_iter().map(|stored| stored.agent) {
         let processes = host.processes(&agent.cgroup).map_err(AdminError::Host)?;
         let connections = host.connections(agent.id);
         if processes.count > 0 || connections > 0 {

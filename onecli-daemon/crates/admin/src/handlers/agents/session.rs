@@ -11,7 +11,7 @@ use onecli_store::StoredState;
 use super::session_token::{check_enabled, mint, placeholders};
 use super::users::check_user;
 use crate::access::peer::{Peer, Rights, is_runner};
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 use crate::handlers::recipes;
 
@@ -19,13 +19,13 @@ use crate::handlers::recipes;
 const LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 
 pub(crate) async fn start(
-    state: &State,
+    context: &AdminContext,
     uid: u32,
     name: &AgentName,
     request: SessionRequest,
 ) -> Result<Session, AdminError> {
-    let host = &state.handles.host;
-    let stored = state.load().await?;
+    let host = &context.handles.host;
+    let stored = context.load().await?;
     if let Some(caller) = &request.caller {
         if uid != 0 {
             return Err(AdminError::NotPermitted {
@@ -33,7 +33,7 @@ pub(crate) async fn start(
                 hint: String::new(),
             });
         }
-        judge(state, &stored, name, caller, request.user.as_deref()).await?;
+        judge(context, &stored, name, caller, request.user.as_deref()).await?;
     }
     let launched_by = request.caller.as_ref().map_or(uid, |caller| caller.uid);
     let agent = stored.agent(name)?;
@@ -42,7 +42,7 @@ pub(crate) async fn start(
         message: format!("agent '{name}' has no user to run as"),
         hint: format!("name one: 'onecli run --agent {name} --user USER ...'"),
     })?;
-    check_user(state, &user, Some(agent.id), &stored).await?;
+    check_user(context, &user, Some(agent.id), &stored).await?;
 
     let (cgroup, proxy) = match host.transparent() {
         Transparent::Available => {
@@ -52,14 +52,14 @@ pub(crate) async fn start(
         }
         Transparent::Off { reason, fix } => {
             let address = explicit_only(agent, host.explicit_address(), &reason, &fix)?;
-            (None, Some(proxy_session(state, agent, address, launched_by).await?))
+            (None, Some(proxy_session(context, agent, address, launched_by).await?))
         }
     };
 
-    let placeholders = placeholders(state, &stored, agent);
+    let placeholders = placeholders(context, &stored, agent);
     let (proxy, expires) = proxy.unzip();
     let lacks_rules = match request.recipe {
-        Some(recipe) => recipes::is_refused(state, &agent.name, recipe).await?,
+        Some(recipe) => recipes::is_refused(context, &agent.name, recipe).await?,
         None => false,
     };
     Ok(Session {
@@ -80,7 +80,7 @@ pub(crate) async fn start(
 /// Checks that `caller` may start commands as the agent. Administrators and the agent's runners may. A caller other
 /// than root may run commands only as the agent's own user or as themselves.
 async fn judge(
-    state: &State,
+    context: &AdminContext,
     stored: &StoredState,
     name: &AgentName,
     caller: &Caller,
@@ -88,10 +88,10 @@ async fn judge(
 ) -> Result<(), AdminError> {
     let agent = stored.agent(name).ok();
     let runners = match agent {
-        Some(agent) => state.handles.store.runners(agent.id).await?,
+        Some(agent) => context.handles.store.runners(agent.id).await?,
         None => Vec::new(),
     };
-    let (caller, agents_root) = (caller.clone(), state.handles.agents_root.clone());
+    let (caller, agents_root) = (caller.clone(), context.handles.agents_root.clone());
     let own_user = agent.and_then(|agent| agent.user.clone());
     let (user, name) = (user.map(str::to_owned), name.clone());
     let judged = tokio::task::spawn_blocking(move || {
@@ -149,12 +149,12 @@ fn explicit_only(
 
 /// Creates a session token, which is valid when this returns.
 async fn proxy_session(
-    state: &State,
+    context: &AdminContext,
     agent: &Agent,
     address: SocketAddr,
     launched_by: u32,
 ) -> Result<(String, Timestamp), AdminError> {
-    let (token, expires) = mint(state, agent, LIFETIME, Some(launched_by)).await?;
+    let (token, expires) = mint(context, agent, LIFETIME, Some(launched_by)).await?;
     // The user name is only for readers; the proxy accepts any.
     Ok((format!("http://{}:{}@{address}", agent.name, token.expose()), expires))
 }

@@ -7,7 +7,7 @@ use onecli_api::EnvNames;
 use onecli_model::{Agent, Token};
 use onecli_store::StoredState;
 
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 
 /// Refuses to start a command as a disabled agent, which would be refused everything.
@@ -22,9 +22,13 @@ pub(super) fn check_enabled(agent: &Agent) -> Result<(), AdminError> {
 }
 
 /// Returns the placeholders, keyed by the environment variable from which the agent's programs read them.
-pub(crate) fn placeholders(state: &State, stored: &StoredState, agent: &Agent) -> BTreeMap<String, String> {
+pub(crate) fn placeholders(
+    context: &AdminContext,
+    stored: &StoredState,
+    agent: &Agent,
+) -> BTreeMap<String, String> {
     let named = stored.granted(agent).into_iter().flat_map(|secret| {
-        let placeholder = state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
+        let placeholder = context.handles.vault.placeholder(agent.id, secret.id, agent.generation);
         let shown = secret.profile.shape.dress(&placeholder);
         let names = secret.env.iter().flat_map(|names| EnvNames::split(names));
         names.map(|name| (name.to_owned(), shown.clone())).collect::<Vec<_>>()
@@ -34,13 +38,13 @@ pub(crate) fn placeholders(state: &State, stored: &StoredState, agent: &Agent) -
 
 /// Creates a session token for a command that user `launched_by` starts. The token is valid when this returns.
 pub(crate) async fn mint(
-    state: &State,
+    context: &AdminContext,
     agent: &Agent,
     lifetime: SignedDuration,
     launched_by: Option<u32>,
 ) -> Result<(Token, Timestamp), AdminError> {
-    let handles = &state.handles;
-    let change = state.begin_change().await?;
+    let handles = &context.handles;
+    let change = context.begin_change().await?;
     let now = handles.clock.now();
     let expires = now
         .checked_add(lifetime)

@@ -6,13 +6,13 @@ use onecli_model::{Agent, AgentName, CgroupName};
 use onecli_store::AgentChange;
 
 use super::users::{agents, check_user};
-use crate::context::{Change, Find, State};
+use crate::context::{AdminContext, Change, Find};
 use crate::error::AdminError;
 
 /// Changes only the fields that the request names, so concurrent changes by other administrators to other fields
 /// survive.
 pub(crate) async fn set(
-    state: &State,
+    context: &AdminContext,
     uid: u32,
     name: &AgentName,
     request: AgentSet,
@@ -20,20 +20,20 @@ pub(crate) async fn set(
     if request.no_user && request.user.is_some() {
         return Err(AdminError::Invalid("name a user or remove it, not both".to_owned()));
     }
-    let change = state.begin_change().await?;
+    let change = context.begin_change().await?;
     let before = change.stored.agent(name)?.clone();
     let after = applied(&before, request);
     let changes = differences(&before, &after);
     if changes.is_empty() {
         return Ok(AgentChanged { agent: (&before).into(), changes });
     }
-    check(state, &change, &before, &after).await?;
+    check(context, &change, &before, &after).await?;
     let update = update(&before, &after);
-    state.handles.store.change_agent(before.id, &update).await?;
-    state.handles.host.record("agent_changed", &described(name, uid, &changes));
+    context.handles.store.change_agent(before.id, &update).await?;
+    context.handles.host.record("agent_changed", &described(name, uid, &changes));
     change.in_force("agent set", name.as_str()).await?;
     if before.cgroup != after.cgroup
-        && let Err(reason) = state.handles.host.remove_cgroup(&before.cgroup)
+        && let Err(reason) = context.handles.host.remove_cgroup(&before.cgroup)
     {
         tracing::warn!(cgroup = %before.cgroup, reason, "the agent's previous cgroup still exists");
     }
@@ -90,22 +90,27 @@ fn described(name: &AgentName, uid: u32, changes: &[FieldChange]) -> String {
 
 /// Applies the same checks as for a new agent. In addition, no process may run as the agent while its cgroup or its
 /// user changes: the process would continue without an agent, or share a user with another agent's processes.
-async fn check(state: &State, change: &Change<'_>, before: &Agent, after: &Agent) -> Result<(), AdminError> {
+async fn check(
+    context: &AdminContext,
+    change: &Change<'_>,
+    before: &Agent,
+    after: &Agent,
+) -> Result<(), AdminError> {
     let (moves, changes_user) = (before.cgroup != after.cgroup, before.user != after.user);
     if moves || changes_user {
-        check_idle(state, before)?;
+        check_idle(context, before)?;
     }
     if moves {
-        check_cgroup(state, change, &after.cgroup)?;
+        check_cgroup(context, change, &after.cgroup)?;
     }
     match &after.user {
-        Some(user) if changes_user => check_user(state, user, Some(before.id), &change.stored).await,
+        Some(user) if changes_user => check_user(context, user, Some(before.id), &change.stored).await,
         _ => Ok(()),
     }
 }
 
-fn check_idle(state: &State, agent: &Agent) -> Result<(), AdminError> {
-    match state.handles.host.populated_cgroup(&agent.cgroup).map_err(AdminError::Host)? {
+fn check_idle(context: &AdminContext, agent: &Agent) -> Result<(), AdminError> {
+    match context.handles.host.populated_cgroup(&agent.cgroup).map_err(AdminError::Host)? {
         None => Ok(()),
         Some(directory) => Err(AdminError::NotReady {
             message: format!("processes run as agent '{}', so its user and cgroup cannot change", agent.name),
@@ -117,11 +122,11 @@ fn check_idle(state: &State, agent: &Agent) -> Result<(), AdminError> {
 /// Checks that the agent's new cgroup belongs to no other agent and contains no processes. Existing processes would
 /// become this agent's.
 pub(super) fn check_cgroup(
-    state: &State,
+    context: &AdminContext,
     change: &Change<'_>,
     cgroup: &CgroupName,
 ) -> Result<(), AdminError> {
-    let host = &state.handles.host;
+    let host = &context.handles.host;
     if let Some(holder) = agents(&change.stored).find(|agent| agent.cgroup == *cgroup) {
         return Err(AdminError::Exists {
             message: format!("the cgroup '{cgroup}' belongs to agent '{}'", holder.name),

@@ -4,7 +4,7 @@ use nix::unistd::User;
 use onecli_model::{Agent, AgentId};
 use onecli_store::StoredState;
 
-use crate::context::State;
+use crate::context::AdminContext;
 use crate::error::AdminError;
 
 pub(crate) fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
@@ -14,7 +14,7 @@ pub(crate) fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
 /// Checks that a user exists, is neither root nor one of OneCLI's own users, and belongs to no other agent. Processes
 /// with the same uid can read each other's memory.
 pub(super) async fn check_user(
-    state: &State,
+    context: &AdminContext,
     user: &str,
     own: Option<AgentId>,
     stored: &StoredState,
@@ -23,7 +23,7 @@ pub(super) async fn check_user(
         .filter(|agent| Some(agent.id) != own)
         .filter_map(|agent| Some((agent.name.clone(), agent.user.clone()?)))
         .collect::<Vec<_>>();
-    let (user, ours) = (user.to_owned(), state.handles.own_uids.clone());
+    let (user, ours) = (user.to_owned(), context.handles.own_uids.clone());
     // The user database may be on another host.
     let checked = tokio::task::spawn_blocking(move || {
         let entry = lookup(&user)?;

@@ -8,38 +8,38 @@ use super::checks::{check_mint, check_target, check_value, weakness};
 use super::doubts;
 use super::view::view;
 use crate::access::peer::Rights;
-use crate::context::{Change, Find, State};
+use crate::context::{AdminContext, Change, Find};
 use crate::error::AdminError;
 
 pub(crate) async fn add(
-    state: &State,
+    context: &AdminContext,
     uid: u32,
     rights: Rights,
     request: SecretAdd,
 ) -> Result<SecretView, AdminError> {
-    check_source(state, uid, rights, &request.profile)?;
+    check_source(context, uid, rights, &request.profile)?;
     if !request.force {
         doubts::of_new(&request)?;
     }
-    let change = state.begin_change().await?;
+    let change = context.begin_change().await?;
     let value = request.value.as_ref().map(|value| value.0.clone());
-    let secret = insert(state, &change, request).await?;
+    let secret = insert(context, &change, request).await?;
     let warnings = value.iter().filter_map(|value| weakness(&secret, value)).collect();
-    let view = SecretView { warnings, ..view(state, &change.stored, &secret) };
+    let view = SecretView { warnings, ..view(context, &change.stored, &secret) };
     change.in_force("secret add", view.name.as_str()).await?;
     Ok(view)
 }
 
 /// Stores a new secret, which is not active yet.
 pub(crate) async fn insert(
-    state: &State,
+    context: &AdminContext,
     change: &Change<'_>,
     request: SecretAdd,
 ) -> Result<Secret, AdminError> {
     let (mut secret, value) = checked(change, request)?;
-    secret.id = SecretId(state.new_id()?);
-    secret.sealed = state.handles.vault.seal(&secret, &value)?;
-    state.handles.store.add_secret(&secret).await?;
+    secret.id = SecretId(context.new_id()?);
+    secret.sealed = context.handles.vault.seal(&secret, &value)?;
+    context.handles.store.add_secret(&secret).await?;
     Ok(secret)
 }
 
@@ -97,13 +97,18 @@ fn to_seal(request: &SecretAdd) -> Result<SecretValue, AdminError> {
 }
 
 /// Checks whether the caller may create a secret with this source.
-fn check_source(state: &State, uid: u32, rights: Rights, profile: &Profile) -> Result<(), AdminError> {
+fn check_source(
+    context: &AdminContext,
+    uid: u32,
+    rights: Rights,
+    profile: &Profile,
+) -> Result<(), AdminError> {
     match &profile.source {
         // A caller could send any value that the daemon may read there to a host of their choice.
         Some(Source::Vault(_)) if rights != Rights::Root => {
             Err(AdminError::root_only("store secrets whose values come from the vault server"))
         }
-        Some(Source::Vault(_)) if state.handles.server.is_none() => Err(AdminError::NotReady {
+        Some(Source::Vault(_)) if context.handles.server.is_none() => Err(AdminError::NotReady {
             message: "no vault server is configured".to_owned(),
             hint: "add [backend.vault] to the daemon's configuration, and restart it".to_owned(),
         }),
@@ -121,7 +126,7 @@ fn check_source(state: &State, uid: u32, rights: Rights, profile: &Profile) -> R
             "a refresh token is replaced with each use, so OneCLI must store it: supply its value".to_owned(),
         )),
         Some(Source::Exec(command)) => {
-            if let Some(reason) = &state.handles.commands_off {
+            if let Some(reason) = &context.handles.commands_off {
                 return Err(AdminError::NotReady {
                     message: "this daemon does not run commands".to_owned(),
                     hint: reason.clone(),

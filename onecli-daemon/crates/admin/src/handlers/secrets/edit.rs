@@ -13,18 +13,18 @@ use super::retained;
 use super::value::{holds, retired};
 use super::view::view;
 use crate::access::peer::Rights;
-use crate::context::{Change, Find, State};
+use crate::context::{AdminContext, Change, Find};
 use crate::error::AdminError;
 
 pub(crate) async fn edit(
-    state: &State,
+    context: &AdminContext,
     rights: Rights,
     name: &SecretName,
     request: SecretEdit,
 ) -> Result<SecretEdited, AdminError> {
-    let change = state.begin_change().await?;
+    let change = context.begin_change().await?;
     let current = change.stored.secret(name)?.clone();
-    let before = view(state, &change.stored, &current);
+    let before = view(context, &change.stored, &current);
     check_seen(&current, request.version)?;
     let value = request.value.as_ref().map(|value| value.0.clone());
     let (force, erase_kept) = (request.force, request.erase_kept);
@@ -37,13 +37,13 @@ pub(crate) async fn edit(
         doubts::of_stored(&edited, value)?;
     }
     if is_elsewhere(&current, &edited) && !erase_kept {
-        check_kept(state, rights, &change, &current, value.is_some())?;
+        check_kept(context, rights, &change, &current, value.is_some())?;
     }
-    let (secret, kept) = sealed(state, &change, &current, edited, value.as_ref())?;
-    state.handles.store.add_version(&secret, kept.as_ref()).await?;
+    let (secret, kept) = sealed(context, &change, &current, edited, value.as_ref())?;
+    context.handles.store.add_version(&secret, kept.as_ref()).await?;
     let warnings = value.iter().filter_map(|value| weakness(&secret, value)).collect();
-    let stored = state.load().await?;
-    let after = SecretView { warnings, ..view(state, &stored, stored.secret(name)?) };
+    let stored = context.load().await?;
+    let after = SecretView { warnings, ..view(context, &stored, stored.secret(name)?) };
     change.in_force("secret edit", name.as_str()).await?;
     Ok(SecretEdited { before, after })
 }
@@ -98,34 +98,34 @@ fn is_elsewhere(current: &Secret, edited: &Secret) -> bool {
 /// Refuses to erase a retained value. The store retains one previous value per secret. If the destination changes, it
 /// must retain the value that the old destination may know, and an older retained value would be lost.
 fn check_kept(
-    state: &State,
+    context: &AdminContext,
     rights: Rights,
     change: &Change<'_>,
     current: &Secret,
     has_value: bool,
 ) -> Result<(), AdminError> {
-    let Some(kept) = retained::still_kept(state, &change.stored, current) else { return Ok(()) };
+    let Some(kept) = retained::still_kept(context, &change.stored, current) else { return Ok(()) };
     // If an earlier edit moved the secret, the retained value equals the current one and survives. Only root gets this
     // comparison: for members of the group it would confirm guesses.
-    if rights == Rights::Root && !has_value && is_current(state, current, &kept.secret)? {
+    if rights == Rights::Root && !has_value && is_current(context, current, &kept.secret)? {
         return Ok(());
     }
     Err(AdminError::DropsKeptValue {
         name: current.name.to_string(),
         version: kept.secret.version,
         until: kept.until,
-        is_restorable: retained::is_restorable(state, &change.stored, current),
+        is_restorable: retained::is_restorable(context, &change.stored, current),
     })
 }
 
 /// Returns whether a retained version has the current value. A retained value that does not open is useless, so its
 /// loss needs no confirmation.
-fn is_current(state: &State, current: &Secret, kept: &Secret) -> Result<bool, AdminError> {
+fn is_current(context: &AdminContext, current: &Secret, kept: &Secret) -> Result<bool, AdminError> {
     if current.profile.source.is_some() {
         return Ok(true);
     }
-    match state.handles.vault.open_replaced(kept) {
-        Ok(value) => holds(state, current, &value),
+    match context.handles.vault.open_replaced(kept) {
+        Ok(value) => holds(context, current, &value),
         Err(_) => Ok(true),
     }
 }
@@ -156,15 +156,15 @@ fn check_value_given(
 
 /// Returns the next version with its sealed value, and the previous version to retain.
 fn sealed(
-    state: &State,
+    context: &AdminContext,
     change: &Change<'_>,
     current: &Secret,
     mut edited: Secret,
     value: Option<&SecretValue>,
 ) -> Result<(Secret, Option<KeptVersion>), AdminError> {
-    let vault = &state.handles.vault;
+    let vault = &context.handles.vault;
     // This also checks that the row is as the daemon wrote it.
-    let retired = retired(state, current)?;
+    let retired = retired(context, current)?;
     if let Some(value) = value {
         check_fits(&edited, value)?;
         edited.class = Some(edited.class_of(value));
@@ -174,7 +174,7 @@ fn sealed(
     vault.carry(current, &mut edited, check_fits)?;
     // Agents may have stored the value at its old destination. Responses from that destination are still searched for
     // it.
-    let kept = if is_elsewhere(current, &edited) { retired } else { moved_along(state, change, current) };
+    let kept = if is_elsewhere(current, &edited) { retired } else { moved_along(context, change, current) };
     Ok((edited, kept))
 }
 
@@ -187,10 +187,10 @@ fn check_fits(edited: &Secret, value: &SecretValue) -> Result<(), AdminError> {
 
 /// Re-seals the retained value as that of the version that the edit replaces. The replaced version's own value stays in
 /// use.
-fn moved_along(state: &State, change: &Change<'_>, current: &Secret) -> Option<KeptVersion> {
-    let kept = change.stored.kept(current).filter(|kept| state.handles.clock.now() < kept.until)?;
+fn moved_along(context: &AdminContext, change: &Change<'_>, current: &Secret) -> Option<KeptVersion> {
+    let kept = change.stored.kept(current).filter(|kept| context.handles.clock.now() < kept.until)?;
     let mut secret = Secret { version: current.version, ..kept.secret.clone() };
-    let resealed = state.handles.vault.move_replaced(&kept.secret, &mut secret);
+    let resealed = context.handles.vault.move_replaced(&kept.secret, &mut secret);
     if let Err(error) = resealed {
         tracing::warn!(%error, secret = %current.name, "the previous value does not open and is erased");
         return None;

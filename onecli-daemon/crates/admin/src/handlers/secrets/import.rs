@@ -11,7 +11,7 @@ use super::checks::{check_value, weakness};
 use super::doubts;
 use super::value::{Keep, holds, renew};
 use crate::access::peer::Rights;
-use crate::context::{Change, Find, State};
+use crate::context::{AdminContext, Change, Find};
 use crate::error::AdminError;
 use crate::handlers::vault;
 
@@ -19,13 +19,13 @@ use crate::handlers::vault;
 const MOST: usize = 1024;
 
 pub(crate) async fn of_vault(
-    state: &State,
+    context: &AdminContext,
     rights: Rights,
     request: VaultImport,
 ) -> Result<Vec<Imported>, AdminError> {
     let path =
         VaultReference::parse_path(&request.path).map_err(|error| AdminError::Invalid(error.to_string()))?;
-    let fields = vault::server(state)?.fields(&path).await;
+    let fields = vault::server(context)?.fields(&path).await;
     let mut fields = fields.map_err(|error| AdminError::NotReady {
         message: error.to_string(),
         hint: "'onecli vault status' shows the state of the vault server".to_owned(),
@@ -36,23 +36,23 @@ pub(crate) async fn of_vault(
     let what = "vault import";
     let VaultImport { force, how, .. } = request;
     let mask_issued = MaskIssued::default();
-    Run { state, rights, what, how, force, mask_issued, taken: HashMap::new() }.all(values).await
+    Run { context, rights, what, how, force, mask_issued, taken: HashMap::new() }.all(values).await
 }
 
 pub(crate) async fn of_values(
-    state: &State,
+    context: &AdminContext,
     rights: Rights,
     request: Import,
 ) -> Result<Vec<Imported>, AdminError> {
     let Import { values, force, how, mask_issued } = request;
     let values = values.into_iter().map(|named| (named.name, Ok(named.value.0))).collect();
     let what = "secret import";
-    Run { state, rights, what, how, force, mask_issued, taken: HashMap::new() }.all(values).await
+    Run { context, rights, what, how, force, mask_issued, taken: HashMap::new() }.all(values).await
 }
 
 /// One import.
 struct Run<'s> {
-    state: &'s State,
+    context: &'s AdminContext,
     rights: Rights,
     what: &'static str,
     how: ImportHow,
@@ -101,7 +101,7 @@ impl Run<'_> {
         variable: &str,
         value: SecretValue,
     ) -> Result<(SecretName, ImportEnd, Option<String>), AdminError> {
-        let change = self.state.begin_change().await?;
+        let change = self.context.begin_change().await?;
         let mut request = request(variable, value.clone())?;
         request.profile.mask_issued = self.mask_issued;
         let name = request.name.clone();
@@ -143,7 +143,7 @@ impl Run<'_> {
             )));
         }
         // A comparison without a change would let members of the group test guesses at a stored value.
-        if self.rights == Rights::Root && holds(self.state, existing, value)? {
+        if self.rights == Rights::Root && holds(self.context, existing, value)? {
             return Ok(Plan::Unchanged);
         }
         if !self.how.replace {
@@ -163,14 +163,14 @@ impl Run<'_> {
         if self.how.dry_run {
             return Ok(checked(change, request)?.0);
         }
-        insert(self.state, change, request).await
+        insert(self.context, change, request).await
     }
 
     async fn replace(&self, existing: Secret, value: &SecretValue) -> Result<Secret, AdminError> {
         if self.how.dry_run {
             return Ok(existing);
         }
-        renew(self.state, &existing, value, Keep::Replaced).await
+        renew(self.context, &existing, value, Keep::Replaced).await
     }
 }
 

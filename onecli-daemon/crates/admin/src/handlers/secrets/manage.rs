@@ -8,26 +8,26 @@ use super::doubts;
 use super::value::{Keep, holds, renew};
 use super::view::{reply, view};
 use crate::access::peer::Rights;
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 
-pub(crate) async fn list(state: &State) -> Result<Vec<SecretView>, AdminError> {
-    let stored = state.load().await?;
-    Ok(stored.secrets.iter().map(|secret| view(state, &stored, secret)).collect())
+pub(crate) async fn list(context: &AdminContext) -> Result<Vec<SecretView>, AdminError> {
+    let stored = context.load().await?;
+    Ok(stored.secrets.iter().map(|secret| view(context, &stored, secret)).collect())
 }
 
-pub(crate) async fn show(state: &State, name: &SecretName) -> Result<SecretView, AdminError> {
-    let stored = state.load().await?;
-    Ok(view(state, &stored, stored.secret(name)?))
+pub(crate) async fn show(context: &AdminContext, name: &SecretName) -> Result<SecretView, AdminError> {
+    let stored = context.load().await?;
+    Ok(view(context, &stored, stored.secret(name)?))
 }
 
 pub(crate) async fn rotate(
-    state: &State,
+    context: &AdminContext,
     rights: Rights,
     name: &SecretName,
     request: SecretRotate,
 ) -> Result<SecretView, AdminError> {
-    let change = state.begin_change().await?;
+    let change = context.begin_change().await?;
     let (keep, what) = if request.compromised {
         (Keep::Nothing, "secret rotate --compromised")
     } else {
@@ -36,36 +36,36 @@ pub(crate) async fn rotate(
     let secret = change.stored.secret(name)?;
     // A retried script must not lose the retained value. The comparison is for root only: for members of the group it
     // would confirm guesses.
-    if rights == Rights::Root && keep == Keep::Replaced && holds(state, secret, &request.value.0)? {
-        return Ok(SecretView { unchanged: true, ..view(state, &change.stored, secret) });
+    if rights == Rights::Root && keep == Keep::Replaced && holds(context, secret, &request.value.0)? {
+        return Ok(SecretView { unchanged: true, ..view(context, &change.stored, secret) });
     }
     if !request.force {
         doubts::of_stored(secret, &request.value.0)?;
     }
-    let secret = renew(state, secret, &request.value.0, keep).await?;
+    let secret = renew(context, secret, &request.value.0, keep).await?;
     let warnings = weakness(&secret, &request.value.0).into_iter().collect();
-    reply(state, change, what, name, warnings).await
+    reply(context, change, what, name, warnings).await
 }
 
 pub(crate) async fn set_enabled(
-    state: &State,
+    context: &AdminContext,
     name: &SecretName,
     enabled: bool,
 ) -> Result<SecretView, AdminError> {
-    let change = state.begin_change().await?;
+    let change = context.begin_change().await?;
     let mut secret = change.stored.secret(name)?.clone();
     secret.enabled = enabled;
-    state.handles.store.set_secret_enabled(secret.id, enabled).await?;
-    let view = view(state, &change.stored, &secret);
+    context.handles.store.set_secret_enabled(secret.id, enabled).await?;
+    let view = view(context, &change.stored, &secret);
     change.in_force(if enabled { "secret enable" } else { "secret disable" }, view.name.as_str()).await?;
     Ok(view)
 }
 
-pub(crate) async fn remove(state: &State, name: &SecretName) -> Result<SecretView, AdminError> {
-    let change = state.begin_change().await?;
+pub(crate) async fn remove(context: &AdminContext, name: &SecretName) -> Result<SecretView, AdminError> {
+    let change = context.begin_change().await?;
     let secret = change.stored.secret(name)?;
-    let view = view(state, &change.stored, secret);
-    state.handles.store.remove_secret(secret.id).await?;
+    let view = view(context, &change.stored, secret);
+    context.handles.store.remove_secret(secret.id).await?;
     change.in_force("secret remove", view.name.as_str()).await?;
     Ok(view)
 }

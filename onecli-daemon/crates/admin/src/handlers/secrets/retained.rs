@@ -5,33 +5,33 @@ use onecli_policy::widened;
 use onecli_store::{KeptVersion, StoredState};
 
 use super::checks::{check_stored, check_value};
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 
 /// Returns the retained version before the current one, unless it is due for erasure.
 pub(super) fn still_kept<'s>(
-    state: &State,
+    context: &AdminContext,
     stored: &'s StoredState,
     current: &Secret,
 ) -> Option<&'s KeptVersion> {
-    let now = state.handles.clock.now();
+    let now = context.handles.clock.now();
     stored.kept(current).filter(|kept| now < kept.until)
 }
 
 /// Returns whether a rollback would restore the previous value now.
-pub(crate) fn is_restorable(state: &State, stored: &StoredState, current: &Secret) -> bool {
-    previous(state, stored, current).is_ok()
+pub(crate) fn is_restorable(context: &AdminContext, stored: &StoredState, current: &Secret) -> bool {
+    previous(context, stored, current).is_ok()
 }
 
 /// Returns the previous value, if it may be sent to the secret's current destinations.
 pub(crate) fn previous(
-    state: &State,
+    context: &AdminContext,
     stored: &StoredState,
     current: &Secret,
 ) -> Result<SecretValue, AdminError> {
     check_stored(current)?;
-    let kept = still_kept(state, stored, current);
-    let KeptVersion { secret: kept, .. } = kept.ok_or_else(|| none_kept(state, current))?;
+    let kept = still_kept(context, stored, current);
+    let KeptVersion { secret: kept, .. } = kept.ok_or_else(|| none_kept(context, current))?;
     let wider = widened(kept, current);
     if !wider.is_empty() {
         return Err(not_restored(
@@ -50,7 +50,7 @@ pub(crate) fn previous(
             format!("the previous value of secret '{}' does not open: {error}", current.name),
         )
     };
-    let value = state.handles.vault.open_replaced(kept).map_err(unopened)?;
+    let value = context.handles.vault.open_replaced(kept).map_err(unopened)?;
     check_value(&current.placement, &current.profile, &value)?;
     Ok(value)
 }
@@ -59,11 +59,11 @@ fn not_restored(secret: &Secret, message: String) -> AdminError {
     AdminError::NotReady { message, hint: format!("store a value: 'onecli secret rotate {}'", secret.name) }
 }
 
-fn none_kept(state: &State, secret: &Secret) -> AdminError {
-    let how_long = if state.handles.keep_replaced.is_zero() {
+fn none_kept(context: &AdminContext, secret: &Secret) -> AdminError {
+    let how_long = if context.handles.keep_replaced.is_zero() {
         "vault.keep_replaced is 0".to_owned()
     } else {
-        format!("values are retained for {}", humantime::format_duration(state.handles.keep_replaced))
+        format!("values are retained for {}", humantime::format_duration(context.handles.keep_replaced))
     };
     not_restored(secret, format!("no previous value of secret '{}' is retained ({how_long})", secret.name))
 }

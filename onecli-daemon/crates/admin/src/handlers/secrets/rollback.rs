@@ -7,14 +7,14 @@ use super::checks::weakness;
 use super::retained::previous;
 use super::value::{Keep, renew};
 use super::view::reply;
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 
-pub(crate) async fn rollback(state: &State, name: &SecretName) -> Result<SecretView, AdminError> {
-    let change = state.begin_change().await?;
+pub(crate) async fn rollback(context: &AdminContext, name: &SecretName) -> Result<SecretView, AdminError> {
+    let change = context.begin_change().await?;
     let current = change.stored.secret(name)?;
-    let value = previous(state, &change.stored, current)?;
-    let secret = renew(state, current, &value, Keep::Replaced).await?;
+    let value = previous(context, &change.stored, current)?;
+    let secret = renew(context, current, &value, Keep::Replaced).await?;
     let warnings = weakness(&secret, &value).into_iter().collect();
-    reply(state, change, "secret rollback", name, warnings).await
+    reply(context, change, "secret rollback", name, warnings).await
 }

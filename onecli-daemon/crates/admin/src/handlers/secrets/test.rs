@@ -7,7 +7,7 @@ use onecli_model::{
     harmless::HarmlessRequest, harmless::RequestLine, harmless::TestRequest, harmless::TestVerdict,
 };
 
-use crate::context::{Find, State};
+use crate::context::{AdminContext, Find};
 use crate::error::AdminError;
 
 /// The number of characters of the response body to show.
@@ -18,12 +18,12 @@ const EXCERPT: usize = 400;
 /// # Errors
 /// No request is known, the request is outside the secret's scope, or no response arrived.
 pub(crate) async fn test(
-    state: &State,
+    context: &AdminContext,
     uid: u32,
     name: &SecretName,
     request: SecretTest,
 ) -> Result<SecretTested, AdminError> {
-    let stored = state.load().await?;
+    let stored = context.load().await?;
     let secret = stored.secret(name)?;
     let known = secret.profile.template.and_then(|name| name.template().test.as_ref());
     // The status of a path that the administrator chose has no known meaning.
@@ -40,9 +40,9 @@ pub(crate) async fn test(
         scope: known.and_then(|known| known.scope.clone()),
         uid,
     };
-    let clock = &state.handles.clock;
+    let clock = &context.handles.clock;
     let started = clock.instant();
-    let answer = state.handles.host.test_secret(&test).await.map_err(|refusal| AdminError::NotTested {
+    let answer = context.handles.host.test_secret(&test).await.map_err(|refusal| AdminError::NotTested {
         name: secret.name.to_string(),
         authority: test.authority.to_string(),
         refusal: Box::new(refusal),

@@ -5,7 +5,7 @@ use onecli_store::KeptVersion;
 use onecli_vault::VaultError;
 
 use super::checks::{check_stored, check_value};
-use crate::context::State;
+use crate::context::AdminContext;
 use crate::error::AdminError;
 
 /// Which replaced value to retain.
@@ -19,37 +19,41 @@ pub(super) enum Keep {
 
 /// Stores a new value of a secret, which is not active yet.
 pub(super) async fn renew(
-    state: &State,
+    context: &AdminContext,
     secret: &Secret,
     value: &SecretValue,
     keep: Keep,
 ) -> Result<Secret, AdminError> {
     check_stored(secret)?;
     check_value(&secret.placement, &secret.profile, value)?;
-    let kept = retired(state, secret)?.filter(|_| keep == Keep::Replaced);
+    let kept = retired(context, secret)?.filter(|_| keep == Keep::Replaced);
     let class = Some(secret.class_of(value));
     let mut secret = Secret { version: secret.version + 1, class, ..secret.clone() };
-    secret.sealed = state.handles.vault.seal(&secret, value)?;
-    state.handles.store.add_version(&secret, kept.as_ref()).await?;
+    secret.sealed = context.handles.vault.seal(&secret, value)?;
+    context.handles.store.add_version(&secret, kept.as_ref()).await?;
     Ok(secret)
 }
 
 /// Returns whether `value` is the stored one. For root only: the result confirms a guess.
-pub(crate) fn holds(state: &State, secret: &Secret, value: &SecretValue) -> Result<bool, AdminError> {
+pub(crate) fn holds(
+    context: &AdminContext,
+    secret: &Secret,
+    value: &SecretValue,
+) -> Result<bool, AdminError> {
     let unopened =
         |error: VaultError| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() };
     let is_stored = secret.profile.source.is_none();
-    Ok(is_stored && state.handles.vault.holds(secret, value).map_err(unopened)?)
+    Ok(is_stored && context.handles.vault.holds(secret, value).map_err(unopened)?)
 }
 
 /// Returns the replaced value in a form that is never sent; `None` if no replaced values are retained.
 ///
 /// # Errors
 /// The value does not open: its row was edited outside the daemon, perhaps to redirect the new value.
-pub(super) fn retired(state: &State, secret: &Secret) -> Result<Option<KeptVersion>, AdminError> {
+pub(super) fn retired(context: &AdminContext, secret: &Secret) -> Result<Option<KeptVersion>, AdminError> {
     let unopened =
         |error: VaultError| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() };
-    let sealed = state.handles.vault.retire(secret).map_err(unopened)?;
-    let until = state.kept_until();
+    let sealed = context.handles.vault.retire(secret).map_err(unopened)?;
+    let until = context.kept_until();
     Ok(until.map(|until| KeptVersion { secret: Secret { sealed, ..secret.clone() }, until }))
 }

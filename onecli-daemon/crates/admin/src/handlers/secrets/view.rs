@@ -5,12 +5,12 @@ use onecli_model::{Secret, SecretName};
 use onecli_store::StoredState;
 
 use super::retained;
-use crate::context::{Change, Find, State};
+use crate::context::{AdminContext, Change, Find};
 use crate::error::AdminError;
 
-pub(crate) fn view(state: &State, stored: &StoredState, secret: &Secret) -> SecretView {
-    let kept = retained::still_kept(state, stored, secret).map(|kept| kept.until);
-    let is_restorable = kept.is_some() && retained::is_restorable(state, stored, secret);
+pub(crate) fn view(context: &AdminContext, stored: &StoredState, secret: &Secret) -> SecretView {
+    let kept = retained::still_kept(context, stored, secret).map(|kept| kept.until);
+    let is_restorable = kept.is_some() && retained::is_restorable(context, stored, secret);
     let may_use = |agent| stored.grants.iter().any(|grant| grant.secret == secret.id && grant.agent == agent);
     let agents = stored
         .agents
@@ -43,14 +43,14 @@ pub(crate) fn view(state: &State, stored: &StoredState, secret: &Secret) -> Secr
 
 /// Activates a change, and returns the current view of the secret.
 pub(super) async fn reply(
-    state: &State,
+    context: &AdminContext,
     change: Change<'_>,
     what: &'static str,
     name: &SecretName,
     warnings: Vec<String>,
 ) -> Result<SecretView, AdminError> {
-    let stored = state.load().await?;
-    let view = SecretView { warnings, ..view(state, &stored, stored.secret(name)?) };
+    let stored = context.load().await?;
+    let view = SecretView { warnings, ..view(context, &stored, stored.secret(name)?) };
     change.in_force(what, name.as_str()).await?;
     Ok(view)
 }
