@@ -48,9 +48,9 @@ impl AdminContext {
     }
 
     /// Starts a change. Changes are made one at a time, so each one is checked against the state that it changes.
-    pub(crate) async fn begin_change(&self) -> Result<Change<'_>, AdminError> {
+    pub(crate) async fn begin_change(&self) -> Result<ChangeGuard<'_>, AdminError> {
         let turn = self.changes.lock().await;
-        Ok(Change { context: self, stored: self.load().await?, _turn: turn })
+        Ok(ChangeGuard { context: self, stored: self.load().await?, _turn: turn })
     }
 
     /// Returns the time at which a value replaced now is erased; `None` if none is retained.
@@ -71,17 +71,17 @@ impl AdminContext {
 }
 
 /// A turn to change stored data.
-pub(crate) struct Change<'s> {
+pub(crate) struct ChangeGuard<'s> {
     context: &'s AdminContext,
     /// The stored state at the start of the turn.
     pub(crate) stored: StoredState,
     _turn: MutexGuard<'s, ()>,
 }
 
-impl Change<'_> {
+impl ChangeGuard<'_> {
     /// Waits until the next request uses the stored state (invariant 11), and logs the change. The log span contains
     /// the caller.
-    pub(crate) async fn in_force(self, change: &'static str, subject: &str) -> Result<(), AdminError> {
+    pub(crate) async fn apply(self, change: &'static str, subject: &str) -> Result<(), AdminError> {
         tracing::info!(change, subject, "admin change");
         self.context.handles.host.reload().await.map_err(AdminError::Reload)
     }

@@ -6,7 +6,7 @@ mod lookup;
 pub(crate) mod rates;
 mod runners;
 
-pub(crate) use admin_context::{AdminContext, Change};
+pub(crate) use admin_context::{AdminContext, ChangeGuard};
 pub use handles::{AuditProgress, Handles};
 pub(crate) use lookup::Find;
 pub(crate) use runners::OwnAgent;

@@ -26,7 +26,7 @@ async fn change(context: &AdminContext, finish: bool) -> Result<Ca, AdminError> 
     let (what, code) =
         if finish { ("ca rotate --finish", "ca_rotation_finished") } else { ("ca rotate", "ca_rotated") };
     let subject = ca.certificates.last().map(|certificate| certificate.sha256.clone()).unwrap_or_default();
-    change.in_force(what, &subject).await?;
+    change.apply(what, &subject).await?;
     host.record(code, &format!("certificate {subject}"));
     Ok(ca)
 }

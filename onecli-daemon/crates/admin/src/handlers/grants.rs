@@ -39,7 +39,7 @@ pub(crate) async fn grant(
         });
     }
     context.handles.store.grant(agent.id, secret.id).await?;
-    change.in_force("grant", &format!("{} {}", agent.name, secret.name)).await?;
+    change.apply("grant", &format!("{} {}", agent.name, secret.name)).await?;
     Ok(view(context, &agent, &secret))
 }
 
@@ -58,6 +58,6 @@ pub(crate) async fn ungrant(
     if !context.handles.store.ungrant(agent.id, secret.id).await? {
         return Err(AdminError::NoGrant { agent: agent.name.into(), secret: secret.name.into() });
     }
-    change.in_force("ungrant", &format!("{} {}", agent.name, secret.name)).await?;
+    change.apply("ungrant", &format!("{} {}", agent.name, secret.name)).await?;
     Ok(view(context, &agent, &secret))
 }

@@ -37,7 +37,7 @@ pub(crate) async fn add(context: &AdminContext, request: SlotAdd) -> Result<Slot
     let change = context.begin_change().await?;
     let handles = &context.handles;
     let (slot, recovery) = handles.vault.add_slot(handles.store.as_ref(), new, handles.clock.now()).await?;
-    change.in_force("key slot add", &slot.number.to_string()).await?;
+    change.apply("key slot add", &slot.number.to_string()).await?;
     handles.host.record("key_slot_added", &format!("slot {} ({})", slot.number, slot.kind));
     Ok(SlotAdded { slot: view(slot), recovery_key: recovery.map(|text| text.to_string()) })
 }
@@ -47,7 +47,7 @@ pub(crate) async fn remove(context: &AdminContext, number: &str) -> Result<SlotV
         number.parse().map_err(|_| AdminError::Invalid("name a key slot by its number".to_owned()))?;
     let change = context.begin_change().await?;
     let slot = context.handles.vault.remove_slot(context.handles.store.as_ref(), number).await?;
-    change.in_force("key slot remove", &number.to_string()).await?;
+    change.apply("key slot remove", &number.to_string()).await?;
     context.handles.host.record("key_slot_removed", &format!("slot {} ({})", slot.number, slot.kind));
     Ok(view(slot))
 }
@@ -63,7 +63,7 @@ pub(crate) async fn rotate(context: &AdminContext, request: KeyRotate) -> Result
         .begin_rekey(handles.store.as_ref(), &passphrases, request.drop_other_slots, handles.clock.now())
         .await?;
     let key_id = begun.key_id.to_string();
-    change.in_force("key rotate", &key_id).await?;
+    change.apply("key rotate", &key_id).await?;
     handles.host.record("key_rotated", &format!("root key {key_id}"));
     Ok(KeyRotated {
         key_id,

@@ -30,7 +30,7 @@ pub(crate) async fn add(context: &AdminContext, request: RuleAdd) -> Result<Rule
     let id = context.handles.store.add_rule(agent, &request.terms).await?;
     let rule = Rule { id, agent, terms: request.terms };
     let view = RuleView { warnings: warnings(&change.stored, &rule), ..RuleView::new(&rule, request.agent) };
-    change.in_force("rule add", &id.to_string()).await?;
+    change.apply("rule add", &id.to_string()).await?;
     Ok(view)
 }
 
@@ -45,7 +45,7 @@ pub(crate) async fn remove(context: &AdminContext, id: RuleId) -> Result<RuleVie
     let view =
         rule.map(|rule| view(&change.stored, rule)).ok_or_else(|| AdminError::not_found("rule", &id))?;
     context.handles.store.remove_rule(id).await?;
-    change.in_force("rule remove", &id.to_string()).await?;
+    change.apply("rule remove", &id.to_string()).await?;
     Ok(view)
 }
 

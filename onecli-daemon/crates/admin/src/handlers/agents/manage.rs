@@ -73,7 +73,7 @@ pub(crate) async fn add(context: &AdminContext, request: AgentAdd) -> Result<Age
     for runner in &request.runners {
         context.handles.store.set_runner(agent.id, runner, allow(context, None)).await?;
     }
-    change.in_force("agent add", agent.name.as_str()).await?;
+    change.apply("agent add", agent.name.as_str()).await?;
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
 }
 
@@ -92,7 +92,7 @@ pub(crate) async fn rotate(context: &AdminContext, name: &AgentName) -> Result<A
     agent.generation += 1;
     let (token, hash) = new_token(context)?;
     context.handles.store.set_token(agent.id, &hash, agent.generation).await?;
-    change.in_force("agent rotate", agent.name.as_str()).await?;
+    change.apply("agent rotate", agent.name.as_str()).await?;
     vault::end_leases(context, agent.id);
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
 }
@@ -106,7 +106,7 @@ pub(crate) async fn set_enabled(
     let mut agent = change.stored.agent(name)?.clone();
     agent.enabled = enabled;
     context.handles.store.set_agent_enabled(agent.id, enabled).await?;
-    change.in_force(if enabled { "agent enable" } else { "agent disable" }, agent.name.as_str()).await?;
+    change.apply(if enabled { "agent enable" } else { "agent disable" }, agent.name.as_str()).await?;
     if !enabled {
         vault::end_leases(context, agent.id);
     }
@@ -135,7 +135,7 @@ pub(crate) async fn remove(
     }
     let agent_detail = detail(context, &change.stored, &agent).await?;
     context.handles.store.remove_agent(agent.id).await?;
-    change.in_force("agent remove", agent.name.as_str()).await?;
+    change.apply("agent remove", agent.name.as_str()).await?;
     vault::end_leases(context, agent.id);
     // Clean-up comes last and its failure is not an error. The daemon refuses everything from processes that are still
     // alive, and no agent can be bound to the cgroup until they end.
@@ -173,7 +173,7 @@ pub(crate) async fn set_runner(
         context.handles.host.record("runner_changed", &detail);
     }
     let shown = detail(context, &change.stored, &agent).await?;
-    change.in_force(if may { "agent allow-run" } else { "agent deny-run" }, agent.name.as_str()).await?;
+    change.apply(if may { "agent allow-run" } else { "agent deny-run" }, agent.name.as_str()).await?;
     Ok(shown)
 }
 

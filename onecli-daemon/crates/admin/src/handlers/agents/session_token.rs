@@ -53,6 +53,6 @@ pub(crate) async fn mint(
     let token = Token::generate_session(handles.random.as_ref())?;
     handles.store.prune_sessions(now).await?;
     handles.store.add_session(agent.id, &handles.vault.token_hash(&token), expires, launched_by).await?;
-    change.in_force("session", agent.name.as_str()).await?;
+    change.apply("session", agent.name.as_str()).await?;
     Ok((token, expires))
 }

@@ -6,7 +6,7 @@ use onecli_model::{Agent, AgentName, CgroupName};
 use onecli_store::AgentChange;
 
 use super::users::{agents, check_user};
-use crate::context::{AdminContext, Change, Find};
+use crate::context::{AdminContext, ChangeGuard, Find};
 use crate::error::AdminError;
 
 /// Changes only the fields that the request names, so concurrent changes by other administrators to other fields
@@ -31,7 +31,7 @@ pub(crate) async fn set(
     let update = update(&before, &after);
     context.handles.store.change_agent(before.id, &update).await?;
     context.handles.host.record("agent_changed", &described(name, uid, &changes));
-    change.in_force("agent set", name.as_str()).await?;
+    change.apply("agent set", name.as_str()).await?;
     if before.cgroup != after.cgroup
         && let Err(reason) = context.handles.host.remove_cgroup(&before.cgroup)
     {
@@ -92,7 +92,7 @@ fn described(name: &AgentName, uid: u32, changes: &[FieldChange]) -> String {
 /// user changes: the process would continue without an agent, or share a user with another agent's processes.
 async fn check(
     context: &AdminContext,
-    change: &Change<'_>,
+    change: &ChangeGuard<'_>,
     before: &Agent,
     after: &Agent,
 ) -> Result<(), AdminError> {
@@ -123,7 +123,7 @@ fn check_idle(context: &AdminContext, agent: &Agent) -> Result<(), AdminError> {
 /// become this agent's.
 pub(super) fn check_cgroup(
     context: &AdminContext,
-    change: &Change<'_>,
+    change: &ChangeGuard<'_>,
     cgroup: &CgroupName,
 ) -> Result<(), AdminError> {
     let host = &context.handles.host;

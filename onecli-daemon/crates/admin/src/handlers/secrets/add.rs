@@ -8,7 +8,7 @@ use super::checks::{check_mint, check_target, check_value, weakness};
 use super::doubts;
 use super::view::view;
 use crate::access::peer::Rights;
-use crate::context::{AdminContext, Change, Find};
+use crate::context::{AdminContext, ChangeGuard, Find};
 use crate::error::AdminError;
 
 pub(crate) async fn add(
@@ -26,14 +26,14 @@ pub(crate) async fn add(
     let secret = insert(context, &change, request).await?;
     let warnings = value.iter().filter_map(|value| weakness(&secret, value)).collect();
     let view = SecretView { warnings, ..view(context, &change.stored, &secret) };
-    change.in_force("secret add", view.name.as_str()).await?;
+    change.apply("secret add", view.name.as_str()).await?;
     Ok(view)
 }
 
 /// Stores a new secret, which is not active yet.
 pub(crate) async fn insert(
     context: &AdminContext,
-    change: &Change<'_>,
+    change: &ChangeGuard<'_>,
     request: SecretAdd,
 ) -> Result<Secret, AdminError> {
     let (mut secret, value) = checked(change, request)?;
@@ -47,7 +47,10 @@ pub(crate) async fn insert(
 ///
 /// # Errors
 /// The request is invalid, or the name is in use.
-pub(crate) fn checked(change: &Change<'_>, request: SecretAdd) -> Result<(Secret, SecretValue), AdminError> {
+pub(crate) fn checked(
+    change: &ChangeGuard<'_>,
+    request: SecretAdd,
+) -> Result<(Secret, SecretValue), AdminError> {
     let target = target(&request);
     check_target(&target)?;
     let value = to_seal(&request)?;

@@ -13,7 +13,7 @@ use super::retained;
 use super::value::{holds, retired};
 use super::view::view;
 use crate::access::peer::Rights;
-use crate::context::{AdminContext, Change, Find};
+use crate::context::{AdminContext, ChangeGuard, Find};
 use crate::error::AdminError;
 
 pub(crate) async fn edit(
@@ -44,7 +44,7 @@ pub(crate) async fn edit(
     let warnings = value.iter().filter_map(|value| weakness(&secret, value)).collect();
     let stored = context.load().await?;
     let after = SecretView { warnings, ..view(context, &stored, stored.secret(name)?) };
-    change.in_force("secret edit", name.as_str()).await?;
+    change.apply("secret edit", name.as_str()).await?;
     Ok(SecretEdited { before, after })
 }
 
@@ -100,7 +100,7 @@ fn is_elsewhere(current: &Secret, edited: &Secret) -> bool {
 fn check_kept(
     context: &AdminContext,
     rights: Rights,
-    change: &Change<'_>,
+    change: &ChangeGuard<'_>,
     current: &Secret,
     has_value: bool,
 ) -> Result<(), AdminError> {
@@ -157,7 +157,7 @@ fn check_value_given(
 /// Returns the next version with its sealed value, and the previous version to retain.
 fn sealed(
     context: &AdminContext,
-    change: &Change<'_>,
+    change: &ChangeGuard<'_>,
     current: &Secret,
     mut edited: Secret,
     value: Option<&SecretValue>,
@@ -187,7 +187,7 @@ fn check_fits(edited: &Secret, value: &SecretValue) -> Result<(), AdminError> {
 
 /// Re-seals the retained value as that of the version that the edit replaces. The replaced version's own value stays in
 /// use.
-fn moved_along(context: &AdminContext, change: &Change<'_>, current: &Secret) -> Option<KeptVersion> {
+fn moved_along(context: &AdminContext, change: &ChangeGuard<'_>, current: &Secret) -> Option<KeptVersion> {
     let kept = change.stored.kept(current).filter(|kept| context.handles.clock.now() < kept.until)?;
     let mut secret = Secret { version: current.version, ..kept.secret.clone() };
     let resealed = context.handles.vault.move_replaced(&kept.secret, &mut secret);

@@ -11,7 +11,7 @@ use super::checks::{check_value, weakness};
 use super::doubts;
 use super::value::{Keep, holds, renew};
 use crate::access::peer::Rights;
-use crate::context::{AdminContext, Change, Find};
+use crate::context::{AdminContext, ChangeGuard, Find};
 use crate::error::AdminError;
 use crate::handlers::vault;
 
@@ -112,14 +112,19 @@ impl Run<'_> {
         };
         let warning = secret.as_ref().and_then(|secret| weakness(secret, &value));
         if secret.is_some() && !self.how.dry_run {
-            change.in_force(self.what, name.as_str()).await?;
+            change.apply(self.what, name.as_str()).await?;
         }
         self.taken.entry(name.clone()).or_insert(value);
         Ok((name, end, warning))
     }
 
     /// Runs every check, in a dry run as well.
-    fn plan(&self, change: &Change<'_>, request: SecretAdd, value: &SecretValue) -> Result<Plan, AdminError> {
+    fn plan(
+        &self,
+        change: &ChangeGuard<'_>,
+        request: SecretAdd,
+        value: &SecretValue,
+    ) -> Result<Plan, AdminError> {
         if let Some(first) = self.taken.get(&request.name) {
             return if first.expose() == value.expose() {
                 Ok(Plan::Unchanged)
@@ -159,7 +164,7 @@ impl Run<'_> {
         Ok(Plan::Replace(Box::new(existing.clone())))
     }
 
-    async fn add(&self, change: &Change<'_>, request: SecretAdd) -> Result<Secret, AdminError> {
+    async fn add(&self, change: &ChangeGuard<'_>, request: SecretAdd) -> Result<Secret, AdminError> {
         if self.how.dry_run {
             return Ok(checked(change, request)?.0);
         }

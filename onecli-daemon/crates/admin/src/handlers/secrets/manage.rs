@@ -57,7 +57,7 @@ pub(crate) async fn set_enabled(
     secret.enabled = enabled;
     context.handles.store.set_secret_enabled(secret.id, enabled).await?;
     let view = view(context, &change.stored, &secret);
-    change.in_force(if enabled { "secret enable" } else { "secret disable" }, view.name.as_str()).await?;
+    change.apply(if enabled { "secret enable" } else { "secret disable" }, view.name.as_str()).await?;
     Ok(view)
 }
 
@@ -66,6 +66,6 @@ pub(crate) async fn remove(context: &AdminContext, name: &SecretName) -> Result<
     let secret = change.stored.secret(name)?;
     let view = view(context, &change.stored, secret);
     context.handles.store.remove_secret(secret.id).await?;
-    change.in_force("secret remove", view.name.as_str()).await?;
+    change.apply("secret remove", view.name.as_str()).await?;
     Ok(view)
 }

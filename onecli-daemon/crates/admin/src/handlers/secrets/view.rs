@@ -5,7 +5,7 @@ use onecli_model::{Secret, SecretName};
 use onecli_store::StoredState;
 
 use super::retained;
-use crate::context::{AdminContext, Change, Find};
+use crate::context::{AdminContext, ChangeGuard, Find};
 use crate::error::AdminError;
 
 pub(crate) fn view(context: &AdminContext, stored: &StoredState, secret: &Secret) -> SecretView {
@@ -44,13 +44,13 @@ pub(crate) fn view(context: &AdminContext, stored: &StoredState, secret: &Secret
 /// Activates a change, and returns the current view of the secret.
 pub(super) async fn reply(
     context: &AdminContext,
-    change: Change<'_>,
+    change: ChangeGuard<'_>,
     what: &'static str,
     name: &SecretName,
     warnings: Vec<String>,
 ) -> Result<SecretView, AdminError> {
     let stored = context.load().await?;
     let view = SecretView { warnings, ..view(context, &stored, stored.secret(name)?) };
-    change.in_force(what, name.as_str()).await?;
+    change.apply(what, name.as_str()).await?;
     Ok(view)
 }
