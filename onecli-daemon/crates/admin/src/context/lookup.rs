@@ -6,7 +6,7 @@ use onecli_store::{KeptVersion, StoredState};
 use crate::error::AdminError;
 
 /// Lookups by name.
-pub(crate) trait Find {
+pub(crate) trait Lookup {
     /// # Errors
     /// [`AdminError::NotFound`].
     fn agent(&self, name: &AgentName) -> Result<&Agent, AdminError>;
@@ -22,7 +22,7 @@ pub(crate) trait Find {
     fn granted<'s>(&'s self, agent: &Agent) -> Vec<&'s Secret>;
 }
 
-impl Find for StoredState {
+impl Lookup for StoredState {
     fn agent(&self, name: &AgentName) -> Result<&Agent, AdminError> {
         self.agents
             .iter()

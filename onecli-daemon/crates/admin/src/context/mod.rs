@@ -8,5 +8,5 @@ mod runners;
 
 pub(crate) use admin_context::{AdminContext, ChangeGuard};
 pub use handles::{AuditProgress, Handles};
-pub(crate) use lookup::Find;
+pub(crate) use lookup::Lookup;
 pub(crate) use runners::OwnAgent;

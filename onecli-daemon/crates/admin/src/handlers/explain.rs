@@ -16,7 +16,7 @@ use onecli_policy::{
 };
 use onecli_store::StoredState;
 
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 pub(crate) async fn explain(context: &AdminContext, request: Explain) -> Result<Explanation, AdminError> {

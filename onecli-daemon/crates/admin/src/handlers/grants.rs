@@ -3,7 +3,7 @@
 use onecli_api::{EnvNames, GrantView};
 use onecli_model::{Agent, AgentName, Secret, SecretName};
 
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 pub(crate) fn view(context: &AdminContext, agent: &Agent, secret: &Secret) -> GrantView {

@@ -8,7 +8,7 @@ use onecli_model::{AgentName, Code, Host};
 use serde::Deserialize;
 
 use super::audit::catch_up;
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 /// The number of newest refusals to read.

@@ -4,7 +4,7 @@ use onecli_api::{RuleAdd, RuleView};
 use onecli_model::{AgentName, Rule, RuleId, Secret};
 use onecli_store::StoredState;
 
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 /// The largest number of rules. Every request of an agent may evaluate all of them.

@@ -5,7 +5,7 @@ use onecli_api::{AgentEnv, AgentEnvRequest};
 use onecli_model::AgentName;
 
 use super::session_token::{check_enabled, mint, placeholders};
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 /// Creates a session token for an environment that runs the agent elsewhere.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use onecli_api::{LearnedRule, routes};
 use onecli_model::{Action, AgentName, CanonicalPath, Code, PathPattern, RuleText};
 
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 use crate::handlers::explain::evidence;
 use crate::handlers::scope::Scope;

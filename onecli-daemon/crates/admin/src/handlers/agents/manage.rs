@@ -6,7 +6,7 @@ use onecli_model::{Agent, AgentId, AgentName, Factors, Runner, Token, TokenHash}
 use onecli_store::{RunnerChange, StoredState};
 
 use super::users::{agents, check_user};
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 use crate::handlers::{grants, vault};
 

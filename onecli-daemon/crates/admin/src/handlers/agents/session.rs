@@ -11,7 +11,7 @@ use onecli_store::StoredState;
 use super::session_token::{check_enabled, mint, placeholders};
 use super::users::check_user;
 use crate::access::peer::{Peer, Rights, is_runner};
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 use crate::handlers::recipes;
 

@@ -7,7 +7,7 @@ use onecli_api::EnvNames;
 use onecli_model::{Agent, Token};
 use onecli_store::StoredState;
 
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 /// Refuses to start a command as a disabled agent, which would be refused everything.

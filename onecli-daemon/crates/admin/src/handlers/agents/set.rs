@@ -6,7 +6,7 @@ use onecli_model::{Agent, AgentName, CgroupName};
 use onecli_store::AgentChange;
 
 use super::users::{agents, check_user};
-use crate::context::{AdminContext, ChangeGuard, Find};
+use crate::context::{AdminContext, ChangeGuard, Lookup};
 use crate::error::AdminError;
 
 /// Changes only the fields that the request names, so concurrent changes by other administrators to other fields

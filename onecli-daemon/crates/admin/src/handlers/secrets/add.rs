@@ -8,7 +8,7 @@ use super::checks::{check_mint, check_target, check_value, weakness};
 use super::doubts;
 use super::view::view;
 use crate::access::peer::Rights;
-use crate::context::{AdminContext, ChangeGuard, Find};
+use crate::context::{AdminContext, ChangeGuard, Lookup};
 use crate::error::AdminError;
 
 pub(crate) async fn add(

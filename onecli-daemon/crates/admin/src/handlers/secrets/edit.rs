@@ -13,7 +13,7 @@ use super::retained;
 use super::value::{holds, retired};
 use super::view::view;
 use crate::access::peer::Rights;
-use crate::context::{AdminContext, ChangeGuard, Find};
+use crate::context::{AdminContext, ChangeGuard, Lookup};
 use crate::error::AdminError;
 
 pub(crate) async fn edit(

@@ -11,7 +11,7 @@ use super::checks::{check_value, weakness};
 use super::doubts;
 use super::value::{Keep, holds, renew};
 use crate::access::peer::Rights;
-use crate::context::{AdminContext, ChangeGuard, Find};
+use crate::context::{AdminContext, ChangeGuard, Lookup};
 use crate::error::AdminError;
 use crate::handlers::vault;
 

@@ -8,7 +8,7 @@ use super::doubts;
 use super::value::{Keep, holds, renew};
 use super::view::{reply, view};
 use crate::access::peer::Rights;
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 pub(crate) async fn list(context: &AdminContext) -> Result<Vec<SecretView>, AdminError> {

@@ -5,7 +5,7 @@ use onecli_policy::widened;
 use onecli_store::{KeptVersion, StoredState};
 
 use super::checks::{check_stored, check_value};
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 /// Returns the retained version before the current one, unless it is due for erasure.

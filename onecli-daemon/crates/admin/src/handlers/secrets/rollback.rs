@@ -7,7 +7,7 @@ use super::checks::weakness;
 use super::retained::previous;
 use super::value::{Keep, renew};
 use super::view::reply;
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 pub(crate) async fn rollback(context: &AdminContext, name: &SecretName) -> Result<SecretView, AdminError> {

@@ -7,7 +7,7 @@ use onecli_model::{
     harmless::HarmlessRequest, harmless::RequestLine, harmless::TestRequest, harmless::TestVerdict,
 };
 
-use crate::context::{AdminContext, Find};
+use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 /// The number of characters of the response body to show.

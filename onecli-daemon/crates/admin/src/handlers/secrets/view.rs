@@ -5,7 +5,7 @@ use onecli_model::{Secret, SecretName};
 use onecli_store::StoredState;
 
 use super::retained;
-use crate::context::{AdminContext, ChangeGuard, Find};
+use crate::context::{AdminContext, ChangeGuard, Lookup};
 use crate::error::AdminError;
 
 pub(crate) fn view(context: &AdminContext, stored: &StoredState, secret: &Secret) -> SecretView {
