@@ -54,7 +54,7 @@ impl AdminContext {
     }
 
     /// Returns the time at which a value replaced now is erased; `None` if none is retained.
-    pub(crate) fn kept_until(&self) -> Option<Timestamp> {
+    pub(crate) fn retention_end(&self) -> Option<Timestamp> {
         let keep = self.handles.keep_replaced;
         let until = self.handles.clock.now().checked_add(keep).ok();
         until.filter(|_| !keep.is_zero())

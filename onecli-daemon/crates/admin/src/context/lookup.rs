@@ -16,7 +16,7 @@ pub(crate) trait Lookup {
     fn secret(&self, name: &SecretName) -> Result<&Secret, AdminError>;
 
     /// Returns the retained value that the secret's current value replaced, if there is one.
-    fn kept(&self, secret: &Secret) -> Option<&KeptVersion>;
+    fn retained(&self, secret: &Secret) -> Option<&KeptVersion>;
 
     /// Returns the secrets that an agent may use, sorted by name.
     fn granted<'s>(&'s self, agent: &Agent) -> Vec<&'s Secret>;
@@ -38,7 +38,7 @@ impl Lookup for StoredState {
             .ok_or_else(|| AdminError::not_found("secret", name))
     }
 
-    fn kept(&self, secret: &Secret) -> Option<&KeptVersion> {
+    fn retained(&self, secret: &Secret) -> Option<&KeptVersion> {
         let is_before = |kept: &&KeptVersion| {
             kept.secret.id == secret.id && kept.secret.version.checked_add(1) == Some(secret.version)
         };

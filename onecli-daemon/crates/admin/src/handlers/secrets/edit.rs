@@ -10,7 +10,7 @@ use onecli_store::{KeptVersion, StoreError};
 use super::checks::{check_mint, check_target, check_value, weakness};
 use super::doubts;
 use super::retained;
-use super::value::{holds, retired};
+use super::value::{is_stored_value, retired_version};
 use super::view::view;
 use crate::access::peer::Rights;
 use crate::context::{AdminContext, ChangeGuard, Lookup};
@@ -36,8 +36,8 @@ pub(crate) async fn edit(
     if let Some(value) = value.as_ref().filter(|_| !force) {
         doubts::of_stored(&edited, value)?;
     }
-    if is_elsewhere(&current, &edited) && !erase_kept {
-        check_kept(context, rights, &change, &current, value.is_some())?;
+    if changes_destination(&current, &edited) && !erase_kept {
+        check_retained(context, rights, &change, &current, value.is_some())?;
     }
     let (secret, kept) = sealed(context, &change, &current, edited, value.as_ref())?;
     context.handles.store.add_version(&secret, kept.as_ref()).await?;
@@ -91,23 +91,23 @@ fn is_same(current: &Secret, edited: &Secret) -> bool {
     (&current.target, &current.placement, &current.env) == (&edited.target, &edited.placement, &edited.env)
 }
 
-fn is_elsewhere(current: &Secret, edited: &Secret) -> bool {
+fn changes_destination(current: &Secret, edited: &Secret) -> bool {
     (&current.target.host, &current.placement) != (&edited.target.host, &edited.placement)
 }
 
 /// Refuses to erase a retained value. The store retains one previous value per secret. If the destination changes, it
 /// must retain the value that the old destination may know, and an older retained value would be lost.
-fn check_kept(
+fn check_retained(
     context: &AdminContext,
     rights: Rights,
     change: &ChangeGuard<'_>,
     current: &Secret,
     has_value: bool,
 ) -> Result<(), AdminError> {
-    let Some(kept) = retained::still_kept(context, &change.stored, current) else { return Ok(()) };
+    let Some(kept) = retained::unexpired_version(context, &change.stored, current) else { return Ok(()) };
     // If an earlier edit moved the secret, the retained value equals the current one and survives. Only root gets this
     // comparison: for members of the group it would confirm guesses.
-    if rights == Rights::Root && !has_value && is_current(context, current, &kept.secret)? {
+    if rights == Rights::Root && !has_value && has_current_value(context, current, &kept.secret)? {
         return Ok(());
     }
     Err(AdminError::DropsKeptValue {
@@ -120,12 +120,12 @@ fn check_kept(
 
 /// Returns whether a retained version has the current value. A retained value that does not open is useless, so its
 /// loss needs no confirmation.
-fn is_current(context: &AdminContext, current: &Secret, kept: &Secret) -> Result<bool, AdminError> {
+fn has_current_value(context: &AdminContext, current: &Secret, kept: &Secret) -> Result<bool, AdminError> {
     if current.profile.source.is_some() {
         return Ok(true);
     }
     match context.handles.vault.open_replaced(kept) {
-        Ok(value) => holds(context, current, &value),
+        Ok(value) => is_stored_value(context, current, &value),
         Err(_) => Ok(true),
     }
 }
@@ -164,17 +164,21 @@ fn sealed(
 ) -> Result<(Secret, Option<KeptVersion>), AdminError> {
     let vault = &context.handles.vault;
     // This also checks that the row is as the daemon wrote it.
-    let retired = retired(context, current)?;
+    let retired_version = retired_version(context, current)?;
     if let Some(value) = value {
         check_fits(&edited, value)?;
         edited.class = Some(edited.class_of(value));
         edited.sealed = vault.seal(&edited, value)?;
-        return Ok((edited, retired));
+        return Ok((edited, retired_version));
     }
     vault.carry(current, &mut edited, check_fits)?;
     // Agents may have stored the value at its old destination. Responses from that destination are still searched for
     // it.
-    let kept = if is_elsewhere(current, &edited) { retired } else { moved_along(context, change, current) };
+    let kept = if changes_destination(current, &edited) {
+        retired_version
+    } else {
+        reseal_retained(context, change, current)
+    };
     Ok((edited, kept))
 }
 
@@ -187,8 +191,12 @@ fn check_fits(edited: &Secret, value: &SecretValue) -> Result<(), AdminError> {
 
 /// Re-seals the retained value as that of the version that the edit replaces. The replaced version's own value stays in
 /// use.
-fn moved_along(context: &AdminContext, change: &ChangeGuard<'_>, current: &Secret) -> Option<KeptVersion> {
-    let kept = change.stored.kept(current).filter(|kept| context.handles.clock.now() < kept.until)?;
+fn reseal_retained(
+    context: &AdminContext,
+    change: &ChangeGuard<'_>,
+    current: &Secret,
+) -> Option<KeptVersion> {
+    let kept = change.stored.retained(current).filter(|kept| context.handles.clock.now() < kept.until)?;
     let mut secret = Secret { version: current.version, ..kept.secret.clone() };
     let resealed = context.handles.vault.move_replaced(&kept.secret, &mut secret);
     if let Err(error) = resealed {

@@ -9,7 +9,7 @@ use onecli_model::{MaskIssued, Secret, SecretName, SecretValue, VaultReference};
 use super::add::{checked, insert};
 use super::checks::{check_value, weakness};
 use super::doubts;
-use super::value::{Keep, holds, renew};
+use super::value::{Retention, is_stored_value, store_value};
 use crate::access::peer::Rights;
 use crate::context::{AdminContext, ChangeGuard, Lookup};
 use crate::error::AdminError;
@@ -148,7 +148,7 @@ impl Run<'_> {
             )));
         }
         // A comparison without a change would let members of the group test guesses at a stored value.
-        if self.rights == Rights::Root && holds(self.context, existing, value)? {
+        if self.rights == Rights::Root && is_stored_value(self.context, existing, value)? {
             return Ok(Plan::Unchanged);
         }
         if !self.how.replace {
@@ -175,7 +175,7 @@ impl Run<'_> {
         if self.how.dry_run {
             return Ok(existing);
         }
-        renew(self.context, &existing, value, Keep::Replaced).await
+        store_value(self.context, &existing, value, Retention::Replaced).await
     }
 }
 

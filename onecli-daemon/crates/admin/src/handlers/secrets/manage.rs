@@ -5,8 +5,8 @@ use onecli_model::SecretName;
 
 use super::checks::weakness;
 use super::doubts;
-use super::value::{Keep, holds, renew};
-use super::view::{reply, view};
+use super::value::{Retention, is_stored_value, store_value};
+use super::view::{finish_change, view};
 use crate::access::peer::Rights;
 use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
@@ -29,22 +29,25 @@ pub(crate) async fn rotate(
 ) -> Result<SecretView, AdminError> {
     let change = context.begin_change().await?;
     let (keep, what) = if request.compromised {
-        (Keep::Nothing, "secret rotate --compromised")
+        (Retention::Nothing, "secret rotate --compromised")
     } else {
-        (Keep::Replaced, "secret rotate")
+        (Retention::Replaced, "secret rotate")
     };
     let secret = change.stored.secret(name)?;
     // A retried script must not lose the retained value. The comparison is for root only: for members of the group it
     // would confirm guesses.
-    if rights == Rights::Root && keep == Keep::Replaced && holds(context, secret, &request.value.0)? {
+    if rights == Rights::Root
+        && keep == Retention::Replaced
+        && is_stored_value(context, secret, &request.value.0)?
+    {
         return Ok(SecretView { unchanged: true, ..view(context, &change.stored, secret) });
     }
     if !request.force {
         doubts::of_stored(secret, &request.value.0)?;
     }
-    let secret = renew(context, secret, &request.value.0, keep).await?;
+    let secret = store_value(context, secret, &request.value.0, keep).await?;
     let warnings = weakness(&secret, &request.value.0).into_iter().collect();
-    reply(context, change, what, name, warnings).await
+    finish_change(context, change, what, name, warnings).await
 }
 
 pub(crate) async fn set_enabled(

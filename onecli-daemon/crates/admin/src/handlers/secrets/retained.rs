@@ -9,13 +9,13 @@ use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 /// Returns the retained version before the current one, unless it is due for erasure.
-pub(super) fn still_kept<'s>(
+pub(super) fn unexpired_version<'s>(
     context: &AdminContext,
     stored: &'s StoredState,
     current: &Secret,
 ) -> Option<&'s KeptVersion> {
     let now = context.handles.clock.now();
-    stored.kept(current).filter(|kept| now < kept.until)
+    stored.retained(current).filter(|kept| now < kept.until)
 }
 
 /// Returns whether a rollback would restore the previous value now.
@@ -30,8 +30,8 @@ pub(crate) fn previous(
     current: &Secret,
 ) -> Result<SecretValue, AdminError> {
     check_stored(current)?;
-    let kept = still_kept(context, stored, current);
-    let KeptVersion { secret: kept, .. } = kept.ok_or_else(|| none_kept(context, current))?;
+    let kept = unexpired_version(context, stored, current);
+    let KeptVersion { secret: kept, .. } = kept.ok_or_else(|| nothing_retained(context, current))?;
     let wider = widened(kept, current);
     if !wider.is_empty() {
         return Err(not_restored(
@@ -59,7 +59,7 @@ fn not_restored(secret: &Secret, message: String) -> AdminError {
     AdminError::NotReady { message, hint: format!("store a value: 'onecli secret rotate {}'", secret.name) }
 }
 
-fn none_kept(context: &AdminContext, secret: &Secret) -> AdminError {
+fn nothing_retained(context: &AdminContext, secret: &Secret) -> AdminError {
     let how_long = if context.handles.keep_replaced.is_zero() {
         "vault.keep_replaced is 0".to_owned()
     } else {

@@ -5,8 +5,8 @@ use onecli_model::SecretName;
 
 use super::checks::weakness;
 use super::retained::previous;
-use super::value::{Keep, renew};
-use super::view::reply;
+use super::value::{Retention, store_value};
+use super::view::finish_change;
 use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
@@ -14,7 +14,7 @@ pub(crate) async fn rollback(context: &AdminContext, name: &SecretName) -> Resul
     let change = context.begin_change().await?;
     let current = change.stored.secret(name)?;
     let value = previous(context, &change.stored, current)?;
-    let secret = renew(context, current, &value, Keep::Replaced).await?;
+    let secret = store_value(context, current, &value, Retention::Replaced).await?;
     let warnings = weakness(&secret, &value).into_iter().collect();
-    reply(context, change, "secret rollback", name, warnings).await
+    finish_change(context, change, "secret rollback", name, warnings).await
 }

@@ -10,7 +10,7 @@ use crate::error::AdminError;
 
 /// Which replaced value to retain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
+pub(super) enum Retention {
     /// Retain the value for `vault.keep_replaced`.
     Replaced,
     /// Retain no value.
@@ -18,15 +18,15 @@ pub(super) enum Keep {
 }
 
 /// Stores a new value of a secret, which is not active yet.
-pub(super) async fn renew(
+pub(super) async fn store_value(
     context: &AdminContext,
     secret: &Secret,
     value: &SecretValue,
-    keep: Keep,
+    keep: Retention,
 ) -> Result<Secret, AdminError> {
     check_stored(secret)?;
     check_value(&secret.placement, &secret.profile, value)?;
-    let kept = retired(context, secret)?.filter(|_| keep == Keep::Replaced);
+    let kept = retired_version(context, secret)?.filter(|_| keep == Retention::Replaced);
     let class = Some(secret.class_of(value));
     let mut secret = Secret { version: secret.version + 1, class, ..secret.clone() };
     secret.sealed = context.handles.vault.seal(&secret, value)?;
@@ -35,7 +35,7 @@ pub(super) async fn renew(
 }
 
 /// Returns whether `value` is the stored one. For root only: the result confirms a guess.
-pub(crate) fn holds(
+pub(crate) fn is_stored_value(
     context: &AdminContext,
     secret: &Secret,
     value: &SecretValue,
@@ -43,17 +43,20 @@ pub(crate) fn holds(
     let unopened =
         |error: VaultError| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() };
     let is_stored = secret.profile.source.is_none();
-    Ok(is_stored && context.handles.vault.holds(secret, value).map_err(unopened)?)
+    Ok(is_stored && context.handles.vault.is_stored_value(secret, value).map_err(unopened)?)
 }
 
 /// Returns the replaced value in a form that is never sent; `None` if no replaced values are retained.
 ///
 /// # Errors
 /// The value does not open: its row was edited outside the daemon, perhaps to redirect the new value.
-pub(super) fn retired(context: &AdminContext, secret: &Secret) -> Result<Option<KeptVersion>, AdminError> {
+pub(super) fn retired_version(
+    context: &AdminContext,
+    secret: &Secret,
+) -> Result<Option<KeptVersion>, AdminError> {
     let unopened =
         |error: VaultError| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() };
     let sealed = context.handles.vault.retire(secret).map_err(unopened)?;
-    let until = context.kept_until();
+    let until = context.retention_end();
     Ok(until.map(|until| KeptVersion { secret: Secret { sealed, ..secret.clone() }, until }))
 }

@@ -9,7 +9,7 @@ use crate::context::{AdminContext, ChangeGuard, Lookup};
 use crate::error::AdminError;
 
 pub(crate) fn view(context: &AdminContext, stored: &StoredState, secret: &Secret) -> SecretView {
-    let kept = retained::still_kept(context, stored, secret).map(|kept| kept.until);
+    let kept = retained::unexpired_version(context, stored, secret).map(|kept| kept.until);
     let is_restorable = kept.is_some() && retained::is_restorable(context, stored, secret);
     let may_use = |agent| stored.grants.iter().any(|grant| grant.secret == secret.id && grant.agent == agent);
     let agents = stored
@@ -42,7 +42,7 @@ pub(crate) fn view(context: &AdminContext, stored: &StoredState, secret: &Secret
 }
 
 /// Activates a change, and returns the current view of the secret.
-pub(super) async fn reply(
+pub(super) async fn finish_change(
     context: &AdminContext,
     change: ChangeGuard<'_>,
     what: &'static str,
