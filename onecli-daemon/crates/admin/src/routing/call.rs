@@ -13,7 +13,7 @@ use crate::context::OwnAgent;
 use crate::error::AdminError;
 
 /// A completely read request.
-pub(crate) struct Call {
+pub(crate) struct AdminRequest {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: String,
@@ -26,7 +26,7 @@ pub(crate) struct Call {
 }
 
 /// The response.
-pub(crate) enum Answer {
+pub(crate) enum HandlerResponse {
     /// A JSON document.
     Json(StatusCode, Vec<u8>),
     /// Audit records as JSON lines.
@@ -44,22 +44,22 @@ pub(crate) fn parse<N: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<N,
 }
 
 /// Parses the body as JSON. serde's message names the key and, for the types used here, never quotes a credential.
-pub(crate) fn body<T: DeserializeOwned>(call: &Call) -> Result<T, AdminError> {
+pub(crate) fn body<T: DeserializeOwned>(call: &AdminRequest) -> Result<T, AdminError> {
     serde_json::from_slice(&call.body).map_err(|error| AdminError::Invalid(error.to_string()))
 }
 
-pub(crate) fn json(answer: &impl Serialize) -> Result<Answer, AdminError> {
+pub(crate) fn json(answer: &impl Serialize) -> Result<HandlerResponse, AdminError> {
     with_status(StatusCode::OK, answer)
 }
 
-pub(crate) fn created(answer: &impl Serialize) -> Result<Answer, AdminError> {
+pub(crate) fn created(answer: &impl Serialize) -> Result<HandlerResponse, AdminError> {
     with_status(StatusCode::CREATED, answer)
 }
 
-fn with_status(status: StatusCode, answer: &impl Serialize) -> Result<Answer, AdminError> {
+fn with_status(status: StatusCode, answer: &impl Serialize) -> Result<HandlerResponse, AdminError> {
     let bytes = serde_json::to_vec(answer)
         .map_err(|_| AdminError::Internal("the response could not be serialized"))?;
-    Ok(Answer::Json(status, bytes))
+    Ok(HandlerResponse::Json(status, bytes))
 }
 
 /// Parses the query of a `PUT` of a runner, which may also change `see_all`.

@@ -4,5 +4,5 @@ mod call;
 mod router;
 mod runner;
 
-pub(crate) use call::{Answer, Call};
+pub(crate) use call::{AdminRequest, HandlerResponse};
 pub(crate) use router::route;

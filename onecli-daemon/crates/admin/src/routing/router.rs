@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onecli_api::{AuditQuery, routes};
 use onecli_store::RunnerChange;
 
-use super::call::{Answer, Call, body, created, json, parse, see_all};
+use super::call::{AdminRequest, HandlerResponse, body, created, json, parse, see_all};
 use super::runner;
 use crate::access::peer::Rights;
 use crate::context::AdminContext;
@@ -19,8 +19,8 @@ use crate::handlers::{
 pub(crate) async fn route(
     context: Arc<AdminContext>,
     rights: Rights,
-    call: Call,
-) -> Result<Answer, AdminError> {
+    call: AdminRequest,
+) -> Result<HandlerResponse, AdminError> {
     if rights == Rights::Runner {
         return runner::answer(&context, &call).await;
     }
@@ -36,7 +36,7 @@ pub(crate) async fn route(
         ("GET", ["doctor"]) => return json(&doctor::doctor(&context).await),
         ("GET", ["audit"]) => {
             let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
-            return Ok(Answer::AuditLines(query));
+            return Ok(HandlerResponse::AuditLines(query));
         }
         _ => {}
     }
@@ -54,7 +54,7 @@ pub(crate) async fn route(
         ("POST", ["key", "slots"]) => created(&key::add(&context, body(&call)?).await?),
         ("DELETE", ["key", "slots", number]) => json(&key::remove(&context, number).await?),
         ("POST", ["key", "rotate"]) => json(&key::rotate(&context, body(&call)?).await?),
-        ("GET", ["backup"]) => Ok(Answer::Backup),
+        ("GET", ["backup"]) => Ok(HandlerResponse::Backup),
 
         ("GET", ["agents"]) => json(&agents::list(&context).await?),
         ("POST", ["agents"]) => created(&agents::add(&context, body(&call)?).await?),
@@ -134,7 +134,7 @@ pub(crate) async fn route(
         ("POST", ["rules"]) => created(&rules::add(&context, body(&call)?).await?),
         ("DELETE", ["rules", id]) => json(&rules::remove(&context, parse(id)?).await?),
         ("POST", ["explain"]) => json(&explain::explain(&context, body(&call)?).await?),
-        ("GET", ["approvals-watch"]) => Ok(Answer::ApprovalLines),
+        ("GET", ["approvals-watch"]) => Ok(HandlerResponse::ApprovalLines),
         ("GET", ["approvals", id]) => json(&approvals::show(&context, parse(id)?)?),
         ("GET", ["approvals"]) => json(&approvals::list(&context)),
         ("POST", ["approvals", id, "allow"]) => {
@@ -175,12 +175,12 @@ fn is_for_root(method: &str, segments: &[&str]) -> bool {
     )
 }
 
-fn unknown(call: &Call) -> AdminError {
+fn unknown(call: &AdminRequest) -> AdminError {
     AdminError::UnknownOperation { method: call.method.to_string(), path: call.path.clone() }
 }
 
 /// Parses the query of a `DELETE` of an agent.
-fn kill(call: &Call) -> Result<bool, AdminError> {
+fn kill(call: &AdminRequest) -> Result<bool, AdminError> {
     match call.query.as_str() {
         "" => Ok(false),
         routes::KILL => Ok(true),

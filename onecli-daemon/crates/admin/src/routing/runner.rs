@@ -10,7 +10,7 @@ use onecli_model::AgentName;
 use onecli_store::AuditRow;
 use serde::{Deserialize, Serialize};
 
-use super::call::{Answer, Call, body, json, parse};
+use super::call::{AdminRequest, HandlerResponse, body, json, parse};
 use crate::context::{AdminContext, OwnAgent};
 use crate::error::AdminError;
 use crate::handlers::audit::{catch_up, wanted};
@@ -23,7 +23,10 @@ const MOST_RECORDS: u32 = 1_000;
 const LOOKED_AT: u32 = 10_000;
 
 /// Handles one request of a runner.
-pub(crate) async fn answer(context: &AdminContext, call: &Call) -> Result<Answer, AdminError> {
+pub(crate) async fn answer(
+    context: &AdminContext,
+    call: &AdminRequest,
+) -> Result<HandlerResponse, AdminError> {
     let _turn = context
         .runner_turns
         .acquire()
@@ -62,7 +65,7 @@ pub(crate) async fn answer(context: &AdminContext, call: &Call) -> Result<Answer
     }
 }
 
-fn own<'c>(call: &'c Call, name: &AgentName) -> Result<&'c OwnAgent, AdminError> {
+fn own<'c>(call: &'c AdminRequest, name: &AgentName) -> Result<&'c OwnAgent, AdminError> {
     call.runs.iter().find(|own| own.name == *name).ok_or_else(|| forbidden(call.uid, name))
 }
 
@@ -75,11 +78,11 @@ fn forbidden(uid: u32, name: &AgentName) -> AdminError {
 }
 
 /// Turns the error for an agent removed meanwhile into the refusal for an agent that the caller may not see.
-fn alike(error: AdminError, call: &Call, name: &AgentName) -> AdminError {
+fn alike(error: AdminError, call: &AdminRequest, name: &AgentName) -> AdminError {
     if matches!(error, AdminError::NotFound { .. }) { forbidden(call.uid, name) } else { error }
 }
 
-fn scope(call: &Call, own: &OwnAgent, all: bool) -> Result<Scope, AdminError> {
+fn scope(call: &AdminRequest, own: &OwnAgent, all: bool) -> Result<Scope, AdminError> {
     let looked_at = Some(LOOKED_AT);
     if !all {
         return Ok(Scope { launched_by: Some(call.uid), since: Some(own.since), looked_at });
@@ -107,7 +110,7 @@ async fn show(context: &AdminContext, own: &OwnAgent) -> Result<AgentDetail, Adm
 }
 
 /// Returns the newest records, oldest first.
-async fn records(context: &AdminContext, call: &Call) -> Result<Answer, AdminError> {
+async fn records(context: &AdminContext, call: &AdminRequest) -> Result<HandlerResponse, AdminError> {
     let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
     if query.all || query.follow {
         return Err(AdminError::NotPermitted {
@@ -143,7 +146,7 @@ async fn records(context: &AdminContext, call: &Call) -> Result<Answer, AdminErr
     }
     rows.sort_unstable_by_key(|row| row.id);
     let first = rows.len().saturating_sub(usize::try_from(query.limit).unwrap_or(usize::MAX));
-    Ok(Answer::Records(rows[first..].iter().filter_map(shown).flatten().collect()))
+    Ok(HandlerResponse::Records(rows[first..].iter().filter_map(shown).flatten().collect()))
 }
 
 /// A record without its position in the log. Sequence numbers and hash links would reveal how many records other users

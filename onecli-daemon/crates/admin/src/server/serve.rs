@@ -27,7 +27,7 @@ use crate::access::peer::{Peer, Rights};
 use crate::context::{AdminContext, Handles, OwnAgent, rates};
 use crate::error::AdminError;
 use crate::handlers::{approvals, audit, backup};
-use crate::routing::{Answer, Call, route};
+use crate::routing::{AdminRequest, HandlerResponse, route};
 
 /// Connections whose peer is being identified. Further connections wait in the socket's backlog.
 const MAX_ARRIVALS: usize = 64;
@@ -45,7 +45,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after accept(2) failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-type AnswerBody = UnsyncBoxBody<Bytes, io::Error>;
+type ResponseBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Serves the admin socket until `shutdown` completes. Tasks of open connections finish independently or end with the
 /// runtime.
@@ -165,7 +165,7 @@ impl Server {
 
 async fn connection<S>(stream: UnixStream, service: S)
 where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
 {
     let served = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
@@ -182,10 +182,10 @@ async fn respond(
     context: Arc<AdminContext>,
     peer: Admitted,
     request: Request<Incoming>,
-) -> Response<AnswerBody> {
+) -> Response<ResponseBody> {
     let (head, body) = request.into_parts();
     let call = match read(body).await {
-        Ok(body) => Call {
+        Ok(body) => AdminRequest {
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),
@@ -200,8 +200,10 @@ async fn respond(
     let span = tracing::info_span!("admin", uid = peer.uid, pid = peer.pid);
     let routed = tokio::spawn(route(Arc::clone(&context), peer.rights, call).instrument(span)).await;
     let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler panicked"))) {
-        Ok(Answer::Json(status, bytes)) => with_body(status, "application/json", Full::new(bytes.into())),
-        Ok(Answer::AuditLines(query)) => match audit::lines(context, query).await {
+        Ok(HandlerResponse::Json(status, bytes)) => {
+            with_body(status, "application/json", Full::new(bytes.into()))
+        }
+        Ok(HandlerResponse::AuditLines(query)) => match audit::lines(context, query).await {
             Ok(lines) => with_body(
                 StatusCode::OK,
                 "application/jsonl",
@@ -209,7 +211,7 @@ async fn respond(
             ),
             Err(error) => refuse(&error),
         },
-        Ok(Answer::ApprovalLines) => match approvals::watch(&context) {
+        Ok(HandlerResponse::ApprovalLines) => match approvals::watch(&context) {
             Ok(lines) => with_body(
                 StatusCode::OK,
                 "application/jsonl",
@@ -217,8 +219,10 @@ async fn respond(
             ),
             Err(error) => refuse(&error),
         },
-        Ok(Answer::Records(lines)) => with_body(StatusCode::OK, "application/jsonl", Full::new(lines.into())),
-        Ok(Answer::Backup) => match backup::copy(&context).await {
+        Ok(HandlerResponse::Records(lines)) => {
+            with_body(StatusCode::OK, "application/jsonl", Full::new(lines.into()))
+        }
+        Ok(HandlerResponse::Backup) => match backup::copy(&context).await {
             Ok(bytes) => with_body(
                 StatusCode::OK,
                 "application/vnd.sqlite3",
@@ -264,7 +268,7 @@ where
     Ok(whole)
 }
 
-fn refuse(error: &AdminError) -> Response<AnswerBody> {
+fn refuse(error: &AdminError) -> Response<ResponseBody> {
     if error.status().is_server_error() {
         tracing::error!(%error, "admin request failed");
     }
@@ -272,7 +276,7 @@ fn refuse(error: &AdminError) -> Response<AnswerBody> {
     with_body(error.status(), "application/json", Full::new(bytes.into()))
 }
 
-fn with_body<B>(status: StatusCode, kind: &'static str, body: B) -> Response<AnswerBody>
+fn with_body<B>(status: StatusCode, kind: &'static str, body: B) -> Response<ResponseBody>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
