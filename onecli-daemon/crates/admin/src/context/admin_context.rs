@@ -33,7 +33,7 @@ impl AdminContext {
         let started = handles.clock.now();
         AdminContext {
             runners: Runners::new(handles.store.as_ref()),
-            runner_turns: Semaphore::new(runners::AT_ONCE),
+            runner_turns: Semaphore::new(runners::MAX_CONCURRENT_QUERIES),
             handles,
             started,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),

@@ -9,4 +9,4 @@ mod runners;
 pub(crate) use admin_context::{AdminContext, ChangeGuard};
 pub use handles::{AuditProgress, Handles};
 pub(crate) use lookup::Lookup;
-pub(crate) use runners::OwnAgent;
+pub(crate) use runners::RunnableAgent;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::access::peer::{gids, matches_runner};
 
 /// Concurrent queries of all runners together; further queries wait in turn.
-pub(super) const AT_ONCE: usize = 2;
+pub(super) const MAX_CONCURRENT_QUERIES: usize = 2;
 
 /// All runner entries of the store, read again after a change.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Runners {
     }
 
     /// Returns the agents that a process with these ids may run.
-    pub(crate) async fn of(&self, store: &dyn Store, uid: u32, gid: u32) -> Vec<OwnAgent> {
+    pub(crate) async fn of(&self, store: &dyn Store, uid: u32, gid: u32) -> Vec<RunnableAgent> {
         let rows = match self.rows(store).await {
             Ok(rows) => rows,
             Err(error) => {
@@ -50,14 +50,14 @@ impl Runners {
             return Vec::new();
         }
         // The user database may be on another host.
-        let found = tokio::task::spawn_blocking(move || own_agents(&rows, uid, gid));
+        let found = tokio::task::spawn_blocking(move || runnable_agents(&rows, uid, gid));
         found.await.unwrap_or_default()
     }
 }
 
 /// An agent that the caller may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OwnAgent {
+pub(crate) struct RunnableAgent {
     pub(crate) id: AgentId,
     pub(crate) name: AgentName,
     /// The entries that grant the permission.
@@ -68,10 +68,10 @@ pub(crate) struct OwnAgent {
     pub(crate) sees_all: Option<Timestamp>,
 }
 
-impl OwnAgent {
-    fn new(row: &RunnerRow) -> OwnAgent {
+impl RunnableAgent {
+    fn new(row: &RunnerRow) -> RunnableAgent {
         let (id, name) = (row.agent, row.name.clone());
-        OwnAgent { id, name, entries: Vec::new(), since: Timestamp::MAX, sees_all: None }
+        RunnableAgent { id, name, entries: Vec::new(), since: Timestamp::MAX, sees_all: None }
     }
 
     fn add(&mut self, row: &RunnerRow) {
@@ -85,12 +85,12 @@ impl OwnAgent {
     }
 }
 
-fn own_agents(rows: &[RunnerRow], uid: u32, gid: u32) -> Vec<OwnAgent> {
+fn runnable_agents(rows: &[RunnerRow], uid: u32, gid: u32) -> Vec<RunnableAgent> {
     let gids = gids(uid, gid);
-    let mut own: Vec<OwnAgent> = Vec::new();
+    let mut own: Vec<RunnableAgent> = Vec::new();
     for row in rows.iter().filter(|row| matches_runner(uid, &gids, &row.runner)) {
         if own.last().is_none_or(|last| last.id != row.agent) {
-            own.push(OwnAgent::new(row));
+            own.push(RunnableAgent::new(row));
         }
         own.iter_mut().last().into_iter().for_each(|last| last.add(row));
     }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 /// Limits the records of an agent that a query reads.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Scope {
+pub(crate) struct RecordScope {
     /// Only records of commands that this uid launched.
     pub(crate) launched_by: Option<u32>,
     /// Only records from this time on.

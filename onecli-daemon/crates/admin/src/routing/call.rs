@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::context::OwnAgent;
+use crate::context::RunnableAgent;
 use crate::error::AdminError;
 
 /// A completely read request.
@@ -22,7 +22,7 @@ pub(crate) struct AdminRequest {
     /// The sender's uid, according to the kernel.
     pub(crate) uid: u32,
     /// The agents that the sender may run, if the sender is not an administrator.
-    pub(crate) runs: Arc<[OwnAgent]>,
+    pub(crate) runs: Arc<[RunnableAgent]>,
 }
 
 /// The response.

@@ -10,7 +10,7 @@ use super::runner;
 use crate::access::peer::Rights;
 use crate::context::AdminContext;
 use crate::error::AdminError;
-use crate::handlers::scope::Scope;
+use crate::handlers::scope::RecordScope;
 use crate::handlers::{
     agents, approvals, ca, doctor, explain, grants, key, refusals, rules, secrets, status, vault,
 };
@@ -125,7 +125,7 @@ pub(crate) async fn route(
         }
 
         ("GET", ["agents", name, "learn"]) => {
-            json(&agents::learn::learn(&context, &parse(name)?, Scope::default()).await?)
+            json(&agents::learn::learn(&context, &parse(name)?, RecordScope::default()).await?)
         }
         ("GET", ["agents", name, "refusals"]) => {
             json(&refusals::list(&context, &parse(name)?, &call.query).await?)

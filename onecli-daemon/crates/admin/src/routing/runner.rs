@@ -11,14 +11,14 @@ use onecli_store::AuditRow;
 use serde::{Deserialize, Serialize};
 
 use super::call::{AdminRequest, HandlerResponse, body, json, parse};
-use crate::context::{AdminContext, OwnAgent};
+use crate::context::{AdminContext, RunnableAgent};
 use crate::error::AdminError;
 use crate::handlers::audit::{catch_up, wanted};
-use crate::handlers::scope::Scope;
+use crate::handlers::scope::RecordScope;
 use crate::handlers::{agents, explain};
 
 /// The largest number of records in one response. The largest records are about 16 KiB.
-const MOST_RECORDS: u32 = 1_000;
+const MAX_RECORDS: u32 = 1_000;
 /// The largest number of rows that one query reads: the newest of the caller's own.
 const LOOKED_AT: u32 = 10_000;
 
@@ -42,19 +42,19 @@ pub(crate) async fn answer(
         }
         ("GET", ["v1", "agents", name]) => {
             let own = own(call, &parse(name)?)?;
-            json(&show(context, own).await.map_err(|error| alike(error, call, &own.name))?)
+            json(&show(context, own).await.map_err(|error| conceal_missing_agent(error, call, &own.name))?)
         }
         ("GET", ["v1", "agents", name, "learn"]) => {
             let own = own(call, &parse(name)?)?;
             let scope = scope(call, own, agents::learn::wants_all(&call.query)?)?;
             let learned = agents::learn::learn(context, &own.name, scope).await;
-            json(&learned.map_err(|error| alike(error, call, &own.name))?)
+            json(&learned.map_err(|error| conceal_missing_agent(error, call, &own.name))?)
         }
         ("POST", ["v1", "explain"]) => {
             let request: Explain = body(call)?;
             let name = own(call, &request.agent)?.name.clone();
             let explained = explain::explain(context, request).await;
-            json(&explained.map_err(|error| alike(error, call, &name))?)
+            json(&explained.map_err(|error| conceal_missing_agent(error, call, &name))?)
         }
         _ => Err(AdminError::NotPermitted {
             message: format!("uid {} is not an administrator, and may only run agents", call.uid),
@@ -65,7 +65,7 @@ pub(crate) async fn answer(
     }
 }
 
-fn own<'c>(call: &'c AdminRequest, name: &AgentName) -> Result<&'c OwnAgent, AdminError> {
+fn own<'c>(call: &'c AdminRequest, name: &AgentName) -> Result<&'c RunnableAgent, AdminError> {
     call.runs.iter().find(|own| own.name == *name).ok_or_else(|| forbidden(call.uid, name))
 }
 
@@ -78,14 +78,14 @@ fn forbidden(uid: u32, name: &AgentName) -> AdminError {
 }
 
 /// Turns the error for an agent removed meanwhile into the refusal for an agent that the caller may not see.
-fn alike(error: AdminError, call: &AdminRequest, name: &AgentName) -> AdminError {
+fn conceal_missing_agent(error: AdminError, call: &AdminRequest, name: &AgentName) -> AdminError {
     if matches!(error, AdminError::NotFound { .. }) { forbidden(call.uid, name) } else { error }
 }
 
-fn scope(call: &AdminRequest, own: &OwnAgent, all: bool) -> Result<Scope, AdminError> {
+fn scope(call: &AdminRequest, own: &RunnableAgent, all: bool) -> Result<RecordScope, AdminError> {
     let looked_at = Some(LOOKED_AT);
     if !all {
-        return Ok(Scope { launched_by: Some(call.uid), since: Some(own.since), looked_at });
+        return Ok(RecordScope { launched_by: Some(call.uid), since: Some(own.since), looked_at });
     }
     let since = own.sees_all.ok_or_else(|| AdminError::NotPermitted {
         message: format!("uid {} may see only its own runs of agent '{}'", call.uid, own.name),
@@ -94,12 +94,12 @@ fn scope(call: &AdminRequest, own: &OwnAgent, all: bool) -> Result<Scope, AdminE
             own.name
         ),
     })?;
-    Ok(Scope { launched_by: None, since: Some(since), looked_at })
+    Ok(RecordScope { launched_by: None, since: Some(since), looked_at })
 }
 
 /// Shows the agent without placeholders, which its commands get from the launcher, and without the names of other
 /// runners.
-async fn show(context: &AdminContext, own: &OwnAgent) -> Result<AgentDetail, AdminError> {
+async fn show(context: &AdminContext, own: &RunnableAgent) -> Result<AgentDetail, AdminError> {
     let mut detail = agents::show(context, &own.name).await?;
     for grant in &mut detail.secrets {
         grant.placeholder.clear();
@@ -118,12 +118,12 @@ async fn records(context: &AdminContext, call: &AdminRequest) -> Result<HandlerR
             hint: "use 'onecli audit list'".to_owned(),
         });
     }
-    if query.limit > MOST_RECORDS {
+    if query.limit > MAX_RECORDS {
         return Err(AdminError::Invalid(format!(
-            "a runner may list at most {MOST_RECORDS} records at a time: choose a smaller --limit, and --since or --until"
+            "a runner may list at most {MAX_RECORDS} records at a time: choose a smaller --limit, and --since or --until"
         )));
     }
-    let asked: Vec<&OwnAgent> = match &query.filter.agent {
+    let asked: Vec<&RunnableAgent> = match &query.filter.agent {
         Some(name) => vec![own(call, name)?],
         None => call.runs.iter().collect(),
     };
@@ -131,7 +131,7 @@ async fn records(context: &AdminContext, call: &AdminRequest) -> Result<HandlerR
     catch_up(&context.handles.audit).await;
     let mut rows: Vec<AuditRow> = Vec::new();
     for own in asked {
-        let Scope { launched_by, since, .. } = scope(call, own, query.every_run)?;
+        let RecordScope { launched_by, since, .. } = scope(call, own, query.every_run)?;
         let wanted = wanted(query.filter.clone());
         let question = onecli_store::AuditQuery {
             agent: Some(own.name.to_string()),
@@ -152,14 +152,14 @@ async fn records(context: &AdminContext, call: &AdminRequest) -> Result<HandlerR
 /// A record without its position in the log. Sequence numbers and hash links would reveal how many records other users
 /// cause.
 #[derive(Serialize, Deserialize)]
-struct Shown {
+struct UnnumberedRecord {
     time: String,
     #[serde(flatten)]
     record: Record,
 }
 
 fn shown(row: &AuditRow) -> Option<Vec<u8>> {
-    let shown: Shown = serde_json::from_str(&row.json).ok()?;
+    let shown: UnnumberedRecord = serde_json::from_str(&row.json).ok()?;
     let mut line = serde_json::to_vec(&shown).ok()?;
     line.push(b'\n');
     Some(line)

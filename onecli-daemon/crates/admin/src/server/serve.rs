@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::access::admission::{Admission, PER_RUNNER};
 use crate::access::peer::{Peer, Rights};
-use crate::context::{AdminContext, Handles, OwnAgent, rates};
+use crate::context::{AdminContext, Handles, RunnableAgent, rates};
 use crate::error::AdminError;
 use crate::handlers::{approvals, audit, backup};
 use crate::routing::{AdminRequest, HandlerResponse, route};
@@ -108,7 +108,7 @@ struct Admitted {
     pid: i32,
     rights: Rights,
     /// The agents that the peer may run, if the peer is not an administrator.
-    runs: Arc<[OwnAgent]>,
+    runs: Arc<[RunnableAgent]>,
 }
 
 impl Server {
@@ -131,7 +131,7 @@ impl Server {
         judged.map(|(rights, runs)| Admitted { uid: peer.uid, pid: peer.pid, rights, runs })
     }
 
-    async fn rights(&self, peer: &Peer) -> Result<(Rights, Arc<[OwnAgent]>), AdminError> {
+    async fn rights(&self, peer: &Peer) -> Result<(Rights, Arc<[RunnableAgent]>), AdminError> {
         let agents_root = &self.context.handles.agents_root;
         peer.check_not_managed(agents_root)?;
         let rights = peer.rights(agents_root);

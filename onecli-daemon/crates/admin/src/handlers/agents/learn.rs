@@ -13,7 +13,7 @@ use onecli_model::{Action, AgentName, CanonicalPath, Code, PathPattern, RuleText
 use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 use crate::handlers::explain::evidence;
-use crate::handlers::scope::Scope;
+use crate::handlers::scope::RecordScope;
 use doubt::{UNKNOWN_NETWORK, doubt, is_safe};
 use refused::{Now, Refused};
 
@@ -57,7 +57,7 @@ pub(crate) fn wants_all(query: &str) -> Result<bool, AdminError> {
 pub(crate) async fn learn(
     context: &AdminContext,
     name: &AgentName,
-    scope: Scope,
+    scope: RecordScope,
 ) -> Result<Vec<LearnedRule>, AdminError> {
     let stored = context.load().await?;
     let agent = stored.agent(name)?;
