@@ -15,13 +15,13 @@ pub(crate) const PER_RUNNER: usize = 2;
 /// One queue of connection slots per uid.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    places: usize,
+    slots: usize,
     by_uid: Mutex<HashMap<u32, Arc<Semaphore>>>,
 }
 
 /// A slot for one connection. Dropping it frees the slot.
-pub(crate) struct Admittance {
-    _place: OwnedSemaphorePermit,
+pub(crate) struct AdmissionPermit {
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Default for Admission {
@@ -31,20 +31,20 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// Creates queues with `places` slots per uid.
-    pub(crate) fn of(places: usize) -> Admission {
-        Admission { places, by_uid: Mutex::default() }
+    /// Creates queues with `slots` slots per uid.
+    pub(crate) fn of(slots: usize) -> Admission {
+        Admission { slots, by_uid: Mutex::default() }
     }
 
     /// Waits for a slot of `uid`. Returns `None` only when the process is about to end.
-    pub(crate) async fn wait(&self, uid: u32) -> Option<Admittance> {
+    pub(crate) async fn wait(&self, uid: u32) -> Option<AdmissionPermit> {
         let queue = {
             let mut by_uid = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
             // Drop queues that only this map still references: no connection uses or awaits them.
             by_uid.retain(|_, queue| Arc::strong_count(queue) > 1);
-            Arc::clone(by_uid.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(self.places))))
+            Arc::clone(by_uid.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(self.slots))))
         };
-        queue.acquire_owned().await.ok().map(|place| Admittance { _place: place })
+        queue.acquire_owned().await.ok().map(|permit| AdmissionPermit { _slot: permit })
     }
 }
 

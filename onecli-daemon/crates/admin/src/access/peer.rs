@@ -66,7 +66,7 @@ impl Peer {
     }
 
     /// Builds a peer from the ids that the launcher reports about its client. May block on the user database.
-    pub(crate) fn told(uid: u32, gid: u32, cgroup: Option<String>) -> Peer {
+    pub(crate) fn from_reported_ids(uid: u32, gid: u32, cgroup: Option<String>) -> Peer {
         let is_owner = Uid::from_raw(uid) == Uid::effective();
         Peer { uid, gid, pid: 0, is_owner, groups: groups(uid, gid), cgroup: Ok(cgroup) }
     }

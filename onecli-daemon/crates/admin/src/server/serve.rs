@@ -81,9 +81,9 @@ pub async fn serve(
             Ok((stream, _)) => {
                 let server = Arc::clone(&server);
                 tokio::spawn(async move {
-                    let judged = server.judge(&stream).await;
+                    let authorized = server.authorize(&stream).await;
                     drop(arrival);
-                    server.answer(stream, judged).await;
+                    server.answer(stream, authorized).await;
                 });
             }
             Err(error) => {
@@ -103,7 +103,7 @@ struct Server {
 
 /// A permitted peer.
 #[derive(Clone)]
-struct Admitted {
+struct AuthorizedPeer {
     uid: u32,
     pid: i32,
     rights: Rights,
@@ -112,7 +112,7 @@ struct Admitted {
 }
 
 impl Server {
-    async fn judge(&self, stream: &UnixStream) -> Result<Admitted, AdminError> {
+    async fn authorize(&self, stream: &UnixStream) -> Result<AuthorizedPeer, AdminError> {
         let unknown = || AdminError::NotPermitted {
             message: "the kernel did not report your uid".to_owned(),
             hint: String::new(),
@@ -124,11 +124,11 @@ impl Server {
         // The user database may be on another host.
         let peer = tokio::task::spawn_blocking(move || Peer::of(&socket));
         let peer = peer.await.map_err(|_| unknown())?.map_err(|_| unknown())?;
-        let judged = self.rights(&peer).await;
-        if let Err(reason) = &judged {
+        let authorized = self.rights(&peer).await;
+        if let Err(reason) = &authorized {
             tracing::warn!(uid = peer.uid, pid = peer.pid, %reason, "admin peer refused");
         }
-        judged.map(|(rights, runs)| Admitted { uid: peer.uid, pid: peer.pid, rights, runs })
+        authorized.map(|(rights, runs)| AuthorizedPeer { uid: peer.uid, pid: peer.pid, rights, runs })
     }
 
     async fn rights(&self, peer: &Peer) -> Result<(Rights, Arc<[RunnableAgent]>), AdminError> {
@@ -143,11 +143,11 @@ impl Server {
         Ok((rights, runs.into()))
     }
 
-    async fn answer(&self, stream: UnixStream, judged: Result<Admitted, AdminError>) {
-        match judged {
+    async fn answer(&self, stream: UnixStream, authorized: Result<AuthorizedPeer, AdminError>) {
+        match authorized {
             Ok(peer) => {
                 let admission = if peer.rights == Rights::Runner { &self.runners } else { &self.admission };
-                let Some(_place) = admission.wait(peer.uid).await else { return };
+                let Some(_slot) = admission.wait(peer.uid).await else { return };
                 let service = service_fn(async |request| {
                     Ok::<_, Infallible>(respond(Arc::clone(&self.context), peer.clone(), request).await)
                 });
@@ -180,7 +180,7 @@ where
 
 async fn respond(
     context: Arc<AdminContext>,
-    peer: Admitted,
+    peer: AuthorizedPeer,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let (head, body) = request.into_parts();

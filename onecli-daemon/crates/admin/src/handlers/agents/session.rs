@@ -33,7 +33,7 @@ pub(crate) async fn start(
                 hint: String::new(),
             });
         }
-        judge(context, &stored, name, caller, request.user.as_deref()).await?;
+        check_caller(context, &stored, name, caller, request.user.as_deref()).await?;
     }
     let launched_by = request.caller.as_ref().map_or(uid, |caller| caller.uid);
     let agent = stored.agent(name)?;
@@ -79,7 +79,7 @@ pub(crate) async fn start(
 
 /// Checks that `caller` may start commands as the agent. Administrators and the agent's runners may. A caller other
 /// than root may run commands only as the agent's own user or as themselves.
-async fn judge(
+async fn check_caller(
     context: &AdminContext,
     stored: &StoredState,
     name: &AgentName,
@@ -94,9 +94,9 @@ async fn judge(
     let (caller, agents_root) = (caller.clone(), context.handles.agents_root.clone());
     let own_user = agent.and_then(|agent| agent.user.clone());
     let (user, name) = (user.map(str::to_owned), name.clone());
-    let judged = tokio::task::spawn_blocking(move || {
+    let checked = tokio::task::spawn_blocking(move || {
         let Caller { uid, gid, cgroup } = caller;
-        let peer = Peer::told(uid, gid, cgroup);
+        let peer = Peer::from_reported_ids(uid, gid, cgroup);
         peer.check_not_managed(&agents_root)?;
         // A missing agent gets the same refusal: a user who may run no agents must not learn which ones exist.
         if !matches!(peer.rights(&agents_root), Ok(Rights::Root | Rights::Write))
@@ -119,7 +119,7 @@ async fn judge(
             _ => Ok(()),
         }
     });
-    judged.await.map_err(|_| AdminError::Internal("the user lookup failed"))?
+    checked.await.map_err(|_| AdminError::Internal("the user lookup failed"))?
 }
 
 /// Checks the explicit proxy. Without the redirect, an agent can present only its token, so the explicit proxy is
