@@ -12,15 +12,15 @@ use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
 
 /// The number of newest refusals to read.
-const LOOKED_AT: u32 = 1_000;
+const MAX_REFUSALS: u32 = 1_000;
 /// The number of targets to name; further targets are only counted.
-const NAMED: usize = 5;
+const MAX_TARGETS: usize = 5;
 /// The DNS port, which the record of a query contains.
 const DNS: u16 = 53;
 
 /// The fields of a record that matter here.
 #[derive(Deserialize)]
-struct Refused {
+struct RefusalRecord {
     code: Option<String>,
     host: Option<String>,
     port: Option<u16>,
@@ -28,7 +28,7 @@ struct Refused {
     rule: Option<String>,
 }
 
-impl Refused {
+impl RefusalRecord {
     /// Returns host and port, or those of the address if the client named no host, as database clients do.
     fn target(&self) -> (String, Option<u16>) {
         let address: Option<SocketAddr> = self.address.as_deref().and_then(|address| address.parse().ok());
@@ -72,7 +72,7 @@ pub(crate) async fn list(
         verdict: Some("deny".to_owned()),
         since: Some(since),
         not_by_others: Some(launched_by),
-        limit: LOOKED_AT,
+        limit: MAX_REFUSALS,
         newest_first: true,
         ..onecli_store::AuditQuery::default()
     };
@@ -86,9 +86,9 @@ fn read(query: &str) -> Option<(Timestamp, u32)> {
 }
 
 /// Lists each target once, with the code of its first refusal.
-fn summary(refused: impl Iterator<Item = Refused>) -> Refusals {
+fn summary(refused: impl Iterator<Item = RefusalRecord>) -> Refusals {
     let mut targets: Vec<RefusedTarget> = Vec::new();
-    for refused in refused.filter(Refused::is_of_interest) {
+    for refused in refused.filter(RefusalRecord::is_of_interest) {
         let (host, port) = refused.target();
         let code = refused.code.unwrap_or_default();
         // The port of a DNS query is not the port that the agent wanted.
@@ -97,8 +97,8 @@ fn summary(refused: impl Iterator<Item = Refused>) -> Refusals {
             targets.push(RefusedTarget { host, port, code });
         }
     }
-    let others = targets.len().saturating_sub(NAMED);
-    targets.truncate(NAMED);
+    let others = targets.len().saturating_sub(MAX_TARGETS);
+    targets.truncate(MAX_TARGETS);
     Refusals { targets, others }
 }
 
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn summary_names_each_target_once_and_counts_the_rest() {
-        let record = |json: &str| serde_json::from_str::<Refused>(json).unwrap();
+        let record = |json: &str| serde_json::from_str::<RefusalRecord>(json).unwrap();
         let mut records = vec![
             record(r#"{"code":"egress_denied","host":"a.test","port":443,"path":"/1"}"#),
             record(r#"{"code":"egress_denied","host":"a.test","port":443,"path":"/2","count":9}"#),
@@ -142,6 +142,6 @@ mod tests {
         );
         let refusals = summary(records.into_iter());
         assert_eq!(refusals.targets[..3], expected);
-        assert_eq!((refusals.targets.len(), refusals.others), (NAMED, 38));
+        assert_eq!((refusals.targets.len(), refusals.others), (MAX_TARGETS, 38));
     }
 }

@@ -83,7 +83,7 @@ fn conceal_missing_agent(error: AdminError, call: &AdminRequest, name: &AgentNam
 }
 
 fn scope(call: &AdminRequest, own: &RunnableAgent, all: bool) -> Result<RecordScope, AdminError> {
-    let looked_at = Some(LOOKED_AT);
+    let looked_at = Some(MAX_ROWS_READ);
     if !all {
         return Ok(RecordScope { launched_by: Some(call.uid), since: Some(own.since), looked_at });
     }
@@ -127,7 +127,7 @@ async fn records(context: &AdminContext, call: &AdminRequest) -> Result<HandlerR
         Some(name) => vec![own(call, name)?],
         None => call.runs.iter().collect(),
     };
-    let looked_at = LOOKED_AT / u32::try_from(asked.len()).unwrap_or(LOOKED_AT).max(1);
+    let looked_at = MAX_ROWS_READ / u32::try_from(asked.len()).unwrap_or(MAX_ROWS_READ).max(1);
     catch_up(&context.handles.audit).await;
     let mut rows: Vec<AuditRow> = Vec::new();
     for own in asked {

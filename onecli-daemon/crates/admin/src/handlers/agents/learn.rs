@@ -15,19 +15,19 @@ use crate::error::AdminError;
 use crate::handlers::explain::evidence;
 use crate::handlers::scope::RecordScope;
 use doubt::{UNKNOWN_NETWORK, doubt, is_safe};
-use refused::{Now, Refused};
+use refused::{CurrentPolicy, RefusedAccess};
 
 /// The number of the agent's newest refusals to read.
-const LOOKED_AT: u32 = 10_000;
+const MAX_REFUSALS: u32 = 10_000;
 /// If one host and method have more paths than this, the paths become one pattern.
-const MOST_PATHS: usize = 12;
+const MAX_EXACT_PATHS: usize = 12;
 
 /// Paths that require a second request, which only the first response names: the ending of the path, then the method
 /// and the ending of the second request. This one is a git fetch (gitprotocol-http(5)).
 const FOLLOWED_BY: [(&str, &str, &str); 1] = [("/info/refs", "POST", "/git-upload-pack")];
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+struct TargetKey {
     host: String,
     /// `None` if only the name was refused.
     port: Option<u16>,
@@ -36,7 +36,7 @@ struct Key {
 }
 
 #[derive(Default)]
-struct Wanted {
+struct RefusedPaths {
     count: u64,
     /// Paths by method; empty if no request was read.
     paths: BTreeMap<String, BTreeSet<String>>,
@@ -67,7 +67,7 @@ pub(crate) async fn learn(
         launched_by: scope.launched_by,
         since: scope.since,
         looked_at: scope.looked_at,
-        limit: LOOKED_AT,
+        limit: MAX_REFUSALS,
         newest_first: true,
         ..onecli_store::AuditQuery::default()
     };
@@ -76,7 +76,7 @@ pub(crate) async fn learn(
     let snapshot = Arc::clone(&context.handles.policy.borrow());
     match snapshot.identify(&evidence(&stored, agent), context.handles.clock.now()) {
         Ok(identity) => {
-            let now = Now { snapshot, identity };
+            let now = CurrentPolicy { snapshot, identity };
             Ok(rules(refused, |refused| now.refuses(refused)))
         }
         Err(refusal) => {
@@ -90,14 +90,17 @@ pub(crate) async fn learn(
     }
 }
 
-fn rules(refused: impl Iterator<Item = Refused>, is_refused: impl Fn(&Refused) -> bool) -> Vec<LearnedRule> {
+fn rules(
+    refused: impl Iterator<Item = RefusedAccess>,
+    is_refused: impl Fn(&RefusedAccess) -> bool,
+) -> Vec<LearnedRule> {
     // Evaluate each distinct refusal once, regardless of its count.
-    let mut counted: BTreeMap<Refused, u64> = BTreeMap::new();
+    let mut counted: BTreeMap<RefusedAccess, u64> = BTreeMap::new();
     for mut refused in refused {
         let count = refused.count.take().unwrap_or(1);
         *counted.entry(refused).or_default() += count;
     }
-    let mut wanted: BTreeMap<Key, Wanted> = BTreeMap::new();
+    let mut wanted: BTreeMap<TargetKey, RefusedPaths> = BTreeMap::new();
     for (refused, count) in counted {
         let Some((key, request)) = sort(&refused).filter(|_| is_refused(&refused)) else { continue };
         let wanted = wanted.entry(key).or_default();
@@ -119,7 +122,7 @@ fn rules(refused: impl Iterator<Item = Refused>, is_refused: impl Fn(&Refused) -
 }
 
 /// Returns the group of a refusal; `None` if no rule would have helped.
-fn sort(refused: &Refused) -> Option<(Key, Option<(String, String)>)> {
+fn sort(refused: &RefusedAccess) -> Option<(TargetKey, Option<(String, String)>)> {
     let host = refused.host()?;
     let is_request = refused.is(Code::EgressDenied) || refused.is(Code::PlaceholderMissing);
     let network = if refused.is(Code::AddressBlocked) && host.as_ip().is_none() {
@@ -135,10 +138,10 @@ fn sort(refused: &Refused) -> Option<(Key, Option<(String, String)>)> {
         None => None,
     };
     let host = if host.as_ip().is_some() { String::new() } else { host.to_string() };
-    Some((Key { host, port: refused.port(), code: refused.code.clone()?, network }, request))
+    Some((TargetKey { host, port: refused.port(), code: refused.code.clone()?, network }, request))
 }
 
-fn to_rules(key: &Key, wanted: Wanted) -> Vec<LearnedRule> {
+fn to_rules(key: &TargetKey, wanted: RefusedPaths) -> Vec<LearnedRule> {
     let rule = |methods: Vec<String>, paths: Vec<String>| {
         let rule = RuleText {
             action: Action::Allow,
@@ -168,7 +171,7 @@ fn to_rules(key: &Key, wanted: Wanted) -> Vec<LearnedRule> {
 fn gathered(mut paths: Vec<String>) -> Vec<String> {
     paths.sort();
     paths.dedup();
-    if paths.len() <= MOST_PATHS {
+    if paths.len() <= MAX_EXACT_PATHS {
         return paths;
     }
     let mut shorter: Vec<String> = paths
@@ -179,7 +182,7 @@ fn gathered(mut paths: Vec<String>) -> Vec<String> {
         })
         .collect();
     shorter.dedup();
-    if shorter.len() <= MOST_PATHS { shorter } else { vec!["/**".to_owned()] }
+    if shorter.len() <= MAX_EXACT_PATHS { shorter } else { vec!["/**".to_owned()] }
 }
 
 /// Turns a path into a pattern: numbers, UUIDs and long hex or random words become `*`. Returns `None` for a path that

@@ -13,7 +13,7 @@ const DNS_PORT: u16 = 53;
 
 /// The fields of a record that matter here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub(super) struct Refused {
+pub(super) struct RefusedAccess {
     pub(super) code: Option<String>,
     pub(super) host: Option<String>,
     pub(super) port: Option<u16>,
@@ -24,7 +24,7 @@ pub(super) struct Refused {
     pub(super) count: Option<u64>,
 }
 
-impl Refused {
+impl RefusedAccess {
     pub(super) fn is(&self, code: Code) -> bool {
         self.code.as_deref() == Some(code.as_str())
     }
@@ -63,14 +63,14 @@ impl Refused {
 }
 
 /// The current policy for one agent.
-pub(super) struct Now {
+pub(super) struct CurrentPolicy {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) identity: Identity,
 }
 
-impl Now {
+impl CurrentPolicy {
     /// Returns whether the current policy refuses the same access. Returns true if that cannot be determined.
-    pub(super) fn refuses(&self, refused: &Refused) -> bool {
+    pub(super) fn refuses(&self, refused: &RefusedAccess) -> bool {
         let Some(host) = refused.host() else { return true };
         let Some(port) = refused.port() else { return !self.snapshot.may_resolve(&self.identity, &host) };
         if refused.is(Code::ProtocolDenied) {
@@ -83,14 +83,20 @@ impl Now {
         }
     }
 
-    fn refuses_unread(&self, refused: &Refused, host: Host, port: u16) -> bool {
+    fn refuses_unread(&self, refused: &RefusedAccess, host: Host, port: u16) -> bool {
         match refused.destination() {
             Some(address) => self.snapshot.unread(&self.identity, address).is_empty(),
             None => self.snapshot.allows_unread(&self.identity, &Authority::new(host, port)).is_none(),
         }
     }
 
-    fn refuses_request(&self, refused: &Refused, authority: &Authority, method: &str, path: &str) -> bool {
+    fn refuses_request(
+        &self,
+        refused: &RefusedAccess,
+        authority: &Authority,
+        method: &str,
+        path: &str,
+    ) -> bool {
         let (Ok(method), Ok(path)) = (Method::from_bytes(method.as_bytes()), CanonicalPath::parse(path))
         else {
             return true;
