@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// The interval between readings.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
 /// The number of readings to retain: one minute.
-const REMEMBERED: usize = 7;
+const MAX_READINGS: usize = 7;
 
 type Reading = (Instant, BTreeMap<String, u64>);
 
@@ -21,7 +21,7 @@ impl Rates {
     /// Stores a reading. Call it every [`INTERVAL`].
     pub(super) fn remember(&self, now: Instant, counters: BTreeMap<String, u64>) {
         let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        if readings.len() == REMEMBERED {
+        if readings.len() == MAX_READINGS {
             readings.pop_front();
         }
         readings.push_back((now, counters));

@@ -18,7 +18,7 @@ use crate::error::AdminError;
 /// the follower at once.
 const POLL: Duration = Duration::from_secs(1);
 /// The time that a query waits for records that are on disk but not yet in the store.
-const CATCH_UP: Duration = Duration::from_secs(2);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Rows per store query while following.
 const BATCH: u32 = 500;
 
@@ -72,7 +72,7 @@ pub(crate) async fn catch_up(progress: &AuditProgress) {
     let durable = *progress.durable.borrow();
     let mut shipped = progress.shipped.clone();
     // Records that are late or stuck are left out. The store returns the rows that it has.
-    let _ = timeout(CATCH_UP, shipped.wait_for(|shipped| *shipped >= durable)).await;
+    let _ = timeout(CATCH_UP_TIMEOUT, shipped.wait_for(|shipped| *shipped >= durable)).await;
 }
 
 struct Follow {

@@ -22,9 +22,9 @@ use crate::error::AdminError;
 pub(crate) async fn explain(context: &AdminContext, request: Explain) -> Result<Explanation, AdminError> {
     let stored = context.load().await?;
     let agent = stored.agent(&request.agent)?;
-    let asked = Question::parse(&request)?;
+    let hypothetical = HypotheticalRequest::parse(&request)?;
     let snapshot = Arc::clone(&context.handles.policy.borrow());
-    let mut explanation = asked.blank(agent);
+    let mut explanation = hypothetical.blank(agent);
 
     let identity = match snapshot.identify(&evidence(&stored, agent), context.handles.clock.now()) {
         Ok(identity) => identity,
@@ -35,7 +35,7 @@ pub(crate) async fn explain(context: &AdminContext, request: Explain) -> Result<
     };
 
     let mut trace = Trace::wanted();
-    let bare = asked.decide(&snapshot, &identity, &[], &mut trace);
+    let bare = hypothetical.decide(&snapshot, &identity, &[], &mut trace);
     let considered = trace.into_considered();
     // Also compute the decision with a placeholder, if the agent must present one.
     let mut ruling = None;
@@ -46,14 +46,14 @@ pub(crate) async fn explain(context: &AdminContext, request: Explain) -> Result<
         let placeholders: Vec<Placeholder> = own.iter().map(placeholder).collect();
         if !placeholders.is_empty() {
             explanation.needs = own.iter().map(|secret| needed(secret)).collect();
-            ruling = Some(asked.decide(&snapshot, &identity, &placeholders, &mut Trace::none()));
+            ruling = Some(hypothetical.decide(&snapshot, &identity, &placeholders, &mut Trace::none()));
         }
     }
     let otherwise = ruling.is_some().then(|| verdict(&bare));
     rule(&mut explanation, &ruling.unwrap_or(bare));
     explanation.otherwise = otherwise;
-    if asked.tls {
-        match snapshot.route(&identity, &asked.authority) {
+    if hypothetical.tls {
+        match snapshot.route(&identity, &hypothetical.authority) {
             Route::Inspect => {}
             Route::Tunnel { cause, .. } => {
                 "tunnel".clone_into(&mut explanation.decision);
@@ -75,7 +75,7 @@ pub(super) fn evidence(stored: &StoredState, agent: &Agent) -> Evidence {
     Evidence { mode: Mode::Explicit, cgroup: None, token }
 }
 
-struct Question {
+struct HypotheticalRequest {
     method: Method,
     authority: Authority,
     path: CanonicalPath,
@@ -84,8 +84,8 @@ struct Question {
     tls: bool,
 }
 
-impl Question {
-    fn parse(request: &Explain) -> Result<Question, AdminError> {
+impl HypotheticalRequest {
+    fn parse(request: &Explain) -> Result<HypotheticalRequest, AdminError> {
         let bad = |what: String| AdminError::Invalid(what);
         let method =
             MethodSet::try_from(vec![request.method.clone()]).map_err(|error| bad(error.to_string()))?;
@@ -121,7 +121,7 @@ impl Question {
         let mut operations = Operations::of(url.query(), &headers);
         // The query matters only to a denial that reads it.
         operations.read_query(Reading::Text, url.query()).map_err(|error| bad(error.to_string()))?;
-        Ok(Question { method, authority, path, operations, named, tls })
+        Ok(HypotheticalRequest { method, authority, path, operations, named, tls })
     }
 
     fn decide(

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::context::{AdminContext, AuditProgress};
 
 /// The time limit for a response from the database.
-const PATIENCE: Duration = Duration::from_secs(3);
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Returns the status. A fault is reported in its field and does not affect the other fields.
 pub(crate) async fn status(context: &AdminContext) -> Status {
@@ -18,9 +18,9 @@ pub(crate) async fn status(context: &AdminContext) -> Status {
     let transparent = host.transparent();
     let transparent_fault =
         if transparent == Transparent::Available { host.check_transparent().err() } else { None };
-    let stored = examine(context.handles.store.as_ref()).await;
+    let stored = check_database(context.handles.store.as_ref()).await;
     let (agents, secrets, store_fault) = match stored {
-        Ok(Examined { agents, secrets, fault }) => (Some(agents), Some(secrets), fault),
+        Ok(DatabaseState { agents, secrets, fault }) => (Some(agents), Some(secrets), fault),
         Err(fault) => (None, None, Some(fault)),
     };
     let audit = audit(&context.handles.audit);
@@ -44,7 +44,7 @@ pub(crate) async fn status(context: &AdminContext) -> Status {
 }
 
 /// The state of a readable database.
-struct Examined {
+struct DatabaseState {
     agents: usize,
     secrets: usize,
     /// Why it cannot be written, if it cannot.
@@ -55,15 +55,15 @@ struct Examined {
 ///
 /// # Errors
 /// Why the database cannot be read.
-async fn examine(store: &dyn Store) -> Result<Examined, String> {
-    let late = || format!("the database did not answer within {PATIENCE:?}");
-    let told = |error: StoreError| error.to_string();
-    let stored = timeout(PATIENCE, store.load()).await.map_err(|_| late())?.map_err(told)?;
-    let fault = match timeout(PATIENCE, store.probe()).await {
-        Ok(probed) => probed.err().map(told),
+async fn check_database(store: &dyn Store) -> Result<DatabaseState, String> {
+    let late = || format!("the database did not answer within {DATABASE_TIMEOUT:?}");
+    let text = |error: StoreError| error.to_string();
+    let stored = timeout(DATABASE_TIMEOUT, store.load()).await.map_err(|_| late())?.map_err(text)?;
+    let fault = match timeout(DATABASE_TIMEOUT, store.probe()).await {
+        Ok(probed) => probed.err().map(text),
         Err(_) => Some(late()),
     };
-    Ok(Examined { agents: stored.agents.len(), secrets: stored.secrets.len(), fault })
+    Ok(DatabaseState { agents: stored.agents.len(), secrets: stored.secrets.len(), fault })
 }
 
 fn audit(progress: &AuditProgress) -> AuditStatus {

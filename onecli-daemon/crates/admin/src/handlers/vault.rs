@@ -11,7 +11,7 @@ use crate::context::AdminContext;
 use crate::error::AdminError;
 
 /// A lease may still be in the process of being issued for a request that the policy allowed just before.
-const STRAGGLERS: Duration = Duration::from_mins(1);
+const LATE_LEASE_PERIOD: Duration = Duration::from_mins(1);
 
 pub(crate) fn server(context: &AdminContext) -> Result<&Arc<HashiCorp>, AdminError> {
     context.handles.server.as_ref().ok_or_else(|| AdminError::NotReady {
@@ -41,7 +41,7 @@ pub(super) fn end_leases(context: &AdminContext, agent: AgentId) {
     let Some(server) = context.handles.server.clone() else { return };
     tokio::spawn(async move {
         server.end_agent(agent).await;
-        tokio::time::sleep(STRAGGLERS).await;
+        tokio::time::sleep(LATE_LEASE_PERIOD).await;
         server.end_agent(agent).await;
     });
 }

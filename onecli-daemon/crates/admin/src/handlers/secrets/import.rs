@@ -16,7 +16,7 @@ use crate::error::AdminError;
 use crate::handlers::vault;
 
 /// The largest number of values. More are a mistake.
-const MOST: usize = 1024;
+const MAX_VALUES: usize = 1024;
 
 pub(crate) async fn of_vault(
     context: &AdminContext,
@@ -36,7 +36,7 @@ pub(crate) async fn of_vault(
     let what = "vault import";
     let VaultImport { force, how, .. } = request;
     let mask_issued = MaskIssued::default();
-    Run { context, rights, what, how, force, mask_issued, taken: HashMap::new() }.all(values).await
+    Importer { context, rights, what, how, force, mask_issued, assigned: HashMap::new() }.all(values).await
 }
 
 pub(crate) async fn of_values(
@@ -47,11 +47,11 @@ pub(crate) async fn of_values(
     let Import { values, force, how, mask_issued } = request;
     let values = values.into_iter().map(|named| (named.name, Ok(named.value.0))).collect();
     let what = "secret import";
-    Run { context, rights, what, how, force, mask_issued, taken: HashMap::new() }.all(values).await
+    Importer { context, rights, what, how, force, mask_issued, assigned: HashMap::new() }.all(values).await
 }
 
 /// One import.
-struct Run<'s> {
+struct Importer<'s> {
     context: &'s AdminContext,
     rights: Rights,
     what: &'static str,
@@ -61,7 +61,7 @@ struct Run<'s> {
     mask_issued: MaskIssued,
     /// The first value that this import assigned to each secret. A dry run stores none but must report the same
     /// results.
-    taken: HashMap<SecretName, SecretValue>,
+    assigned: HashMap<SecretName, SecretValue>,
 }
 
 /// The planned action for one value.
@@ -71,13 +71,13 @@ enum Plan {
     Unchanged,
 }
 
-impl Run<'_> {
+impl Importer<'_> {
     async fn all(
         mut self,
         values: Vec<(String, Result<SecretValue, String>)>,
     ) -> Result<Vec<Imported>, AdminError> {
-        if values.len() > MOST {
-            return Err(AdminError::Invalid(format!("more than {MOST} values")));
+        if values.len() > MAX_VALUES {
+            return Err(AdminError::Invalid(format!("more than {MAX_VALUES} values")));
         }
         let mut all = Vec::with_capacity(values.len());
         for (name, value) in values {
@@ -114,7 +114,7 @@ impl Run<'_> {
         if secret.is_some() && !self.how.dry_run {
             change.apply(self.what, name.as_str()).await?;
         }
-        self.taken.entry(name.clone()).or_insert(value);
+        self.assigned.entry(name.clone()).or_insert(value);
         Ok((name, end, warning))
     }
 
@@ -125,7 +125,7 @@ impl Run<'_> {
         request: SecretAdd,
         value: &SecretValue,
     ) -> Result<Plan, AdminError> {
-        if let Some(first) = self.taken.get(&request.name) {
+        if let Some(first) = self.assigned.get(&request.name) {
             return if first.expose() == value.expose() {
                 Ok(Plan::Unchanged)
             } else {
