@@ -20,7 +20,7 @@ use crate::handlers::{agents, explain};
 /// The largest number of records in one response. The largest records are about 16 KiB.
 const MAX_RECORDS: u32 = 1_000;
 /// The largest number of rows that one query reads: the newest of the caller's own.
-const LOOKED_AT: u32 = 10_000;
+const MAX_ROWS_READ: u32 = 10_000;
 
 /// Handles one request of a runner.
 pub(crate) async fn answer(

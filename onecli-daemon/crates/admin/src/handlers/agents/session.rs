@@ -51,7 +51,7 @@ pub(crate) async fn start(
             (Some(cgroup.path), None)
         }
         Transparent::Off { reason, fix } => {
-            let address = explicit_only(agent, host.explicit_address(), &reason, &fix)?;
+            let address = require_explicit_proxy(agent, host.explicit_address(), &reason, &fix)?;
             (None, Some(proxy_session(context, agent, address, launched_by).await?))
         }
     };
@@ -124,7 +124,7 @@ async fn check_caller(
 
 /// Checks the explicit proxy. Without the redirect, an agent can present only its token, so the explicit proxy is
 /// required.
-fn explicit_only(
+fn require_explicit_proxy(
     agent: &Agent,
     explicit: Option<SocketAddr>,
     reason: &str,

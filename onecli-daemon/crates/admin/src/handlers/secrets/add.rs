@@ -4,8 +4,8 @@ use onecli_api::{SecretAdd, SecretView};
 use onecli_model::{Mint, PathPattern, Profile, Sealed, Secret, SecretId, SecretValue, Source, Target};
 use onecli_sys::trusted;
 
-use super::checks::{check_mint, check_target, check_value, weakness};
-use super::doubts;
+use super::checks::{check_mint, check_target, check_value, weak_value_warning};
+use super::plausibility;
 use super::view::view;
 use crate::access::peer::Rights;
 use crate::context::{AdminContext, ChangeGuard, Lookup};
@@ -19,12 +19,12 @@ pub(crate) async fn add(
 ) -> Result<SecretView, AdminError> {
     check_source(context, uid, rights, &request.profile)?;
     if !request.force {
-        doubts::of_new(&request)?;
+        plausibility::check_new(&request)?;
     }
     let change = context.begin_change().await?;
     let value = request.value.as_ref().map(|value| value.0.clone());
     let secret = insert(context, &change, request).await?;
-    let warnings = value.iter().filter_map(|value| weakness(&secret, value)).collect();
+    let warnings = value.iter().filter_map(|value| weak_value_warning(&secret, value)).collect();
     let view = SecretView { warnings, ..view(context, &change.stored, &secret) };
     change.apply("secret add", view.name.as_str()).await?;
     Ok(view)

@@ -54,7 +54,7 @@ pub(super) fn check_stored(secret: &Secret) -> Result<(), AdminError> {
 }
 
 /// Returns a warning about a value that can be guessed. Signing keys are never sent, so no service returns them.
-pub(super) fn weakness(secret: &Secret, value: &SecretValue) -> Option<String> {
+pub(super) fn weak_value_warning(secret: &Secret, value: &SecretValue) -> Option<String> {
     let weakest = match &secret.profile.mint {
         Some(mint) => sent_to_endpoint(mint, value).iter().map(estimated_bits).min(),
         None if secret.placement.wire_forms(value).is_empty() => None,

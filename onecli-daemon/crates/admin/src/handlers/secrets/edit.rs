@@ -7,8 +7,8 @@ use onecli_model::{PathPattern, Sealed, Secret, SecretName, SecretValue};
 use onecli_policy::widened;
 use onecli_store::{KeptVersion, StoreError};
 
-use super::checks::{check_mint, check_target, check_value, weakness};
-use super::doubts;
+use super::checks::{check_mint, check_target, check_value, weak_value_warning};
+use super::plausibility;
 use super::retained;
 use super::value::{is_stored_value, retired_version};
 use super::view::view;
@@ -25,30 +25,30 @@ pub(crate) async fn edit(
     let change = context.begin_change().await?;
     let current = change.stored.secret(name)?.clone();
     let before = view(context, &change.stored, &current);
-    check_seen(&current, request.version)?;
+    check_version(&current, request.version)?;
     let value = request.value.as_ref().map(|value| value.0.clone());
     let (force, erase_kept) = (request.force, request.erase_kept);
     let edited = edited(&current, request)?;
     if value.is_none() && is_same(&current, &edited) {
         return Ok(SecretEdited { after: before.clone(), before });
     }
-    check_value_given(rights, &current, &edited, value.as_ref())?;
+    require_value(rights, &current, &edited, value.as_ref())?;
     if let Some(value) = value.as_ref().filter(|_| !force) {
-        doubts::of_stored(&edited, value)?;
+        plausibility::check_existing(&edited, value)?;
     }
     if changes_destination(&current, &edited) && !erase_kept {
         check_retained(context, rights, &change, &current, value.is_some())?;
     }
     let (secret, kept) = sealed(context, &change, &current, edited, value.as_ref())?;
     context.handles.store.add_version(&secret, kept.as_ref()).await?;
-    let warnings = value.iter().filter_map(|value| weakness(&secret, value)).collect();
+    let warnings = value.iter().filter_map(|value| weak_value_warning(&secret, value)).collect();
     let stored = context.load().await?;
     let after = SecretView { warnings, ..view(context, &stored, stored.secret(name)?) };
     change.apply("secret edit", name.as_str()).await?;
     Ok(SecretEdited { before, after })
 }
 
-fn check_seen(current: &Secret, seen: u32) -> Result<(), AdminError> {
+fn check_version(current: &Secret, seen: u32) -> Result<(), AdminError> {
     if current.version == seen {
         return Ok(());
     }
@@ -132,7 +132,7 @@ fn has_current_value(context: &AdminContext, current: &Secret, kept: &Secret) ->
 
 /// Checks that the caller supplied the value if the change widens its destinations. Otherwise a member of the group
 /// could send a stored value to a host of their choice.
-fn check_value_given(
+fn require_value(
     rights: Rights,
     current: &Secret,
     edited: &Secret,

@@ -7,8 +7,8 @@ use onecli_model::template::Template;
 use onecli_model::{MaskIssued, Secret, SecretName, SecretValue, VaultReference};
 
 use super::add::{checked, insert};
-use super::checks::{check_value, weakness};
-use super::doubts;
+use super::checks::{check_value, weak_value_warning};
+use super::plausibility;
 use super::value::{Retention, is_stored_value, store_value};
 use crate::access::peer::Rights;
 use crate::context::{AdminContext, ChangeGuard, Lookup};
@@ -110,7 +110,7 @@ impl Importer<'_> {
             Plan::Add(request) => (Some(self.add(&change, *request).await?), ImportEnd::Added),
             Plan::Replace(existing) => (Some(self.replace(*existing, &value).await?), ImportEnd::Rotated),
         };
-        let warning = secret.as_ref().and_then(|secret| weakness(secret, &value));
+        let warning = secret.as_ref().and_then(|secret| weak_value_warning(secret, &value));
         if secret.is_some() && !self.how.dry_run {
             change.apply(self.what, name.as_str()).await?;
         }
@@ -137,7 +137,7 @@ impl Importer<'_> {
         }
         let Ok(existing) = change.stored.secret(&request.name) else {
             if !self.force {
-                doubts::of_new(&request)?;
+                plausibility::check_new(&request)?;
             }
             return Ok(Plan::Add(Box::new(request)));
         };
@@ -158,7 +158,7 @@ impl Importer<'_> {
             )));
         }
         if !self.force {
-            doubts::of_stored(existing, value)?;
+            plausibility::check_existing(existing, value)?;
         }
         check_value(&existing.placement, &existing.profile, value)?;
         Ok(Plan::Replace(Box::new(existing.clone())))

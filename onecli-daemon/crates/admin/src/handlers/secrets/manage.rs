@@ -3,8 +3,8 @@
 use onecli_api::{SecretRotate, SecretView};
 use onecli_model::SecretName;
 
-use super::checks::weakness;
-use super::doubts;
+use super::checks::weak_value_warning;
+use super::plausibility;
 use super::value::{Retention, is_stored_value, store_value};
 use super::view::{finish_change, view};
 use crate::access::peer::Rights;
@@ -43,10 +43,10 @@ pub(crate) async fn rotate(
         return Ok(SecretView { unchanged: true, ..view(context, &change.stored, secret) });
     }
     if !request.force {
-        doubts::of_stored(secret, &request.value.0)?;
+        plausibility::check_existing(secret, &request.value.0)?;
     }
     let secret = store_value(context, secret, &request.value.0, keep).await?;
-    let warnings = weakness(&secret, &request.value.0).into_iter().collect();
+    let warnings = weak_value_warning(&secret, &request.value.0).into_iter().collect();
     finish_change(context, change, what, name, warnings).await
 }
 

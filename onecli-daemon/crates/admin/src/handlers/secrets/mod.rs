@@ -2,10 +2,10 @@
 
 mod add;
 mod checks;
-mod doubts;
 pub(crate) mod edit;
 pub(crate) mod import;
 mod manage;
+mod plausibility;
 mod retained;
 pub(crate) mod rollback;
 pub(crate) mod test;

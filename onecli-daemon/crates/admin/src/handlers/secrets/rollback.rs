@@ -3,7 +3,7 @@
 use onecli_api::SecretView;
 use onecli_model::SecretName;
 
-use super::checks::weakness;
+use super::checks::weak_value_warning;
 use super::retained::previous;
 use super::value::{Retention, store_value};
 use super::view::finish_change;
@@ -15,6 +15,6 @@ pub(crate) async fn rollback(context: &AdminContext, name: &SecretName) -> Resul
     let current = change.stored.secret(name)?;
     let value = previous(context, &change.stored, current)?;
     let secret = store_value(context, current, &value, Retention::Replaced).await?;
-    let warnings = weakness(&secret, &value).into_iter().collect();
+    let warnings = weak_value_warning(&secret, &value).into_iter().collect();
     finish_change(context, change, "secret rollback", name, warnings).await
 }

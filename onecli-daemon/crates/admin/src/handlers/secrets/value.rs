@@ -43,7 +43,7 @@ pub(crate) fn is_stored_value(
     let unopened =
         |error: VaultError| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() };
     let is_stored = secret.profile.source.is_none();
-    Ok(is_stored && context.handles.vault.is_stored_value(secret, value).map_err(unopened)?)
+    Ok(is_stored && context.handles.vault.holds(secret, value).map_err(unopened)?)
 }
 
 /// Returns the replaced value in a form that is never sent; `None` if no replaced values are retained.

@@ -10,7 +10,7 @@ use crate::error::AdminError;
 ///
 /// # Errors
 /// [`AdminError::Doubtful`].
-pub(super) fn of_new(request: &SecretAdd) -> Result<(), AdminError> {
+pub(super) fn check_new(request: &SecretAdd) -> Result<(), AdminError> {
     let SecretAdd { placement, profile, host, env, .. } = request;
     let Some(value) = &request.value else { return Ok(()) };
     let env = env.clone().map(String::from);
@@ -21,7 +21,7 @@ pub(super) fn of_new(request: &SecretAdd) -> Result<(), AdminError> {
 ///
 /// # Errors
 /// [`AdminError::Doubtful`].
-pub(super) fn of_stored(secret: &Secret, value: &SecretValue) -> Result<(), AdminError> {
+pub(super) fn check_existing(secret: &Secret, value: &SecretValue) -> Result<(), AdminError> {
     let Secret { placement, profile, target, env, .. } = secret;
     check(&secret.name, ValueUse { placement, profile, hosts: &target.host, env: env.as_deref() }, value)
 }
