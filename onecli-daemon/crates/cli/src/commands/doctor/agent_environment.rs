@@ -15,7 +15,7 @@ const BUNDLE: &str = "CA bundle";
 const CLIENTS: &str = "agent clients";
 
 /// Checks the bundle that agents read, and the TLS clients of this host.
-pub(super) fn surroundings(client: &Client) -> Vec<Check> {
+pub(super) fn agent_environment_checks(client: &Client) -> Vec<Check> {
     let bundle = match client.get::<Ca>(routes::CA) {
         Ok(ca) => bundle(&ca),
         Err(error) => Check::warn(BUNDLE, error.report().message, "see the checks of the daemon"),

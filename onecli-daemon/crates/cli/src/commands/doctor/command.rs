@@ -3,10 +3,10 @@
 use onecli_api::{Doctor, routes};
 use onecli_model::{Check, CheckStatus};
 
-use super::agent_environment::surroundings;
+use super::agent_environment::agent_environment_checks;
 use super::args::DoctorArgs;
-use super::examine::examine;
-use super::running::Running;
+use super::examine::host_checks;
+use super::running::DaemonPresence;
 use super::self_test::self_test;
 use crate::client::{Client, ClientError};
 use crate::commands::agent::account_checks;
@@ -16,17 +16,17 @@ use crate::output::Output;
 
 /// Prints every check. Returns whether none has failed.
 pub(crate) fn doctor(client: &Client, args: &DoctorArgs, output: &mut Output) -> Result<bool, CliError> {
-    let (mut checks, running) = ask(client);
-    let place = match &running {
-        Running::Yes(place) => Some(place.clone()),
+    let (mut checks, running) = daemon_checks(client);
+    let layout = match &running {
+        DaemonPresence::Yes(layout) => Some(layout.clone()),
         _ => None,
     };
-    checks.extend(examine(running, args.config.as_deref()));
-    if let Some(place) = place {
-        checks.extend(surroundings(client));
+    checks.extend(host_checks(running, args.config.as_deref()));
+    if let Some(layout) = layout {
+        checks.extend(agent_environment_checks(client));
         checks.extend(account_checks(client));
         if !args.no_self_test {
-            checks.extend(self_test(client, &place));
+            checks.extend(self_test(client, &layout));
         }
     }
     if output.is_json() {
@@ -39,13 +39,13 @@ pub(crate) fn doctor(client: &Client, args: &DoctorArgs, output: &mut Output) ->
 }
 
 /// Returns the daemon's checks, and its locations.
-fn ask(client: &Client) -> (Vec<Check>, Running) {
-    let ours = env!("CARGO_PKG_VERSION");
-    let told = match client.get::<Doctor>(routes::DOCTOR) {
-        Ok(told) => told,
+fn daemon_checks(client: &Client) -> (Vec<Check>, DaemonPresence) {
+    let own_version = env!("CARGO_PKG_VERSION");
+    let response = match client.get::<Doctor>(routes::DOCTOR) {
+        Ok(response) => response,
         Err(error @ (ClientError::SocketDenied(_) | ClientError::NotPermitted(_))) => {
             let fix = "use sudo, or join the group 'onecli' or 'onecli-audit'";
-            return (vec![Check::warn("daemon", error.report().message, fix)], Running::Unknown);
+            return (vec![Check::warn("daemon", error.report().message, fix)], DaemonPresence::Unknown);
         }
         Err(error) => {
             let unit = match &error {
@@ -53,44 +53,45 @@ fn ask(client: &Client) -> (Vec<Check>, Running) {
                 ClientError::Failed(reason) => Some(UnitState::Failed(reason.clone())),
                 _ => client.unit_state(),
             };
-            let (fix, running) = silent(&error, unit.as_ref());
+            let (fix, running) = fix_for_no_response(&error, unit.as_ref());
             return (vec![Check::fail("daemon", error.report().message, fix)], running);
         }
     };
-    let daemon = if told.version == ours {
-        Check::ok("daemon", format!("version {ours} responds"))
+    let daemon = if response.version == own_version {
+        Check::ok("daemon", format!("version {own_version} responds"))
     } else {
-        let found = format!("version {} responds, and this command has version {ours}", told.version);
+        let found =
+            format!("version {} responds, and this command has version {own_version}", response.version);
         Check::warn("daemon", found, "restart onecli-daemon after an upgrade")
     };
-    (std::iter::once(daemon).chain(told.checks).collect(), Running::Yes(told.place))
+    (std::iter::once(daemon).chain(response.checks).collect(), DaemonPresence::Yes(response.place))
 }
 
 /// Returns the fix for a daemon that does not respond, and whether it runs.
-fn silent(error: &ClientError, unit: Option<&UnitState>) -> (&'static str, Running) {
+fn fix_for_no_response(error: &ClientError, unit: Option<&UnitState>) -> (&'static str, DaemonPresence) {
     let runs = !matches!(error, ClientError::NotReachable { .. } | ClientError::Failed(_));
     match unit {
         Some(UnitState::Failed(_)) => (
             "fix the error in its log (`journalctl -u onecli-daemon`), then `systemctl restart onecli-daemon`",
-            Running::No,
+            DaemonPresence::No,
         ),
         Some(UnitState::Starting) => (
             "it is starting, and does not respond yet: wait a moment, then see its log (`journalctl -u onecli-daemon`)",
-            Running::Unknown,
+            DaemonPresence::Unknown,
         ),
         Some(UnitState::Running) => (
             "it runs, and does not respond: see its log (`journalctl -u onecli-daemon`), then `systemctl \
              restart onecli-daemon`",
-            Running::Unknown,
+            DaemonPresence::Unknown,
         ),
         _ if runs => (
             "a program responds on the socket, but not like a daemon of this version: see its log \
              (`journalctl -u onecli-daemon`)",
-            Running::Unknown,
+            DaemonPresence::Unknown,
         ),
         _ => (
             "start it (`systemctl start onecli-daemon`), and see its log (`journalctl -u onecli-daemon`)",
-            Running::No,
+            DaemonPresence::No,
         ),
     }
 }
@@ -119,17 +120,17 @@ mod tests {
         };
         let late = || ClientError::Timeout(Duration::from_secs(10));
         let lost = || ClientError::BrokenOff("reset".to_owned());
-        let check = |error: ClientError, unit: Option<UnitState>, starts: bool, running: Running| {
-            let (fix, found) = silent(&error, unit.as_ref());
+        let check = |error: ClientError, unit: Option<UnitState>, starts: bool, running: DaemonPresence| {
+            let (fix, found) = fix_for_no_response(&error, unit.as_ref());
             assert_eq!((fix.contains("start it"), found), (starts, running), "{error:?} {unit:?}: {fix}");
         };
-        check(absent(), None, true, Running::No);
-        check(absent(), Some(UnitState::Stopped), true, Running::No);
-        check(absent(), Some(UnitState::Failed(None)), false, Running::No);
-        check(ClientError::Failed(None), Some(UnitState::Failed(None)), false, Running::No);
-        check(late(), Some(UnitState::Running), false, Running::Unknown);
-        check(late(), Some(UnitState::Starting), false, Running::Unknown);
-        check(late(), None, false, Running::Unknown);
-        check(lost(), None, false, Running::Unknown);
+        check(absent(), None, true, DaemonPresence::No);
+        check(absent(), Some(UnitState::Stopped), true, DaemonPresence::No);
+        check(absent(), Some(UnitState::Failed(None)), false, DaemonPresence::No);
+        check(ClientError::Failed(None), Some(UnitState::Failed(None)), false, DaemonPresence::No);
+        check(late(), Some(UnitState::Running), false, DaemonPresence::Unknown);
+        check(late(), Some(UnitState::Starting), false, DaemonPresence::Unknown);
+        check(late(), None, false, DaemonPresence::Unknown);
+        check(lost(), None, false, DaemonPresence::Unknown);
     }
 }

@@ -11,17 +11,17 @@ use onecli_model::Check;
 use onecli_sys::kernel;
 use onecli_tls::UpstreamTls;
 
-use super::running::Running;
+use super::running::DaemonPresence;
 
 const CONFIG_FIX: &str = "correct the file, then check it with `onecli-daemon --check-config`";
 
 /// Checks the host: the parts of the running daemon if it reports their locations, else those of the daemon that
 /// `config` would start.
-pub(crate) fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
-    let down = running == Running::No;
-    let (place, mut checks) = match running {
-        Running::Yes(place) => (place, Vec::new()),
-        Running::No | Running::Unknown => match Config::load(config, Overrides::default()) {
+pub(crate) fn host_checks(running: DaemonPresence, config: Option<&Path>) -> Vec<Check> {
+    let down = running == DaemonPresence::No;
+    let (layout, mut checks) = match running {
+        DaemonPresence::Yes(layout) => (layout, Vec::new()),
+        DaemonPresence::No | DaemonPresence::Unknown => match Config::load(config, Overrides::default()) {
             Ok(config) => {
                 let reason = if down { "no daemon answers" } else { "the daemon could not be queried" };
                 let found = format!("valid; read from the file, because {reason}");
@@ -42,13 +42,13 @@ pub(crate) fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
             }
         },
     };
-    let ports: Vec<u16> = place
+    let ports: Vec<u16> = layout
         .explicit_all()
         .map(|address| address.port())
-        .chain(place.ebpf.then_some(place.transparent_port))
+        .chain(layout.ebpf.then_some(layout.transparent_port))
         .collect();
-    if place.ebpf {
-        checks.extend(kernel::report(&place.kernel_config()));
+    if layout.ebpf {
+        checks.extend(kernel::report(&layout.kernel_config()));
     } else {
         checks.push(Check::warn(
             "kernel",

@@ -14,12 +14,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 /// The command with which `doctor` starts itself in an agent's cgroup.
 const PROBE: &str = "self-test-probe";
 /// The maximum number of answer bytes that are read.
-const ANSWER: u64 = 64 * 1024;
+const MAX_RESPONSE: u64 = 64 * 1024;
 
 /// Asks the service at the end of `stream` over TLS, and trusts the CAs of `bundle` alone.
 pub(super) fn over_tls(stream: TcpStream, bundle: &Path, host: &Host, request: &[u8]) -> io::Result<Vec<u8>> {
     let tls = ServiceTls::new(Some(bundle)).map_err(io::Error::other)?;
-    let patience = stream.read_timeout()?.unwrap_or_default();
+    let timeout = stream.read_timeout()?.unwrap_or_default();
     stream.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -28,10 +28,10 @@ pub(super) fn over_tls(stream: TcpStream, bundle: &Path, host: &Host, request: &
             let mut stream = tls.connect(host, stream).await?;
             stream.write_all(request).await?;
             let mut answer = Vec::new();
-            stream.take(ANSWER).read_to_end(&mut answer).await?;
+            stream.take(MAX_RESPONSE).read_to_end(&mut answer).await?;
             Ok(answer)
         };
-        tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     })
 }
 
@@ -43,10 +43,10 @@ pub(super) fn from_cgroup(
     address: SocketAddr,
     request: &[u8],
 ) -> io::Result<Vec<u8>> {
-    let told = |error: onecli_sys::kernel::KernelError| io::Error::other(error_chain(&error));
-    let cgroups = Cgroup2::find().map_err(told)?;
+    let kernel_error = |error: onecli_sys::kernel::KernelError| io::Error::other(error_chain(&error));
+    let cgroups = Cgroup2::find().map_err(kernel_error)?;
     let directory = layout.agents_root.join(cgroup.as_str());
-    cgroups.ensure(&directory).map_err(told)?;
+    cgroups.ensure(&directory).map_err(kernel_error)?;
     let mut child = Command::new(std::env::current_exe()?)
         .args([PROBE, &address.to_string()])
         .env_clear()
@@ -54,7 +54,7 @@ pub(super) fn from_cgroup(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let procs = cgroups.path(&directory).map_err(told)?.join("cgroup.procs");
+    let procs = cgroups.path(&directory).map_err(kernel_error)?.join("cgroup.procs");
     let moved = std::fs::write(procs, child.id().to_string());
     // The process waits for the end of its input before it does anything.
     if let (Some(mut input), Ok(())) = (child.stdin.take(), &moved) {

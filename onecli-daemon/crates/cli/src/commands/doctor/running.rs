@@ -4,7 +4,7 @@ use onecli_config::DaemonLayout;
 
 /// Whether a daemon runs, as seen from this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Running {
+pub(crate) enum DaemonPresence {
     /// The daemon responds and reports its locations.
     Yes(DaemonLayout),
     /// No daemon responds.

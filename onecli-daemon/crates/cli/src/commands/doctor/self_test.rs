@@ -26,9 +26,9 @@ const TLS: &str = "self-test TLS";
 /// The name prefix of the test's agents and secrets; the process id follows.
 const PREFIX: &str = "doctor-self-test-";
 /// The time limit for one request, including its preparation.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest part of a response to read, in bytes.
-const ANSWER: u64 = 64 * 1024;
+const MAX_RESPONSE: u64 = 64 * 1024;
 const LOG: &str = "see the daemon's log and 'onecli audit list'";
 
 /// Sends a credential through the explicit proxy and, as root, from an agent's cgroup. Only its audit records remain.
@@ -40,7 +40,7 @@ pub(super) fn self_test(client: &Client, layout: &DaemonLayout) -> Vec<Check> {
             "to enable the test, add 127.0.0.1 to upstream.no_proxy",
         )];
     }
-    match Stage::set(client) {
+    match Fixture::set(client) {
         Ok(stage) => stage.checks(layout),
         Err(ClientError::NotPermitted(_)) => vec![Check::warn(
             "self-test",
@@ -54,28 +54,28 @@ pub(super) fn self_test(client: &Client, layout: &DaemonLayout) -> Vec<Check> {
 /// Writes `request` to `address`, and returns the bytes received until the peer closes.
 ///
 /// # Errors
-/// The socket's errors. Reads and writes time out after [`PATIENCE`].
+/// The socket's errors. Reads and writes time out after [`TIMEOUT`].
 pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = connect(address)?;
     stream.write_all(request)?;
     let mut answer = Vec::new();
-    stream.take(ANSWER).read_to_end(&mut answer)?;
+    stream.take(MAX_RESPONSE).read_to_end(&mut answer)?;
     Ok(answer)
 }
 
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
 /// The objects of the test. Dropping it removes them.
-struct Stage<'c> {
+struct Fixture<'c> {
     client: &'c Client,
     agent: AgentName,
     secret: SecretName,
-    canary: Canary,
+    canary: TestService,
     value: String,
     token: String,
     cgroup: CgroupName,
@@ -84,12 +84,12 @@ struct Stage<'c> {
     refused: Option<String>,
 }
 
-impl<'c> Stage<'c> {
-    fn set(client: &'c Client) -> Result<Stage<'c>, ClientError> {
+impl<'c> Fixture<'c> {
+    fn set(client: &'c Client) -> Result<Fixture<'c>, ClientError> {
         let broken = |error: &dyn std::fmt::Display| ClientError::BrokenOff(error.to_string());
-        take_back_left_over(client)?;
+        remove_leftovers(client)?;
         let name = format!("{PREFIX}{}", std::process::id());
-        let canary = Canary::start().map_err(ClientError::Runtime)?;
+        let canary = TestService::start().map_err(ClientError::Runtime)?;
         let mut random = [0; 16];
         OsRandom.fill(&mut random).map_err(|error| broken(&error))?;
         let value = format!("onecli-self-test-{}", data_encoding::HEXLOWER.encode(&random));
@@ -98,7 +98,7 @@ impl<'c> Stage<'c> {
         let added: AgentToken =
             client.post(routes::AGENTS, &json!({"name": agent, "factors": Factors::TOKEN}))?;
         // From here on, dropping the value removes the objects.
-        let mut stage = Stage {
+        let mut stage = Fixture {
             client,
             agent,
             secret,
@@ -226,7 +226,7 @@ impl<'c> Stage<'c> {
                 Check::ok(name, "the credential was injected, and scrubbed from the response")
             }
             (Some(200), false) => Check::fail(name, "the service responded, but received no credential", LOG),
-            (status, _) => Check::fail(name, told(status, &answer), LOG),
+            (status, _) => Check::fail(name, status_description(status, &answer), LOG),
         }
     }
 
@@ -264,7 +264,7 @@ impl<'c> Stage<'c> {
                 "a request was sent to a service without a certificate",
                 "do not use this daemon; report this to its maintainers",
             ),
-            (status, false) => Check::fail(TLS, told(status, &answer), LOG),
+            (status, false) => Check::fail(TLS, status_description(status, &answer), LOG),
         }
     }
 
@@ -277,27 +277,27 @@ impl<'c> Stage<'c> {
         let head = read_head(&mut stream)?;
         match status(&head) {
             Some(200) => Ok(stream),
-            status => Err(io::Error::other(told(status, &head))),
+            status => Err(io::Error::other(status_description(status, &head))),
         }
     }
 }
 
-impl Drop for Stage<'_> {
+impl Drop for Fixture<'_> {
     fn drop(&mut self) {
         // An error cannot be reported here. The next `doctor` removes leftovers.
-        let _ = take_back(self.client, &self.agent, &self.secret);
+        let _ = remove_fixture(self.client, &self.agent, &self.secret);
     }
 }
 
 /// Removes the agent, with its grants and rules, and the secret.
-fn take_back(client: &Client, agent: &AgentName, secret: &SecretName) -> Result<(), ClientError> {
+fn remove_fixture(client: &Client, agent: &AgentName, secret: &SecretName) -> Result<(), ClientError> {
     let agent = client.delete::<Value>(&format!("{}?{}", routes::agent(agent), routes::KILL));
     let secret = client.delete::<Value>(&routes::secret(secret));
     agent.and(secret).map(drop)
 }
 
 /// Removes leftovers of a killed `doctor`.
-fn take_back_left_over(client: &Client) -> Result<(), ClientError> {
+fn remove_leftovers(client: &Client) -> Result<(), ClientError> {
     let is_over = |name: &str| {
         let process = name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok());
         process.is_some_and(|pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists())
@@ -320,7 +320,7 @@ fn status(answer: &str) -> Option<u16> {
 }
 
 /// Formats a refusal as one line.
-fn told(status: Option<u16>, answer: &str) -> String {
+fn status_description(status: Option<u16>, answer: &str) -> String {
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     let message = serde_json::from_str::<Value>(body)
         .ok()
@@ -341,15 +341,15 @@ fn read_head(stream: &mut impl Read) -> io::Result<String> {
 }
 
 /// The service: plain HTTP on loopback that responds with the received request. It stops on drop.
-struct Canary {
+struct TestService {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Canary {
-    fn start() -> io::Result<Canary> {
+impl TestService {
+    fn start() -> io::Result<TestService> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let (seen, stopped) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
@@ -365,7 +365,7 @@ impl Canary {
                 }
             }
         });
-        Ok(Canary { address, seen, stopped, thread: Some(thread) })
+        Ok(TestService { address, seen, stopped, thread: Some(thread) })
     }
 
     fn seen(&self) -> Vec<String> {
@@ -373,7 +373,7 @@ impl Canary {
     }
 }
 
-impl Drop for Canary {
+impl Drop for TestService {
     fn drop(&mut self) {
         self.stopped.store(true, SeqCst);
         let woken = TcpStream::connect(self.address).is_ok();
@@ -386,7 +386,7 @@ impl Drop for Canary {
 fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) -> io::Result<()> {
     /// The first byte of a TLS handshake record.
     const TLS_HANDSHAKE: u8 = 22;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let mut first = [0];
     stream.read_exact(&mut first)?;
     if first[0] == TLS_HANDSHAKE {
