@@ -79,12 +79,12 @@ fn refuse(refused: &clap::Error, arguments: &[OsString]) -> u8 {
         let text = refused.to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
         Report::new("usage", &text).print(true);
-        return if is_run { run::OURS } else { 2 };
+        return if is_run { run::EXIT_NOT_STARTED } else { 2 };
     }
     match (refused.print(), refused.exit_code()) {
         (Err(_), 0) => 1,
         (Ok(()), 0) => 0,
-        _ if is_run => run::OURS,
+        _ if is_run => run::EXIT_NOT_STARTED,
         _ => 2,
     }
 }

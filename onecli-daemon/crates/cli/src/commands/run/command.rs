@@ -15,13 +15,13 @@ use onecli_model::AgentName;
 use super::args::RunArgs;
 use super::directories;
 use super::hidden_command;
-use super::launcher::work;
+use super::launcher::serve_client;
 use crate::client::{Client, ClientError};
 use crate::host::user::agents_dir;
 use crate::output::{Report, complain, joined, note};
 
 /// The exit code if the command was not started.
-pub(crate) const OURS: u8 = onecli_launch::EXIT_NOT_STARTED;
+pub(crate) const EXIT_NOT_STARTED: u8 = onecli_launch::EXIT_NOT_STARTED;
 
 /// The exit code if the agent cannot find the command.
 const NOT_FOUND: u8 = 127;
@@ -75,8 +75,8 @@ impl RunError {
 pub(crate) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
     let program = args.command.first().cloned();
     match start(client, args) {
-        Ok(CommandOutcome::Exited(status)) => u8::try_from(status & 0xff).unwrap_or(OURS),
-        Ok(CommandOutcome::Killed(signal)) => die_of(signal),
+        Ok(CommandOutcome::Exited(status)) => u8::try_from(status & 0xff).unwrap_or(EXIT_NOT_STARTED),
+        Ok(CommandOutcome::Killed(signal)) => exit_by_signal(signal),
         Ok(CommandOutcome::NotStarted { code, message }) => {
             let mut report =
                 Report::new(if code == NOT_FOUND { "not_found" } else { "not_started" }, &message);
@@ -92,11 +92,11 @@ pub(crate) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
         }
         Err(error) if json => {
             error.report().print(true);
-            OURS
+            EXIT_NOT_STARTED
         }
         Err(error) => {
             complain(&error);
-            OURS
+            EXIT_NOT_STARTED
         }
     }
 }
@@ -104,7 +104,7 @@ pub(crate) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
 fn start(client: &Client, mut args: RunArgs) -> Result<CommandOutcome, RunError> {
     let agent = args.agent.take().map_or_else(|| only_agent(client), Ok)?;
     let recipe = args.recipe.map(|recipe| recipe.recipe());
-    args.share.extend(recipe.into_iter().flat_map(directories::of_recipe));
+    args.share.extend(recipe.into_iter().flat_map(directories::recipe_directories));
     let directories = directories::open(&args).map_err(RunError::Directory)?;
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     let files = [input.as_fd(), output.as_fd(), error.as_fd()];
@@ -131,7 +131,7 @@ fn start(client: &Client, mut args: RunArgs) -> Result<CommandOutcome, RunError>
         size: sizes.map(|(file, _)| file).find_map(onecli_launch::terminal_size),
         project: directories.project,
         shares: directories.shares.iter().map(|(_, writable)| *writable).collect(),
-        umask: own_umask(),
+        umask: current_umask(),
         git_configs: onecli_launch::configs_of_environment(),
         quiet: args.quiet,
         recipe: recipe.map(|recipe| recipe.name.clone()),
@@ -161,7 +161,7 @@ fn only_agent(client: &Client) -> Result<AgentName, RunError> {
 /// connections.
 fn connect(client: &Client) -> Result<LauncherSocket, RunError> {
     if nix::unistd::geteuid().is_root() {
-        let work = |socket: &LauncherSocket, caller: &Caller| work(client, &rules(), socket, caller, &|| ());
+        let work = |socket: &LauncherSocket, caller: &Caller| serve_client(client, &rules(), socket, caller, &|| ());
         return onecli_launch::in_process(work).map_err(RunError::Fork);
     }
     let path = onecli_launch::beside(client.socket());
@@ -174,7 +174,7 @@ fn rules() -> Rules {
 }
 
 /// Returns the umask. umask(2) returns it only by changing it.
-fn own_umask() -> u32 {
+fn current_umask() -> u32 {
     use nix::sys::stat::{Mode, umask};
     let own = umask(Mode::empty());
     umask(own);
@@ -183,8 +183,8 @@ fn own_umask() -> u32 {
 
 /// Ends this process with the command's signal, so that the parent sees the same result. If the signal does not end it,
 /// returns 128 plus the signal number, like a shell.
-fn die_of(signal: i32) -> u8 {
-    let code = u8::try_from(128 + signal).unwrap_or(OURS);
+fn exit_by_signal(signal: i32) -> u8 {
+    let code = u8::try_from(128 + signal).unwrap_or(EXIT_NOT_STARTED);
     let Ok(signal) = Signal::try_from(signal) else { return code };
     // A core dump, if there is one, is the command's.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);

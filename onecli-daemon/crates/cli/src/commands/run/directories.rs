@@ -24,13 +24,13 @@ pub(crate) struct Directories {
 /// # Errors
 /// The directory that cannot be passed, and the reason.
 pub(crate) fn open(args: &RunArgs) -> Result<Directories, String> {
-    let here = Here::find();
+    let here = CurrentDirectory::find();
     let (project, start) = match &args.dir {
         Some(path) => {
             let (file, physical) = here.follow("--dir", path)?;
             (Project::Named { physical: path.is_absolute() && *path == physical }, file)
         }
-        None => (if args.no_dir { Project::Plain } else { here.project() }, Here::open()?),
+        None => (if args.no_dir { Project::Plain } else { here.project() }, CurrentDirectory::open()?),
     };
     let named = args.share.iter().map(|path| ("--share", path, false));
     let named = named.chain(args.share_rw.iter().map(|path| ("--share-rw", path, true)));
@@ -44,24 +44,24 @@ pub(crate) fn open(args: &RunArgs) -> Result<Directories, String> {
 
 /// Returns the directories of a recipe that exist in the caller's home. Directories behind a link that root did not
 /// create are left out: another program may have created the link to share a different directory.
-pub(super) fn of_recipe(recipe: &Recipe) -> Vec<PathBuf> {
+pub(super) fn recipe_directories(recipe: &Recipe) -> Vec<PathBuf> {
     let Some(home) = std::env::home_dir() else { return Vec::new() };
     let paths = recipe.share.iter().filter_map(|dir| dir.strip_prefix("~/")).map(|dir| home.join(dir));
     paths.filter(|path| trusted::directory(path).is_ok()).collect()
 }
 
 /// The current directory.
-struct Here {
+struct CurrentDirectory {
     physical: Option<PathBuf>,
     /// The path according to the shell, including links.
     logical: Option<PathBuf>,
 }
 
-impl Here {
-    fn find() -> Here {
+impl CurrentDirectory {
+    fn find() -> CurrentDirectory {
         let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
         let logical = named.filter(|path| is_same(path, Path::new(".")));
-        Here { physical: std::env::current_dir().ok(), logical }
+        CurrentDirectory { physical: std::env::current_dir().ok(), logical }
     }
 
     /// Returns whether a link that root did not create is part of the path in `$PWD`.

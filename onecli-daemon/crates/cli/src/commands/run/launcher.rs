@@ -29,7 +29,7 @@ pub(crate) fn run(client: &Client, args: LauncherArgs) -> u8 {
         complain(&line);
     }
     let work = |socket: &LauncherSocket, caller: &Caller, authorised: onecli_launch::Authorised<'_>| {
-        work(client, &rules, socket, caller, authorised);
+        serve_client(client, &rules, socket, caller, authorised);
     };
     match onecli_launch::serve(&listener, &work) {
         Ok(never) => match never {},
@@ -41,7 +41,7 @@ pub(crate) fn run(client: &Client, args: LauncherArgs) -> u8 {
 }
 
 /// Serves one client.
-pub(crate) fn work(
+pub(crate) fn serve_client(
     client: &Client,
     rules: &Rules,
     socket: &LauncherSocket,

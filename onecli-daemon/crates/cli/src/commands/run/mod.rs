@@ -7,5 +7,5 @@ mod hidden_command;
 mod launcher;
 
 pub(crate) use args::{LauncherArgs, RunArgs};
-pub(crate) use command::{OURS, run};
+pub(crate) use command::{EXIT_NOT_STARTED, run};
 pub(crate) use launcher::run as launcher;
