@@ -15,12 +15,12 @@ use super::output::{Output, Report, complain};
 use super::unparsed::{asks_for_json, color_of, names_run};
 
 /// The time that `status` and `doctor` wait for a response.
-const SHORT_PATIENCE: Duration = Duration::from_secs(10);
+const DIAGNOSTIC_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    match completions::answered(&arguments, definition) {
+    match completions::print_candidates(&arguments, definition) {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => {
@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     args.color.write_global();
     let client = match args.command {
         // These commands are used to diagnose a fault, so they time out early.
-        Command::Status | Command::Doctor(_) => Client::patient(args.socket, SHORT_PATIENCE),
+        Command::Status | Command::Doctor(_) => Client::with_timeout(args.socket, DIAGNOSTIC_TIMEOUT),
         _ => Client::new(args.socket),
     };
     if let Command::Run(command) = args.command {

@@ -279,13 +279,13 @@ fn agents_are_added_changed_and_removed() {
     let agents: Vec<AgentView> = client.get(routes::AGENTS).unwrap();
     assert_eq!(agents.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 
-    let rotated: AgentToken = client.act(&routes::agent_action(&name, "rotate")).unwrap();
+    let rotated: AgentToken = client.post_empty(&routes::agent_action(&name, "rotate")).unwrap();
     assert_eq!(rotated.agent.generation, 2);
     assert_ne!(rotated.token, added.token);
-    let disabled: AgentView = client.act(&routes::agent_action(&name, "disable")).unwrap();
+    let disabled: AgentView = client.post_empty(&routes::agent_action(&name, "disable")).unwrap();
     assert!(!disabled.enabled);
     refused(session(&client, "a", Some("daemon")), &["agent 'a' is disabled", "onecli agent enable a"]);
-    let enabled: AgentView = client.act(&routes::agent_action(&name, "enable")).unwrap();
+    let enabled: AgentView = client.post_empty(&routes::agent_action(&name, "enable")).unwrap();
     assert!(enabled.enabled);
 
     served.host().populate("onecli-agents-a.slice", true);
@@ -360,9 +360,9 @@ fn secrets_are_stored_and_granted() {
     let rotated: SecretView = client.post(&path, &rotate).unwrap();
     assert_eq!(rotated.version, 2);
     assert_eq!(grant(&client, "a", "s").unwrap().placeholder, given.placeholder);
-    let off: SecretView = client.act(&routes::secret_action(&secret, "disable")).unwrap();
+    let off: SecretView = client.post_empty(&routes::secret_action(&secret, "disable")).unwrap();
     assert!(!off.enabled);
-    let on: SecretView = client.act(&routes::secret_action(&secret, "enable")).unwrap();
+    let on: SecretView = client.post_empty(&routes::secret_action(&secret, "enable")).unwrap();
     assert!(on.enabled);
 
     client.delete::<GrantView>(&routes::grant(&agent, &secret)).unwrap();

@@ -86,7 +86,7 @@ impl std::fmt::Display for Hint<'_> {
 
 impl ClientError {
     /// Returns whether the daemon does not run or has disconnected.
-    pub(crate) fn is_gone(&self) -> bool {
+    pub(crate) fn is_disconnected(&self) -> bool {
         matches!(
             self,
             ClientError::NotReachable { .. }
@@ -136,17 +136,17 @@ impl ClientError {
 /// A client of the daemon, with one request per connection. No thread or file stays open between requests.
 pub(crate) struct Client {
     socket: PathBuf,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Client {
     pub(crate) fn new(socket: PathBuf) -> Client {
-        Client::patient(socket, TIMEOUT)
+        Client::with_timeout(socket, TIMEOUT)
     }
 
-    /// Creates a client whose requests time out after `patience`.
-    pub(crate) fn patient(socket: PathBuf, patience: Duration) -> Client {
-        Client { socket, patience }
+    /// Creates a client whose requests time out after `timeout`.
+    pub(crate) fn with_timeout(socket: PathBuf, timeout: Duration) -> Client {
+        Client { socket, timeout }
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -166,7 +166,7 @@ impl Client {
     }
 
     /// Sends a POST without a body.
-    pub(crate) fn act<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) fn post_empty<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::POST, path, None::<&()>)
     }
 
@@ -194,18 +194,18 @@ impl Client {
                 let answer = self.send(method, path, bytes).await?;
                 Ok::<_, ClientError>(answer.collect().await.map_err(|error| broken_off(&error))?.to_bytes())
             };
-            let answer = tokio::time::timeout(self.patience, whole)
+            let answer = tokio::time::timeout(self.timeout, whole)
                 .await
-                .map_err(|_| ClientError::Timeout(self.patience))??;
+                .map_err(|_| ClientError::Timeout(self.timeout))??;
             Ok(serde_json::from_slice(&answer)?)
         })
-        .map_err(|error| self.explained(error))
+        .map_err(|error| self.with_unit_failure(error))
     }
 
     /// Distinguishes a daemon that failed at its start from one that does not run: systemd keeps the socket open in
     /// both cases.
-    fn explained(&self, error: ClientError) -> ClientError {
-        if !error.is_gone() {
+    fn with_unit_failure(&self, error: ClientError) -> ClientError {
+        if !error.is_disconnected() {
             return error;
         }
         match self.unit_state() {

@@ -25,13 +25,16 @@ const VARIABLE: &str = "_ONECLI_COMPLETE";
 /// The variable with the socket's path, as for every command.
 const SOCKET: &str = "ONECLI_SOCKET";
 /// The time limit. A shell waits for the candidates at each press of the tab key.
-const PATIENCE: Duration = Duration::from_millis(800);
+const COMPLETION_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Prints candidates if a shell requested them. If it returns true, the caller must print nothing else.
 ///
 /// # Errors
 /// The shell is unknown, or the output cannot be written.
-pub(crate) fn answered(arguments: &[OsString], definition: fn() -> Command) -> clap::error::Result<bool> {
+pub(crate) fn print_candidates(
+    arguments: &[OsString],
+    definition: fn() -> Command,
+) -> clap::error::Result<bool> {
     let directory = std::env::current_dir().ok();
     let completed = || with_names(definition());
     CompleteEnv::with_factory(completed).var(VARIABLE).try_complete(arguments, directory.as_deref())
@@ -130,5 +133,5 @@ fn candidate(name: &impl ToString, help: &str) -> CompletionCandidate {
 
 fn ask<T: DeserializeOwned>(path: &str) -> Vec<T> {
     let socket = std::env::var_os(SOCKET).unwrap_or_else(|| DEFAULT_SOCKET.into());
-    Client::patient(socket.into(), PATIENCE).get(path).unwrap_or_default()
+    Client::with_timeout(socket.into(), COMPLETION_TIMEOUT).get(path).unwrap_or_default()
 }

@@ -15,7 +15,7 @@ pub(crate) fn set_enabled(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let action = if enabled { "enable" } else { "disable" };
-    let agent: AgentView = client.act(&routes::agent_action(name, action))?;
+    let agent: AgentView = client.post_empty(&routes::agent_action(name, action))?;
     if output.is_json() {
         return Ok(output.document(&agent)?);
     }

@@ -9,7 +9,7 @@ use crate::error::CliError;
 use crate::output::Output;
 
 pub(crate) fn rotate(client: &Client, name: &AgentName, output: &mut Output) -> Result<(), CliError> {
-    let rotated: AgentToken = client.act(&routes::agent_action(name, "rotate"))?;
+    let rotated: AgentToken = client.post_empty(&routes::agent_action(name, "rotate"))?;
     if output.is_json() {
         return Ok(output.document(&rotated)?);
     }

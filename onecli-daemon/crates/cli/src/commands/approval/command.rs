@@ -68,7 +68,7 @@ fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
 }
 
 fn answer(client: &Client, id: &str, answer: &str, output: &mut Output) -> Result<(), CliError> {
-    let answered: ApprovalView = client.act(&routes::approval_answer(&checked(id)?, answer))?;
+    let answered: ApprovalView = client.post_empty(&routes::approval_answer(&checked(id)?, answer))?;
     if output.is_json() {
         return Ok(output.document(&answered)?);
     }

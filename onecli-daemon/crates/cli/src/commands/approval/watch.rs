@@ -20,7 +20,7 @@ pub(super) fn watch(client: &Client, output: &mut Output) -> Result<(), CliError
     loop {
         let ended = client.lines(routes::APPROVALS_WATCH, |line| watched.take(line, output));
         match ended {
-            Err(CliError::Client(error)) if error.is_gone() && watched.was_connected => {}
+            Err(CliError::Client(error)) if error.is_disconnected() && watched.was_connected => {}
             Err(error) => return Err(error),
             // The daemon stopped, or the output was too slow for the events.
             Ok(()) => {}

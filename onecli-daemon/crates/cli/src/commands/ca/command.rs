@@ -33,7 +33,7 @@ pub(crate) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> R
         }
         CaCommand::Show => show(&client.get(routes::CA)?, output),
         CaCommand::Rotate { finish: false } => {
-            let ca: Ca = client.act(routes::CA_ROTATE)?;
+            let ca: Ca = client.post_empty(routes::CA_ROTATE)?;
             show(&ca, output)?;
             if !output.is_json() {
                 output.line("")?;
@@ -47,7 +47,7 @@ pub(crate) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> R
             Ok(())
         }
         CaCommand::Rotate { finish: true } => {
-            let ca: Ca = client.act(routes::CA_FINISH)?;
+            let ca: Ca = client.post_empty(routes::CA_FINISH)?;
             show(&ca, output)?;
             if !output.is_json() {
                 output.line("")?;

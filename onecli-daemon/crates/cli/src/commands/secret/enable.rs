@@ -15,7 +15,7 @@ pub(crate) fn set_enabled(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let action = if enabled { "enable" } else { "disable" };
-    let secret: SecretView = client.act(&routes::secret_action(name, action))?;
+    let secret: SecretView = client.post_empty(&routes::secret_action(name, action))?;
     if output.is_json() {
         return Ok(output.document(&secret)?);
     }

@@ -9,7 +9,7 @@ use crate::error::CliError;
 use crate::output::Output;
 
 pub(crate) fn run(client: &Client, name: &SecretName, output: &mut Output) -> Result<(), CliError> {
-    let restored: SecretView = client.act(&routes::secret_action(name, "rollback"))?;
+    let restored: SecretView = client.post_empty(&routes::secret_action(name, "rollback"))?;
     if output.is_json() {
         return Ok(output.document(&restored)?);
     }

@@ -85,7 +85,7 @@ impl Setup<'_> {
                 }
                 self.wait_for_daemon()?;
             }
-            Err(error) if error.is_gone() => return Err(error.into()),
+            Err(error) if error.is_disconnected() => return Err(error.into()),
             _ => output.line("the daemon is running")?,
         }
         // Members of the group `onecli` administer without root; members of `onecli-audit` do not.
