@@ -11,7 +11,7 @@ use super::client::Client;
 use super::commands::{completions, doctor, run};
 use super::dispatch::dispatch;
 use super::error::CliError;
-use super::output::{Output, Report, complain};
+use super::output::{Output, Report, print_error};
 use super::unparsed::{asks_for_json, color_of, names_run};
 
 /// The time that `status` and `doctor` wait for a response.
@@ -24,7 +24,7 @@ pub fn main() -> ExitCode {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             return ExitCode::from(2);
         }
     }
@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
         return match doctor::probe(address) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                complain(&error);
+                print_error(&error);
                 ExitCode::FAILURE
             }
         };

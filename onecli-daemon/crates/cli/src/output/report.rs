@@ -54,7 +54,7 @@ impl Report {
 }
 
 /// Prints an error among an agent's own output. The line begins with the program's name.
-pub(crate) fn complain(error: &dyn std::fmt::Display) {
+pub(crate) fn print_error(error: &dyn std::fmt::Display) {
     let report = Report::new("", error);
     let _ = writeln!(io::stderr(), "{}", report.text("onecli: ", shows_colors(&io::stderr())));
 }

@@ -9,7 +9,7 @@ use onecli_model::printable;
 use super::request::request;
 use crate::client::{Client, ClientError};
 use crate::error::CliError;
-use crate::output::{Output, complain, joined};
+use crate::output::{Output, joined, print_error};
 
 /// The pause before the next attempt to connect after the daemon has disconnected.
 const RETRY: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ impl Watched {
     fn take(&mut self, line: &[u8], output: &mut Output) -> Result<(), CliError> {
         if !self.is_connected {
             if self.was_connected {
-                complain(&"reconnected to the daemon");
+                print_error(&"reconnected to the daemon");
             }
             (self.is_connected, self.was_connected, self.reported) = (true, true, Some(Vec::new()));
         }
@@ -80,7 +80,7 @@ impl Watched {
 
     fn disconnected(&mut self) {
         if std::mem::take(&mut self.is_connected) {
-            complain(&"lost the connection to the daemon; waiting for its return");
+            print_error(&"lost the connection to the daemon; waiting for its return");
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError>
         Ok(verified) => show(&verified, output),
         Err(VerifyError::Audit(error)) => Err(CliError::Audit(error)),
         Err(error @ VerifyError::NoSegment { .. }) => Err(CliError::Usage(error.to_string())),
-        Err(VerifyError::Bad(found)) => Err(complain(found, output)?),
+        Err(VerifyError::Bad(found)) => Err(print_error(found, output)?),
     }
 }
 
@@ -109,7 +109,7 @@ fn show(verified: &Verified, output: &mut Output) -> Result<(), CliError> {
 }
 
 /// Prints the findings on standard output; the exit code is 1.
-fn complain(found: Box<Findings>, output: &mut Output) -> Result<CliError, CliError> {
+fn print_error(found: Box<Findings>, output: &mut Output) -> Result<CliError, CliError> {
     if output.is_json() {
         let bad = found.findings.first();
         output.document(&Answer { ok: false, verified: None, bad, found: Some(&found) })?;

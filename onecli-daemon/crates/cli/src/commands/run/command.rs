@@ -18,7 +18,7 @@ use super::hidden_command;
 use super::launcher::serve_client;
 use crate::client::{Client, ClientError};
 use crate::host::user::agents_dir;
-use crate::output::{Report, complain, joined, note};
+use crate::output::{Report, joined, note, print_error};
 
 /// The exit code if the command was not started.
 pub(crate) const EXIT_NOT_STARTED: u8 = onecli_launch::EXIT_NOT_STARTED;
@@ -86,7 +86,7 @@ pub(crate) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
                 report.hint = hint.unwrap_or(report.hint);
                 report.print(true);
             } else {
-                [Some(message), hint].iter().flatten().for_each(|text| complain(text));
+                [Some(message), hint].iter().flatten().for_each(|text| print_error(text));
             }
             code
         }
@@ -95,7 +95,7 @@ pub(crate) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
             EXIT_NOT_STARTED
         }
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             EXIT_NOT_STARTED
         }
     }

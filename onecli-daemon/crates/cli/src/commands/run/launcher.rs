@@ -9,7 +9,7 @@ use onecli_model::{AgentName, printable};
 use super::args::LauncherArgs;
 use crate::client::Client;
 use crate::host::user::agents_dir;
-use crate::output::complain;
+use crate::output::print_error;
 
 /// The number of characters of a host to show. The longest DNS name has 253.
 const LONGEST_HOST: usize = 100;
@@ -21,12 +21,12 @@ pub(crate) fn run(client: &Client, args: LauncherArgs) -> u8 {
     let listener = match onecli_launch::listener(&path) {
         Ok(listener) => listener,
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             return 1;
         }
     };
     for line in onecli_launch::clean_up(&rules.agents) {
-        complain(&line);
+        print_error(&line);
     }
     let work = |socket: &LauncherSocket, caller: &Caller, authorised: onecli_launch::Authorised<'_>| {
         serve_client(client, &rules, socket, caller, authorised);
@@ -34,7 +34,7 @@ pub(crate) fn run(client: &Client, args: LauncherArgs) -> u8 {
     match onecli_launch::serve(&listener, &work) {
         Ok(never) => match never {},
         Err(error) => {
-            complain(&format!("the launcher's socket failed: {error}"));
+            print_error(&format!("the launcher's socket failed: {error}"));
             1
         }
     }
