@@ -6,7 +6,7 @@ use onecli_model::{AgentName, CgroupName, Egress, Factors, Runner};
 
 use super::view::{fields, show_token};
 use crate::client::Client;
-use crate::commands::recipe::{Application, RecipeArgs};
+use crate::commands::recipe::{RecipeArgs, RecipePlan};
 use crate::error::CliError;
 use crate::host::user;
 use crate::output::Output;
@@ -54,7 +54,7 @@ pub(crate) struct AgentAddArgs {
 }
 
 pub(crate) fn add(client: &Client, mut args: AgentAddArgs, output: &mut Output) -> Result<(), CliError> {
-    let recipe = args.recipe.recipe.map(|recipe| Application::new(recipe, &args.recipe.hosts)).transpose()?;
+    let recipe = args.recipe.recipe.map(|recipe| RecipePlan::new(recipe, &args.recipe.hosts)).transpose()?;
     if let Some(recipe) = recipe.as_ref().filter(|_| args.recipe.dry_run) {
         return recipe.preview(&args.name, output);
     }

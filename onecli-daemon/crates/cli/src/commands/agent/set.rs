@@ -5,7 +5,7 @@ use onecli_api::{AgentChanged, AgentSet, routes};
 use onecli_model::{AgentName, CgroupName, Egress, Factors};
 
 use crate::client::Client;
-use crate::commands::recipe::{Application, RecipeArgs};
+use crate::commands::recipe::{RecipeArgs, RecipePlan};
 use crate::error::CliError;
 use crate::host::user;
 use crate::output::Output;
@@ -49,7 +49,7 @@ pub(crate) struct AgentSetArgs {
 }
 
 pub(crate) fn set(client: &Client, args: &AgentSetArgs, output: &mut Output) -> Result<(), CliError> {
-    let recipe = args.recipe.recipe.map(|recipe| Application::new(recipe, &args.recipe.hosts)).transpose()?;
+    let recipe = args.recipe.recipe.map(|recipe| RecipePlan::new(recipe, &args.recipe.hosts)).transpose()?;
     if let Some(recipe) = recipe.as_ref().filter(|_| args.recipe.dry_run) {
         return recipe.preview(&args.name, output);
     }

@@ -25,24 +25,24 @@ pub(crate) struct RecipeArgs {
 }
 
 /// The rules of a recipe for one agent.
-pub(crate) struct Application {
+pub(crate) struct RecipePlan {
     recipe: &'static Recipe,
-    rules: Vec<Planned>,
+    rules: Vec<PlannedRule>,
 }
 
 /// One of its rules.
-struct Planned {
+struct PlannedRule {
     text: RuleText,
     terms: Terms,
     reason: &'static str,
 }
 
-impl Application {
+impl RecipePlan {
     /// Plans the rules of `recipe`, with the hosts that the administrator names.
     ///
     /// # Errors
     /// Hosts are missing or not used.
-    pub(crate) fn new(recipe: RecipeName, hosts: &[String]) -> Result<Application, CliError> {
+    pub(crate) fn new(recipe: RecipeName, hosts: &[String]) -> Result<RecipePlan, CliError> {
         let recipe = recipe.recipe();
         if recipe.needs_hosts() == hosts.is_empty() {
             let name = &recipe.name;
@@ -54,9 +54,9 @@ impl Application {
         }
         let planned = recipe.rules(hosts).into_iter().map(|(text, reason)| {
             let terms = Terms::try_from(text.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
-            Ok(Planned { text, terms, reason })
+            Ok(PlannedRule { text, terms, reason })
         });
-        Ok(Application { recipe, rules: planned.collect::<Result<_, CliError>>()? })
+        Ok(RecipePlan { recipe, rules: planned.collect::<Result<_, CliError>>()? })
     }
 
     /// Prints commands that add the rules.
@@ -66,7 +66,7 @@ impl Application {
             return Ok(output.document(&rules)?);
         }
         output.line(&format!("# {}: nothing is changed", self.recipe.title))?;
-        for Planned { text, reason, .. } in &self.rules {
+        for PlannedRule { text, reason, .. } in &self.rules {
             output.line(&format!("# {reason}"))?;
             output.line(&command(agent, text))?;
         }
@@ -77,10 +77,10 @@ impl Application {
     }
 
     /// Adds the rules that the agent does not have yet.
-    pub(crate) fn apply(&self, client: &Client, agent: &AgentName) -> Result<Applied, CliError> {
+    pub(crate) fn apply(&self, client: &Client, agent: &AgentName) -> Result<AppliedRecipe, CliError> {
         let existing: Vec<RuleView> = client.get(routes::RULES)?;
         let mut rules = Vec::new();
-        for Planned { terms, .. } in &self.rules {
+        for PlannedRule { terms, .. } in &self.rules {
             let is_same = |rule: &&RuleView| rule.agent.as_ref() == Some(agent) && rule.has_terms(terms);
             let rule = match existing.iter().find(is_same) {
                 Some(rule) => ("found", rule.clone()),
@@ -88,7 +88,7 @@ impl Application {
             };
             rules.push(rule);
         }
-        Ok(Applied { recipe: self.recipe, agent: agent.clone(), rules })
+        Ok(AppliedRecipe { recipe: self.recipe, agent: agent.clone(), rules })
     }
 }
 
@@ -97,16 +97,16 @@ fn add(client: &Client, agent: &AgentName, terms: &Terms) -> Result<RuleView, Cl
 }
 
 /// A recipe whose rules the agent has.
-pub(crate) struct Applied {
+pub(crate) struct AppliedRecipe {
     recipe: &'static Recipe,
     agent: AgentName,
     /// Each rule, and whether it was added or already existed.
     rules: Vec<(&'static str, RuleView)>,
 }
 
-impl Applied {
+impl AppliedRecipe {
     pub(crate) fn report(&self, output: &mut Output) -> Result<(), CliError> {
-        let Applied { recipe, agent, rules } = self;
+        let AppliedRecipe { recipe, agent, rules } = self;
         if output.is_json() {
             let rules: Vec<&RuleView> = rules.iter().map(|(_, rule)| rule).collect();
             return Ok(output.document(&rules)?);

@@ -3,5 +3,5 @@
 mod apply;
 mod command;
 
-pub(crate) use apply::{Application, RecipeArgs};
+pub(crate) use apply::{RecipeArgs, RecipePlan};
 pub(crate) use command::{RecipeCommand, run};
