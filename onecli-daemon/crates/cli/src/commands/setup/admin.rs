@@ -16,7 +16,7 @@ use crate::output::Output;
 
 /// The rights that a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Needs {
+pub(super) enum RequiredRights {
     /// Administration of the daemon: root, or a member of the group 'onecli'.
     Administrator,
     /// Root.
@@ -60,15 +60,15 @@ impl Admin {
     }
 
     /// Formats an `onecli` command as typed on a command line, with sudo if it is required and available.
-    pub(super) fn hint(&self, args: &[&str], needs: Needs) -> String {
+    pub(super) fn hint(&self, args: &[&str], needs: RequiredRights) -> String {
         let words = self.onecli(args);
         let has_sudo = files::program("sudo").is_some();
         line_of(&if has_sudo { self.elevated(words, needs) } else { words })
     }
 
     /// Adds sudo to a command if it is required.
-    fn elevated(&self, words: Vec<String>, needs: Needs) -> Vec<String> {
-        let is_enough = self.is_root || (needs == Needs::Administrator && self.administers);
+    fn elevated(&self, words: Vec<String>, needs: RequiredRights) -> Vec<String> {
+        let is_enough = self.is_root || (needs == RequiredRights::Administrator && self.administers);
         if is_enough { words } else { [vec!["sudo".to_owned()], words].concat() }
     }
 
@@ -78,7 +78,7 @@ impl Admin {
         args: &[&str],
         output: &mut Output,
     ) -> Result<T, CliError> {
-        let words = self.elevated(self.onecli(&[&["--json"], args].concat()), Needs::Administrator);
+        let words = self.elevated(self.onecli(&[&["--json"], args].concat()), RequiredRights::Administrator);
         if !self.administers {
             say(&words, None, output)?;
         }
@@ -88,7 +88,7 @@ impl Admin {
     /// Runs an `onecli` command after confirmation. `value` is passed on its standard input.
     pub(super) fn step(
         &mut self,
-        (args, needs): (&[&str], Needs),
+        (args, needs): (&[&str], RequiredRights),
         value: Option<(&SecretValue, &str)>,
         output: &mut Output,
     ) -> Result<bool, CliError> {
@@ -99,7 +99,7 @@ impl Admin {
     /// Runs a system program as root after confirmation.
     pub(super) fn system(&mut self, args: &[&str], output: &mut Output) -> Result<bool, CliError> {
         let words = args.iter().map(|&arg| arg.to_owned()).collect();
-        let words = self.elevated(words, Needs::Root);
+        let words = self.elevated(words, RequiredRights::Root);
         self.do_step(&words, None, output)
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct SetupArgs {
     pub(super) hosts: Vec<String>,
     /// A source of existing credentials; may be given again. Default: all on a terminal, none with --yes.
     #[arg(long = "import", value_enum, value_name = "SOURCE")]
-    pub(super) imports: Vec<Kind>,
+    pub(super) imports: Vec<SourceKind>,
     /// Store a credential for this template, read from standard input or a prompt.
     #[arg(long, value_name = "NAME[:PROFILE]")]
     pub(super) template: Option<TemplateChoice>,
@@ -44,7 +44,7 @@ pub(crate) struct SetupArgs {
 
 /// A source of existing credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
+pub(crate) enum SourceKind {
     /// Environment variables of templates.
     Env,
     /// The output of 'gh auth token'.
@@ -57,15 +57,17 @@ pub(crate) enum Kind {
     Aws,
 }
 
-impl Kind {
+impl SourceKind {
     /// Returns the reason why there is nothing to read.
     pub(super) fn missing(self) -> &'static str {
         match self {
-            Kind::Env => "no variable of a template is set",
-            Kind::Gh => "there is no program 'gh' on your PATH that may be run",
-            Kind::Netrc => "there is no file ~/.netrc, and NETRC names none",
-            Kind::Dotenv => "there is no file .env in this directory",
-            Kind::Aws => "there is no file ~/.aws/credentials, and AWS_SHARED_CREDENTIALS_FILE names none",
+            SourceKind::Env => "no variable of a template is set",
+            SourceKind::Gh => "there is no program 'gh' on your PATH that may be run",
+            SourceKind::Netrc => "there is no file ~/.netrc, and NETRC names none",
+            SourceKind::Dotenv => "there is no file .env in this directory",
+            SourceKind::Aws => {
+                "there is no file ~/.aws/credentials, and AWS_SHARED_CREDENTIALS_FILE names none"
+            }
         }
     }
 }

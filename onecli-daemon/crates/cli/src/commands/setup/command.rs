@@ -8,9 +8,9 @@ use nix::unistd::{User, geteuid};
 use onecli_api::{AgentView, Status, routes};
 use onecli_model::AgentName;
 
-use super::admin::{Admin, Needs};
+use super::admin::{Admin, RequiredRights};
 use super::args::SetupArgs;
-use super::context::{AgentState, Named, Progress, Setup};
+use super::context::{AgentState, NamedEntry, Setup, SetupSummary};
 use super::files;
 use crate::client::{Client, ClientError};
 use crate::error::CliError;
@@ -30,7 +30,7 @@ const FIRST_AGENT: &str = "coder";
 /// # Errors
 /// A step failed. The completed steps are printed first.
 pub(crate) fn setup(client: &Client, args: SetupArgs, output: &mut Output) -> Result<(), CliError> {
-    refuse_borrowed_root()?;
+    refuse_sudo()?;
     let terminal = match (args.yes, Terminal::open()) {
         (true, _) => None,
         (false, Some(terminal)) => Some(terminal),
@@ -40,7 +40,7 @@ pub(crate) fn setup(client: &Client, args: SetupArgs, output: &mut Output) -> Re
         return Err(CliError::Usage("with --yes name the agent: --agent NAME".to_owned()));
     }
     let admin = Admin::new(client.socket(), terminal)?;
-    let mut setup = Setup { client, args, admin, progress: Progress::default() };
+    let mut setup = Setup { client, args, admin, summary: SetupSummary::default() };
     let done = setup.steps(output);
     if done.is_err() {
         setup.report_done(output)?;
@@ -49,7 +49,7 @@ pub(crate) fn setup(client: &Client, args: SetupArgs, output: &mut Output) -> Re
 }
 
 /// Refuses to run as root for another user: it would read that user's files with rights that the user does not have.
-fn refuse_borrowed_root() -> Result<(), CliError> {
+fn refuse_sudo() -> Result<(), CliError> {
     match std::env::var("SUDO_USER") {
         Ok(person) if geteuid().is_root() && person != "root" => Err(CliError::Usage(format!(
             "run 'onecli setup' as {person}, without sudo: it reads your files, and asks for root if a step needs it"
@@ -65,7 +65,7 @@ impl Setup<'_> {
         let launcher = self.launcher(output)?;
         self.credentials(&agent, output)?;
         self.finish(&agent, launcher, output)?;
-        match self.progress.failed.as_slice() {
+        match self.summary.failed.as_slice() {
             [] => Ok(()),
             failed => Err(CliError::Unfinished(format!("these steps failed:\n{}", failed.join("\n")))),
         }
@@ -89,7 +89,7 @@ impl Setup<'_> {
             _ => output.line("the daemon is running")?,
         }
         // Members of the group `onecli` administer without root; members of `onecli-audit` do not.
-        self.admin.administers |= self.client.get::<Vec<Named>>(routes::SECRETS).is_ok();
+        self.admin.administers |= self.client.get::<Vec<NamedEntry>>(routes::SECRETS).is_ok();
         self.check_rights()
     }
 
@@ -97,7 +97,7 @@ impl Setup<'_> {
         if self.admin.administers || files::program("sudo").is_some() {
             return Ok(());
         }
-        let person = person().unwrap_or_else(|| geteuid().to_string());
+        let person = current_user().unwrap_or_else(|| geteuid().to_string());
         let agent = self.args.agent.as_ref().map_or(FIRST_AGENT, AgentName::as_str);
         let add = ["agent", "add", agent, "--create-user", "--runner", &person];
         let commands = [
@@ -130,7 +130,7 @@ impl Setup<'_> {
         let existing: Vec<AgentView> = self.admin.ask(&["agent", "list"], output)?;
         let name = self.choose_agent(&existing, output)?;
         let text = name.to_string();
-        let person = person();
+        let person = current_user();
         let hosts: Vec<String> =
             self.args.hosts.iter().flat_map(|host| ["--host".to_owned(), host.clone()]).collect();
         let recipe = self.args.recipe.map(|recipe| recipe.to_string());
@@ -141,17 +141,17 @@ impl Setup<'_> {
             let state: AgentState = self.admin.ask(&["agent", "show", &text], output)?;
             if let Some(person) = person.filter(|person| !state.runners.contains(person)) {
                 let allow = ["agent", "allow-run", &text, &person];
-                self.admin.step((&allow, Needs::Administrator), None, output)?;
+                self.admin.step((&allow, RequiredRights::Administrator), None, output)?;
             }
             if !recipe.is_empty() {
                 let set = [&["agent", "set", &text][..], &recipe].concat();
-                self.admin.step((&set, Needs::Administrator), None, output)?;
+                self.admin.step((&set, RequiredRights::Administrator), None, output)?;
             }
             return Ok(name);
         }
         let runner: Vec<&str> = person.iter().flat_map(|person| ["--runner", person.as_str()]).collect();
         let add = [&["agent", "add", &text, "--create-user"][..], &runner, &recipe].concat();
-        if self.admin.step((&add, Needs::Root), None, output)? {
+        if self.admin.step((&add, RequiredRights::Root), None, output)? {
             return Ok(name);
         }
         Err(CliError::Unfinished(format!("there is no agent '{name}', so there is nothing to set up")))
@@ -195,18 +195,19 @@ impl Setup<'_> {
                 &["secret", "add", "NAME", "--template", "TEMPLATE"][..],
                 &["grant", agent.as_str(), "NAME"],
             ]
-            .map(|command| self.admin.hint(command, Needs::Administrator));
+            .map(|command| self.admin.hint(command, RequiredRights::Administrator));
             output.line(&format!("agent '{agent}' has no credential yet: {}", commands.join("; ")))?;
         } else {
             output.line(&format!("agent '{agent}' may use: {}", secrets.join(", ")))?;
         }
         if !launcher {
-            let start = self.admin.hint(&["launcher"], Needs::Root);
+            let start = self.admin.hint(&["launcher"], RequiredRights::Root);
             output.line(&format!("no launcher answers; start it as root with: {start}"))?;
         }
         if let Some(secret) = secrets.first() {
             output.line("to see whether a service accepts its credential, as root:")?;
-            output.line(&format!("  {}", self.admin.hint(&["secret", "test", secret], Needs::Root)))?;
+            output
+                .line(&format!("  {}", self.admin.hint(&["secret", "test", secret], RequiredRights::Root)))?;
         }
         self.show_removals(output)?;
         if self.args.recipe.is_none() {
@@ -225,10 +226,10 @@ impl Setup<'_> {
     /// Prints the removal commands once: a failure after the summary does not repeat them.
     fn show_removals(&mut self, output: &mut Output) -> Result<(), CliError> {
         for (heading, commands) in [
-            ("these commands remove the originals; none of them was run:", &mut self.progress.removals),
+            ("these commands remove the originals; none of them was run:", &mut self.summary.removals),
             (
                 "the secrets of these originals existed before; remove an original only if its value is the one stored:",
-                &mut self.progress.removals_if_same,
+                &mut self.summary.removals_if_same,
             ),
         ] {
             if !commands.is_empty() {
@@ -253,7 +254,7 @@ impl Setup<'_> {
 }
 
 /// Returns the user's name; `None` for root, who needs no permission.
-fn person() -> Option<String> {
+fn current_user() -> Option<String> {
     let uid = geteuid();
     if uid.is_root() { None } else { Some(User::from_uid(uid).ok()??.name) }
 }

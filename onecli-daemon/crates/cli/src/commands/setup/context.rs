@@ -11,7 +11,7 @@ pub(super) struct Setup<'c> {
     pub(super) client: &'c Client,
     pub(super) args: SetupArgs,
     pub(super) admin: Admin,
-    pub(super) progress: Progress,
+    pub(super) summary: SetupSummary,
 }
 
 /// The users and grants of an agent, from `agent show`.
@@ -20,23 +20,23 @@ pub(super) struct AgentState {
     #[serde(default)]
     pub(super) runners: Vec<String>,
     #[serde(default)]
-    pub(super) secrets: Vec<Granted>,
+    pub(super) secrets: Vec<GrantEntry>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Granted {
+pub(super) struct GrantEntry {
     pub(super) secret: String,
 }
 
 /// An entry of a list that has a name.
 #[derive(Deserialize)]
-pub(super) struct Named {
+pub(super) struct NamedEntry {
     pub(super) name: String,
 }
 
 /// Results for the summary.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct SetupSummary {
     /// Names of the stored secrets.
     pub(super) stored: Vec<String>,
     /// Names of the agent's secrets.

@@ -5,24 +5,25 @@ use std::io::{IsTerminal as _, stdin};
 use clap::ValueEnum as _;
 use onecli_model::{AgentName, SecretValue, TemplateChoice};
 
-use super::admin::Needs;
-use super::args::Kind;
-use super::context::{AgentState, Named, Setup};
-use super::sources::{Contents, Found, Source};
+use super::admin::RequiredRights;
+use super::args::SourceKind;
+use super::context::{AgentState, NamedEntry, Setup};
+use super::sources::{FoundCredential, Source, SourceContents};
 use crate::error::CliError;
 use crate::input::value;
 use crate::input::value_args::ValueArgs;
 use crate::output::Output;
 
-const ALL: [Kind; 5] = [Kind::Env, Kind::Gh, Kind::Netrc, Kind::Dotenv, Kind::Aws];
+const ALL: [SourceKind; 5] =
+    [SourceKind::Env, SourceKind::Gh, SourceKind::Netrc, SourceKind::Dotenv, SourceKind::Aws];
 
 impl Setup<'_> {
     /// Stores the user's existing credentials, and grants them.
     pub(super) fn credentials(&mut self, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
-        let stored: Vec<Named> = self.admin.ask(&["secret", "list"], output)?;
-        self.progress.stored = stored.into_iter().map(|secret| secret.name).collect();
+        let stored: Vec<NamedEntry> = self.admin.ask(&["secret", "list"], output)?;
+        self.summary.stored = stored.into_iter().map(|secret| secret.name).collect();
         let granted: AgentState = self.admin.ask(&["agent", "show", agent.as_str()], output)?;
-        self.progress.granted = granted.secrets.into_iter().map(|grant| grant.secret).collect();
+        self.summary.granted = granted.secrets.into_iter().map(|grant| grant.secret).collect();
         for kind in self.kinds() {
             match Source::of(kind) {
                 Some(source) => self.import((kind, &source), agent, output)?,
@@ -32,7 +33,7 @@ impl Setup<'_> {
         self.typed(agent, output)
     }
 
-    fn kinds(&self) -> Vec<Kind> {
+    fn kinds(&self) -> Vec<SourceKind> {
         let nothing_named = self.args.imports.is_empty() && self.args.template.is_none();
         if nothing_named && !self.args.yes { ALL.to_vec() } else { self.args.imports.clone() }
     }
@@ -40,12 +41,12 @@ impl Setup<'_> {
     /// Records a failure for the summary.
     fn fail(&mut self, text: String, output: &mut Output) -> Result<(), CliError> {
         output.warning(&text)?;
-        self.progress.failed.push(text);
+        self.summary.failed.push(text);
         Ok(())
     }
 
     /// Reports a source without a credential. It is a failure only if the user named the source.
-    fn not_found(&mut self, kind: Kind, text: &str, output: &mut Output) -> Result<(), CliError> {
+    fn not_found(&mut self, kind: SourceKind, text: &str, output: &mut Output) -> Result<(), CliError> {
         if !self.args.imports.contains(&kind) {
             return Ok(());
         }
@@ -55,14 +56,14 @@ impl Setup<'_> {
 
     fn import(
         &mut self,
-        (kind, source): (Kind, &Source),
+        (kind, source): (SourceKind, &Source),
         agent: &AgentName,
         output: &mut Output,
     ) -> Result<(), CliError> {
         if !self.admin.agrees(&format!("Read {}?", source.label()), output)? {
             return Ok(());
         }
-        let Contents { found, unusable } = match source.read() {
+        let SourceContents { found, unusable } = match source.read() {
             Ok(contents) => contents,
             Err(why) => {
                 let text = format!("cannot read {}: {why}", source.label());
@@ -83,19 +84,24 @@ impl Setup<'_> {
         found.into_iter().try_for_each(|found| self.store(found, agent, output))
     }
 
-    fn store(&mut self, found: Found, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
-        let Found { name, options, origin, value, remove } = found;
+    fn store(
+        &mut self,
+        found: FoundCredential,
+        agent: &AgentName,
+        output: &mut Output,
+    ) -> Result<(), CliError> {
+        let FoundCredential { name, options, origin, value, remove } = found;
         let name = name.to_string();
-        if self.progress.seen.contains(&name) {
+        if self.summary.seen.contains(&name) {
             return Ok(output.line(&format!("left out: {origin}, because '{name}' was found before"))?);
         }
-        if self.progress.stored.contains(&name) {
-            self.progress.seen.push(name.clone());
-            self.progress.removals_if_same.push(remove);
+        if self.summary.stored.contains(&name) {
+            self.summary.seen.push(name.clone());
+            self.summary.removals_if_same.push(remove);
             return self.grant_stored((&name, &options), &origin, agent, output).map(drop);
         }
         if self.add((&name, &options), (&value, &origin), output)? {
-            self.progress.removals.push(remove);
+            self.summary.removals.push(remove);
             self.grant((&name, &options), agent, output)?;
         }
         Ok(())
@@ -110,18 +116,18 @@ impl Setup<'_> {
     ) -> Result<bool, CliError> {
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let add = [&["secret", "add", name, "--value-stdin"][..], &options].concat();
-        match self.admin.step((&add, Needs::Administrator), Some((value, origin)), output) {
+        match self.admin.step((&add, RequiredRights::Administrator), Some((value, origin)), output) {
             Err(CliError::Unfinished(why)) => {
                 let by_hand = [&["secret", "add", name][..], &options, &["--force"]].concat();
-                let by_hand = self.admin.hint(&by_hand, Needs::Administrator);
+                let by_hand = self.admin.hint(&by_hand, RequiredRights::Administrator);
                 let text =
                     format!("left out: {origin}: {why}\ncheck the value; to store it yourself: {by_hand}");
                 self.fail(text, output)?;
                 Ok(false)
             }
             Ok(true) => {
-                self.progress.stored.push(name.to_owned());
-                self.progress.seen.push(name.to_owned());
+                self.summary.stored.push(name.to_owned());
+                self.summary.seen.push(name.to_owned());
                 Ok(true)
             }
             end => end,
@@ -137,7 +143,7 @@ impl Setup<'_> {
     ) -> Result<(), CliError> {
         if let Some(other) = self.other_profile(options) {
             let commands = [["ungrant", agent.as_str(), other], ["grant", agent.as_str(), name]]
-                .map(|command| self.admin.hint(&command, Needs::Administrator));
+                .map(|command| self.admin.hint(&command, RequiredRights::Administrator));
             let text = format!(
                 "secret '{name}' is stored and not granted: agent '{agent}' has the profile '{other}', and reads one\n\
                  to use it instead: {}",
@@ -146,10 +152,10 @@ impl Setup<'_> {
             return Ok(output.warning(&text)?);
         }
         let grant = ["grant", agent.as_str(), name];
-        match self.admin.step((&grant, Needs::Administrator), None, output) {
+        match self.admin.step((&grant, RequiredRights::Administrator), None, output) {
             Err(CliError::Unfinished(why)) => self.fail(format!("'{name}' is not granted: {why}"), output),
             Ok(true) => {
-                self.progress.granted.push(name.to_owned());
+                self.summary.granted.push(name.to_owned());
                 Ok(())
             }
             end => end.map(drop),
@@ -160,7 +166,7 @@ impl Setup<'_> {
     fn other_profile(&self, options: &[String]) -> Option<&str> {
         let is_profile = |name: &&String| *name == "aws" || name.starts_with("aws-");
         let is_aws = options == ["--template", "aws"];
-        self.progress.granted.iter().find(is_profile).filter(|_| is_aws).map(String::as_str)
+        self.summary.granted.iter().find(is_profile).filter(|_| is_aws).map(String::as_str)
     }
 
     /// Asks before an existing secret of that name is granted. The author of the file chose the name, so only the user
@@ -174,7 +180,7 @@ impl Setup<'_> {
     ) -> Result<bool, CliError> {
         output
             .line(&format!("secret '{name}' is stored already and stays as it is; found again: {origin}"))?;
-        let has = |setup: &Self| setup.progress.granted.iter().any(|granted| granted == name);
+        let has = |setup: &Self| setup.summary.granted.iter().any(|granted| granted == name);
         if has(self) {
             return Ok(true);
         }
@@ -184,7 +190,7 @@ impl Setup<'_> {
         if self.other_profile(options).is_some() || self.admin.agrees_to_risk(&question, output)? {
             self.grant((name, options), agent, output)?;
         } else {
-            let grant = self.admin.hint(&["grant", agent.as_str(), name], Needs::Administrator);
+            let grant = self.admin.hint(&["grant", agent.as_str(), name], RequiredRights::Administrator);
             output.warning(&format!(
                 "secret '{name}' is not granted to agent '{agent}': its value may differ from {origin}\n\
                  to grant the stored one: {grant}"
@@ -195,7 +201,7 @@ impl Setup<'_> {
 
     /// Stores a credential that is typed or piped in.
     fn typed(&mut self, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
-        let is_needed = self.progress.seen.is_empty() && self.progress.granted.is_empty();
+        let is_needed = self.summary.seen.is_empty() && self.summary.granted.is_empty();
         let template = match self.args.template {
             None if is_needed => self.ask_template(output)?,
             template => template,
@@ -204,7 +210,7 @@ impl Setup<'_> {
         let name = template.template.to_string();
         let options = ["--template".to_owned(), template.to_string()];
         output.finish()?;
-        if self.progress.stored.contains(&name) {
+        if self.summary.stored.contains(&name) {
             return self.typed_again((&name, &options), agent, output);
         }
         let value = value::read(&INPUT)?.0;
@@ -224,7 +230,7 @@ impl Setup<'_> {
         let is_piped = !stdin().is_terminal() && value::read(&INPUT).is_ok();
         let is_granted = self.grant_stored((name, options), "your input", agent, output)?;
         if is_piped {
-            let rotate = self.admin.hint(&["secret", "rotate", name], Needs::Administrator);
+            let rotate = self.admin.hint(&["secret", "rotate", name], RequiredRights::Administrator);
             let text = format!(
                 "the value on standard input is not stored, because secret '{name}' exists\nto replace its value: {rotate}"
             );
@@ -233,7 +239,7 @@ impl Setup<'_> {
         if is_granted {
             return Ok(());
         }
-        let grant = self.admin.hint(&["grant", agent.as_str(), name], Needs::Administrator);
+        let grant = self.admin.hint(&["grant", agent.as_str(), name], RequiredRights::Administrator);
         self.fail(format!("secret '{name}' is not granted to agent '{agent}'\nto grant it: {grant}"), output)
     }
 

@@ -8,7 +8,7 @@ use onecli_model::template::Template;
 use onecli_model::{Host, Placement, SecretName, SecretValue, Site};
 use zeroize::Zeroizing;
 
-use super::args::Kind;
+use super::args::SourceKind;
 use super::{files, netrc};
 use crate::input::dotenv;
 
@@ -34,7 +34,7 @@ pub(super) enum Source {
 }
 
 /// An existing credential.
-pub(super) struct Found {
+pub(super) struct FoundCredential {
     /// The secret to create.
     pub(super) name: SecretName,
     /// Further arguments of `secret add`.
@@ -48,37 +48,37 @@ pub(super) struct Found {
 }
 
 /// The content of one source.
-pub(super) struct Contents {
+pub(super) struct SourceContents {
     /// Credentials.
-    pub(super) found: Vec<Found>,
+    pub(super) found: Vec<FoundCredential>,
     /// Variables of templates without a usable value, and the reason. No value is quoted.
     pub(super) unusable: Vec<String>,
 }
 
-impl From<Vec<Found>> for Contents {
-    fn from(found: Vec<Found>) -> Contents {
-        Contents { found, unusable: Vec::new() }
+impl From<Vec<FoundCredential>> for SourceContents {
+    fn from(found: Vec<FoundCredential>) -> SourceContents {
+        SourceContents { found, unusable: Vec::new() }
     }
 }
 
 impl Source {
     /// Returns the source if it exists, without reading it.
-    pub(super) fn of(kind: Kind) -> Option<Source> {
+    pub(super) fn of(kind: SourceKind) -> Option<Source> {
         let home = |name: &str| Some(std::env::home_dir()?.join(name));
         let file_of =
             |variable: &str, name: &str| std::env::var_os(variable).map(PathBuf::from).or_else(|| home(name));
         let existing = |path: Option<PathBuf>| path.filter(|path| path.symlink_metadata().is_ok());
         match kind {
-            Kind::Env => {
+            SourceKind::Env => {
                 let names = variables();
                 (!names.is_empty()).then_some(Source::Variables(names))
             }
-            Kind::Gh => files::program("gh").map(Source::Gh),
-            Kind::Netrc => existing(file_of("NETRC", ".netrc")).map(Source::Netrc),
-            Kind::Dotenv => {
+            SourceKind::Gh => files::program("gh").map(Source::Gh),
+            SourceKind::Netrc => existing(file_of("NETRC", ".netrc")).map(Source::Netrc),
+            SourceKind::Dotenv => {
                 existing(std::env::current_dir().ok().map(|dir| dir.join(".env"))).map(Source::Dotenv)
             }
-            Kind::Aws => {
+            SourceKind::Aws => {
                 existing(file_of("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials")).map(Source::Aws)
             }
         }
@@ -99,14 +99,14 @@ impl Source {
     ///
     /// # Errors
     /// Why it cannot be read. No value is quoted.
-    pub(super) fn read(&self) -> Result<Contents, String> {
+    pub(super) fn read(&self) -> Result<SourceContents, String> {
         Ok(match self {
             Source::Variables(names) => of_variables(names).into(),
             Source::Gh(path) => of_gh(path)?.into(),
             Source::Netrc(path) => of_netrc(&files::read(path)?, &path.display().to_string()).into(),
             Source::Dotenv(path) => {
                 let (text, path) = (files::read(path)?, path.display().to_string());
-                Contents { found: of_dotenv(&text, &path), unusable: unusable(&text, &path) }
+                SourceContents { found: of_dotenv(&text, &path), unusable: unusable(&text, &path) }
             }
             Source::Aws(path) => of_aws(&files::read(path)?, &path.display().to_string())?.into(),
         })
@@ -122,7 +122,7 @@ fn variables() -> Vec<String> {
     names
 }
 
-fn of_variables(names: &[String]) -> Vec<Found> {
+fn of_variables(names: &[String]) -> Vec<FoundCredential> {
     let value =
         |name: &str| SecretValue::new(Zeroizing::new(std::env::var(name).ok()?).as_bytes().to_vec()).ok();
     let with_token = names.iter().map(String::as_str).chain([AWS_TOKEN]);
@@ -134,7 +134,7 @@ fn of_variables(names: &[String]) -> Vec<Found> {
     named(values, &origin, &remove)
 }
 
-fn of_dotenv(text: &str, path: &str) -> Vec<Found> {
+fn of_dotenv(text: &str, path: &str) -> Vec<FoundCredential> {
     let (values, _) = dotenv::read(text);
     let values = values.into_iter().map(|named| (named.name, named.value.0)).collect();
     let origin = |name: &str| format!("{name} in {path}");
@@ -162,17 +162,22 @@ fn named(
     mut values: BTreeMap<String, SecretValue>,
     origin: &dyn Fn(&str) -> String,
     remove: &dyn Fn(&str) -> String,
-) -> Vec<Found> {
+) -> Vec<FoundCredential> {
     let mut found = Vec::new();
     let parts = [AWS_ID, AWS_SECRET, AWS_TOKEN].map(|name| values.remove(name));
     if let [Some(id), Some(secret), token] = &parts {
         let value = joined(id.expose(), secret.expose(), token.as_ref().map(SecretValue::expose));
         let names = format!("{AWS_ID} {AWS_SECRET} {AWS_TOKEN}");
-        found.extend(Found::of_template("aws", value, origin(AWS_SECRET), remove(&names)));
+        found.extend(FoundCredential::of_template("aws", value, origin(AWS_SECRET), remove(&names)));
     }
     for (name, value) in values {
         if let Some(template) = template_of(&name) {
-            found.extend(Found::of_template(&template.name, Some(value), origin(&name), remove(&name)));
+            found.extend(FoundCredential::of_template(
+                &template.name,
+                Some(value),
+                origin(&name),
+                remove(&name),
+            ));
         }
     }
     found
@@ -189,15 +194,15 @@ fn template_of(variable: &str) -> Option<&'static Template> {
     all.next().filter(|_| all.next().is_none())
 }
 
-impl Found {
+impl FoundCredential {
     fn of_template(
         template: &str,
         value: Option<SecretValue>,
         origin: String,
         remove: String,
-    ) -> Option<Found> {
+    ) -> Option<FoundCredential> {
         let options = vec!["--template".to_owned(), template.to_owned()];
-        Some(Found { name: template.parse().ok()?, options, origin, value: value?, remove })
+        Some(FoundCredential { name: template.parse().ok()?, options, origin, value: value?, remove })
     }
 }
 
@@ -207,14 +212,16 @@ fn joined(id: &[u8], secret: &[u8], token: Option<&[u8]>) -> Option<SecretValue>
     SecretValue::new(parts.join(&b':')).ok()
 }
 
-fn of_gh(path: &std::path::Path) -> Result<Vec<Found>, String> {
+fn of_gh(path: &std::path::Path) -> Result<Vec<FoundCredential>, String> {
     let printed = files::printed(path, &["auth", "token"])?;
     let value = SecretValue::of_document(printed.as_bytes()).map_err(|error| error.to_string())?;
     let remove = "gh auth logout --hostname github.com".to_owned();
-    Ok(Found::of_template("github", Some(value), "gh auth token".to_owned(), remove).into_iter().collect())
+    Ok(FoundCredential::of_template("github", Some(value), "gh auth token".to_owned(), remove)
+        .into_iter()
+        .collect())
 }
 
-fn of_netrc(text: &str, path: &str) -> Vec<Found> {
+fn of_netrc(text: &str, path: &str) -> Vec<FoundCredential> {
     let machines = netrc::read(text.trim_start_matches(dotenv::MARK));
     let is_only = machines.len() == 1;
     let found = machines.into_iter().filter_map(|machine| {
@@ -230,7 +237,7 @@ fn of_netrc(text: &str, path: &str) -> Vec<Found> {
         let matching =
             Template::all().iter().find(|template| template.hosts.iter().any(|own| own.matches(&parsed)));
         if let Some(template) = matching {
-            return Found::of_template(&template.name, value, origin, remove);
+            return FoundCredential::of_template(&template.name, value, origin, remove);
         }
         // A login that begins with a dash must not be parsed as an option.
         let basic = if login.starts_with('-') {
@@ -239,12 +246,12 @@ fn of_netrc(text: &str, path: &str) -> Vec<Found> {
             vec!["--basic".to_owned(), login]
         };
         let options = [vec!["--host".to_owned(), host.clone()], basic].concat();
-        Some(Found { name: host.parse().ok()?, options, origin, value: value?, remove })
+        Some(FoundCredential { name: host.parse().ok()?, options, origin, value: value?, remove })
     });
     found.collect()
 }
 
-fn of_aws(text: &str, path: &str) -> Result<Vec<Found>, String> {
+fn of_aws(text: &str, path: &str) -> Result<Vec<FoundCredential>, String> {
     let mut file = Ini::new_cs();
     file.set_inline_comment_symbols(Some(&[]));
     // The parser's errors quote lines.
@@ -258,11 +265,11 @@ fn of_aws(text: &str, path: &str) -> Result<Vec<Found>, String> {
             r"sed -i '/^\[{profile}\]/,/^\[/{{/^[[:space:]]*aws_\(access_key_id\|secret_access_key\|session_token\)[[:space:]]*=/d}}' {}",
             quoted(path)
         );
-        let found = Found::of_template("aws", value, origin, remove)?;
+        let found = FoundCredential::of_template("aws", value, origin, remove)?;
         if profile == DEFAULT {
             return Some(found);
         }
-        Some(Found { name: format!("aws-{}", profile.to_ascii_lowercase()).parse().ok()?, ..found })
+        Some(FoundCredential { name: format!("aws-{}", profile.to_ascii_lowercase()).parse().ok()?, ..found })
     });
     Ok(found.collect())
 }
@@ -275,8 +282,8 @@ fn quoted(path: &str) -> String {
 mod tests {
     use super::*;
 
-    fn summary(found: Vec<Found>) -> Vec<String> {
-        let tell = |one: Found| {
+    fn summary(found: Vec<FoundCredential>) -> Vec<String> {
+        let tell = |one: FoundCredential| {
             let value = String::from_utf8(one.value.expose().to_vec()).unwrap();
             format!("{} {} {value}", one.name, one.options.join(" "))
         };
