@@ -24,7 +24,7 @@ pub(crate) fn backup(client: &Client, path: &Path, output: &mut Output) -> Resul
         let what = "the file exists, and a backup never replaces a file: choose another name, or remove it";
         return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, what)));
     }
-    let beside = Beside::create(path).map_err(failed)?;
+    let beside = TemporaryFile::create(path).map_err(failed)?;
     let mut file = &beside.file;
     let (mut length, mut start) = (0_u64, Vec::new());
     Progress::during("copying", Unit::Bytes, |progress| {
@@ -43,8 +43,8 @@ pub(crate) fn backup(client: &Client, path: &Path, output: &mut Output) -> Resul
     file.sync_all().map_err(failed)?;
     beside.name(path).map_err(failed)?;
     if output.is_json() {
-        let told = serde_json::json!({ "file": path, "bytes": length });
-        return Ok(output.document(&told)?);
+        let result = serde_json::json!({ "file": path, "bytes": length });
+        return Ok(output.document(&result)?);
     }
     output.line(&format!("wrote {} ({length} bytes)", path.display()))?;
     output.line(
@@ -86,19 +86,19 @@ pub(crate) struct RestoreArgs {
 }
 
 /// A temporary file in the same directory, removed unless it is linked to its final name.
-struct Beside {
+struct TemporaryFile {
     path: PathBuf,
     file: File,
 }
 
-impl Beside {
-    fn create(path: &Path) -> io::Result<Beside> {
+impl TemporaryFile {
+    fn create(path: &Path) -> io::Result<TemporaryFile> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
         let mut unfinished = name.to_owned();
         unfinished.push(format!(".{}.unfinished", std::process::id()));
         let path = path.with_file_name(unfinished);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Beside { path, file })
+        Ok(TemporaryFile { path, file })
     }
 
     /// Links the file to its final name. link(2) fails if the name exists. The temporary name is removed on drop.
@@ -109,7 +109,7 @@ impl Beside {
     }
 }
 
-impl Drop for Beside {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }

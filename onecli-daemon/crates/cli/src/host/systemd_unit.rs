@@ -25,7 +25,7 @@ pub(crate) enum UnitState {
 
 /// How often to query a unit that is starting, and the pause between queries. A unit that fails repeatedly is between
 /// two attempts only briefly, because each waiting connection starts it again.
-const LOOKS: u32 = 12;
+const MAX_QUERIES: u32 = 12;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Queries systemd. `None` if systemd does not run the host, or has no such unit.
@@ -35,7 +35,7 @@ pub(crate) fn unit_state() -> Option<UnitState> {
 
 /// Returns the first state other than [`UnitState::Starting`], or that state if no other occurs.
 fn settled(mut ask: impl FnMut() -> Option<UnitState>, pause: impl Fn()) -> Option<UnitState> {
-    for _ in 1..LOOKS {
+    for _ in 1..MAX_QUERIES {
         match ask() {
             Some(UnitState::Starting) => pause(),
             other => return other,
@@ -62,9 +62,9 @@ fn state_of(shown: &str) -> Option<UnitState> {
         return None;
     }
     let failed = || {
-        let told = property("StatusText").strip_prefix(FAILED).map(str::to_owned);
+        let reason_text = property("StatusText").strip_prefix(FAILED).map(str::to_owned);
         let result = Some(property("Result")).filter(|result| !matches!(*result, "" | "success"));
-        UnitState::Failed(told.or_else(|| result.map(|result| format!("systemd reports '{result}'"))))
+        UnitState::Failed(reason_text.or_else(|| result.map(|result| format!("systemd reports '{result}'"))))
     };
     Some(match (property("ActiveState"), property("SubState")) {
         ("failed", _) | ("activating", "auto-restart" | "auto-restart-queued") => failed(),

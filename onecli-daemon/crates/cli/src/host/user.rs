@@ -143,7 +143,7 @@ pub(crate) fn remove(name: &str) -> Result<(), UserError> {
 }
 
 /// Deletes the temporary files of removed agents.
-pub(crate) fn delete_kept(present: &[AgentId]) -> Result<(), UserError> {
+pub(crate) fn delete_leftovers(present: &[AgentId]) -> Result<(), UserError> {
     let agents = agents_dir();
     for agent in agents.kept_agents().iter().filter(|agent| !present.contains(agent)) {
         delete(&agents.agent(*agent))?;

@@ -19,7 +19,7 @@ pub(crate) fn remove(
         path = format!("{path}?{}", routes::KILL);
     }
     let removed: AgentRemoved = client.delete(&path)?;
-    forget_kept(client)?;
+    delete_leftover_files(client)?;
     if output.is_json() {
         return Ok(output.document(&removed)?);
     }
@@ -38,11 +38,11 @@ pub(crate) fn remove(
 
 /// Deletes the agent's temporary files. Without root, they remain until root removes an agent. They belong to an id
 /// that is never reused.
-fn forget_kept(client: &Client) -> Result<(), CliError> {
+fn delete_leftover_files(client: &Client) -> Result<(), CliError> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
     }
     let agents: Vec<AgentView> = client.get(routes::AGENTS)?;
     let present: Vec<_> = agents.iter().map(|agent| agent.id).collect();
-    Ok(user::delete_kept(&present)?)
+    Ok(user::delete_leftovers(&present)?)
 }

@@ -16,7 +16,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Prints events until it is interrupted or the output is closed.
 pub(super) fn watch(client: &Client, output: &mut Output) -> Result<(), CliError> {
-    let mut watched = Watched::default();
+    let mut watched = PendingRequests::default();
     loop {
         let ended = client.lines(routes::APPROVALS_WATCH, |line| watched.take(line, output));
         match ended {
@@ -32,7 +32,7 @@ pub(super) fn watch(client: &Client, output: &mut Output) -> Result<(), CliError
 
 /// The known pending requests.
 #[derive(Default)]
-struct Watched {
+struct PendingRequests {
     /// The printed pending requests, by id.
     open: BTreeMap<String, ApprovalView>,
     /// The ids that the daemon has reported since the last connection; `None` after it has reported all.
@@ -41,7 +41,7 @@ struct Watched {
     is_connected: bool,
 }
 
-impl Watched {
+impl PendingRequests {
     fn take(&mut self, line: &[u8], output: &mut Output) -> Result<(), CliError> {
         if !self.is_connected {
             if self.was_connected {
@@ -132,7 +132,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn told(events: &[ApprovalEvent]) -> Vec<String> {
+    fn event_names(events: &[ApprovalEvent]) -> Vec<String> {
         let name = |event: &ApprovalEvent| match event {
             ApprovalEvent::Waiting(view) => view.id.clone(),
             ApprovalEvent::Ready => "ready".to_owned(),
@@ -143,16 +143,16 @@ mod tests {
 
     #[test]
     fn each_request_is_printed_once_and_ends_once() {
-        let mut watched = Watched { reported: Some(Vec::new()), ..Watched::default() };
+        let mut watched = PendingRequests { reported: Some(Vec::new()), ..PendingRequests::default() };
         let waits = |id| ApprovalEvent::Waiting(view(id).into());
-        assert_eq!(told(&watched.note(waits("a"))), ["a"]);
-        assert_eq!(told(&watched.note(ApprovalEvent::Ready)), ["ready"]);
-        assert_eq!(told(&watched.note(waits("b"))), ["b"]);
+        assert_eq!(event_names(&watched.note(waits("a"))), ["a"]);
+        assert_eq!(event_names(&watched.note(ApprovalEvent::Ready)), ["ready"]);
+        assert_eq!(event_names(&watched.note(waits("b"))), ["b"]);
         // A restarted daemon, or the same daemon after a slow client: `a` is still pending, `b` is not.
         watched.reported = Some(Vec::new());
-        assert_eq!(told(&watched.note(waits("a"))), [""; 0]);
+        assert_eq!(event_names(&watched.note(waits("a"))), [""; 0]);
         let gone = format!("b {}", ApprovalOutcome::DaemonStopped.as_str());
-        assert_eq!(told(&watched.note(ApprovalEvent::Ready)), [gone.as_str(), "ready"]);
+        assert_eq!(event_names(&watched.note(ApprovalEvent::Ready)), [gone.as_str(), "ready"]);
     }
 
     #[test]

@@ -89,12 +89,12 @@ fn add(client: &Client, request: &SlotAdd, output: &mut Output) -> Result<(), Cl
     }
     output.line(&format!("key slot {} ({}) opens the vault", added.slot.number, added.slot.kind))?;
     if let Some(key) = &added.recovery_key {
-        tell_recovery(output, added.slot.number, key)?;
+        print_recovery_key(output, added.slot.number, key)?;
     }
     Ok(())
 }
 
-fn tell_recovery(output: &mut Output, slot: u32, key: &str) -> Result<(), CliError> {
+fn print_recovery_key(output: &mut Output, slot: u32, key: &str) -> Result<(), CliError> {
     output.line(&format!("recovery key of slot {slot}, shown only once; store it outside this host:"))?;
     output.line("")?;
     output.line(&format!("  {key}"))?;
@@ -145,7 +145,7 @@ fn rotate(
                 "the recovery key of slot {} is replaced: the old one opens only earlier backups",
                 key.slot
             ))?;
-            tell_recovery(output, key.slot, &key.recovery_key)?;
+            print_recovery_key(output, key.slot, &key.recovery_key)?;
         }
     }
     // Flush before waiting, so that the user sees the output.

@@ -29,7 +29,7 @@ pub(crate) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> 
         allow_plaintext: args.allow_plaintext,
         force: args.value.force,
     };
-    let added: SecretView = doubtful::ask(output, |force| {
+    let added: SecretView = doubtful::send(output, |force| {
         request.force |= force;
         client.post(routes::SECRETS, &request)
     })?;

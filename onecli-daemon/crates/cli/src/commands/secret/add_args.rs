@@ -162,7 +162,7 @@ pub(crate) struct SecretAddArgs {
 }
 
 /// The destinations and properties of a secret, in the form that the daemon accepts.
-pub(crate) struct Resolved {
+pub(crate) struct ResolvedSecret {
     pub(crate) host: HostSet,
     pub(crate) port: u16,
     pub(crate) methods: MethodSet,
@@ -177,7 +177,7 @@ impl SecretAddArgs {
     ///
     /// # Errors
     /// A sentence about missing or conflicting options.
-    pub(crate) fn resolve(&self) -> Result<Resolved, String> {
+    pub(crate) fn resolve(&self) -> Result<ResolvedSecret, String> {
         let template = self.template.map(|choice| choice.template.template());
         let narrow = self.template.and_then(|choice| choice.narrow);
         if narrow.is_some() && !(self.paths.is_empty() && self.methods.is_empty()) {
@@ -237,7 +237,15 @@ impl SecretAddArgs {
             let methods = MethodSet::try_from(self.methods.clone()).map_err(|error| error.to_string())?;
             (methods, self.paths.clone())
         };
-        Ok(Resolved { host: hosts.into_iter().collect(), port, methods, paths, placement, profile, env })
+        Ok(ResolvedSecret {
+            host: hosts.into_iter().collect(),
+            port,
+            methods,
+            paths,
+            placement,
+            profile,
+            env,
+        })
     }
 
     /// Returns the external source of the value, if the value is not given.

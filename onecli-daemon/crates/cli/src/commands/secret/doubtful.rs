@@ -11,7 +11,7 @@ use crate::output::Output;
 ///
 /// # Errors
 /// The value was not stored.
-pub(crate) fn ask<T>(
+pub(crate) fn send<T>(
     output: &mut Output,
     mut send: impl FnMut(bool) -> Result<T, ClientError>,
 ) -> Result<T, CliError> {

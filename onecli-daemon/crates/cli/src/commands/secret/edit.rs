@@ -38,7 +38,7 @@ fn send(
 ) -> Result<SecretEdited, CliError> {
     let path = routes::secret_action(&args.name, "edit");
     loop {
-        let sent = doubtful::ask(output, |force| {
+        let sent = doubtful::send(output, |force| {
             change.force |= force;
             client.post(&path, &change)
         });

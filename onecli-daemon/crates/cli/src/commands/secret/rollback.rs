@@ -3,7 +3,7 @@
 use onecli_api::{SecretView, routes};
 use onecli_model::SecretName;
 
-use super::view::kept;
+use super::view::print_retention;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output::Output;
@@ -17,6 +17,6 @@ pub(crate) fn run(client: &Client, name: &SecretName, output: &mut Output) -> Re
         "secret '{name}' is at version {}, with the previous value; agents keep their placeholders",
         restored.version
     ))?;
-    kept(&restored, output)?;
+    print_retention(&restored, output)?;
     Ok(restored.warnings.iter().try_for_each(|warning| output.warning(warning))?)
 }

@@ -4,7 +4,7 @@ use onecli_api::{SecretRotate, SecretView, routes};
 use onecli_model::SecretName;
 
 use super::doubtful;
-use super::view::kept;
+use super::view::print_retention;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::input::value;
@@ -19,7 +19,7 @@ pub(crate) fn rotate(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let mut request = SecretRotate { value: value::read(value)?, compromised, force: value.force };
-    let rotated: SecretView = doubtful::ask(output, |force| {
+    let rotated: SecretView = doubtful::send(output, |force| {
         request.force |= force;
         client.post(&routes::secret_action(name, "rotate"), &request)
     })?;
@@ -36,6 +36,6 @@ pub(crate) fn rotate(
         "secret '{name}' is at version {}; agents keep their placeholders",
         rotated.version
     ))?;
-    kept(&rotated, output)?;
+    print_retention(&rotated, output)?;
     Ok(rotated.warnings.iter().try_for_each(|warning| output.warning(warning))?)
 }

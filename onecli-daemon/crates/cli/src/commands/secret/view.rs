@@ -6,7 +6,7 @@ use crate::error::CliError;
 use crate::output::{Output, joined};
 
 /// Prints whether the replaced value is retained.
-pub(super) fn kept(secret: &SecretView, output: &mut Output) -> Result<(), CliError> {
+pub(super) fn print_retention(secret: &SecretView, output: &mut Output) -> Result<(), CliError> {
     let name = &secret.name;
     let text = match secret.previous_until {
         Some(until) => {
