@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use jiff::Timestamp;
-use onecli_api::{DROPS_KEPT_VALUE, ErrorBody, ErrorDetail, VALUE_DOUBTFUL, VALUE_REQUIRED};
+use onecli_api::{DROPS_RETAINED_VALUE, ErrorBody, ErrorDetail, VALUE_DOUBTFUL, VALUE_REQUIRED};
 use onecli_model::Refusal;
 use onecli_model::random::RandomError;
 use onecli_store::StoreError;
@@ -112,7 +112,7 @@ pub(crate) enum AdminError {
     #[error(
         "the change would erase the value of version {version} of secret '{name}', which is retained until {until}"
     )]
-    DropsKeptValue {
+    DropsRetainedValue {
         /// Its name.
         name: String,
         /// The version of the retained value.
@@ -171,7 +171,7 @@ impl AdminError {
             | AdminError::NotReady { .. }
             | AdminError::Conflict(_)
             | AdminError::ValueRequired { .. }
-            | AdminError::DropsKeptValue { .. }
+            | AdminError::DropsRetainedValue { .. }
             | AdminError::Unopened { .. }
             | AdminError::Vault(VaultError::Refused(_))
             | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => {
@@ -200,7 +200,7 @@ impl AdminError {
             AdminError::Exists { .. } | AdminError::Store(StoreError::Taken { .. }) => "exists",
             AdminError::NotReady { .. } => "not_ready",
             AdminError::ValueRequired { .. } => VALUE_REQUIRED,
-            AdminError::DropsKeptValue { .. } => DROPS_KEPT_VALUE,
+            AdminError::DropsRetainedValue { .. } => DROPS_RETAINED_VALUE,
             AdminError::Invalid(_) => "invalid",
             AdminError::Doubtful { .. } => VALUE_DOUBTFUL,
             AdminError::NotTested { refusal, .. } => refusal.code.as_str(),
@@ -246,10 +246,10 @@ impl AdminError {
                 "check its destinations ('onecli secret show {name}'), then remove it and add it again, or \
                  restore a backup"
             ),
-            AdminError::DropsKeptValue { name, is_restorable: true, .. } => {
+            AdminError::DropsRetainedValue { name, is_restorable: true, .. } => {
                 format!("roll back first ('onecli secret rollback {name}'), or use --force to erase it")
             }
-            AdminError::DropsKeptValue { .. } => {
+            AdminError::DropsRetainedValue { .. } => {
                 "no rollback restores it with the secret's current settings: use --force to erase it".to_owned()
             }
             AdminError::ValueRequired { .. } => "pass it with --value-stdin or --value-file, or use sudo".to_owned(),

@@ -25,7 +25,7 @@ pub struct SecretRotate {
 pub const VALUE_REQUIRED: &str = "value_required";
 
 /// The error code for a change that would erase a retained value. The same request with `erase_kept` erases it.
-pub const DROPS_KEPT_VALUE: &str = "drops_kept_value";
+pub const DROPS_RETAINED_VALUE: &str = "drops_kept_value";
 
 /// `secret edit`. Absent fields stay unchanged.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ pub struct SecretEdit {
     pub value: Option<WireValue>,
     /// Store the value even if it does not look like the expected credential.
     pub force: bool,
-    /// Erase the value retained for `secret rollback`: see [`DROPS_KEPT_VALUE`].
+    /// Erase the value retained for `secret rollback`: see [`DROPS_RETAINED_VALUE`].
     pub erase_kept: bool,
 }
 

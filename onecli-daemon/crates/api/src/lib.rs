@@ -31,7 +31,7 @@ pub use agents::{
 pub use approvals::{ApprovalDetail, ApprovalEvent, ApprovalOutcome, BodyView, HeaderView};
 pub use audit::{AuditFilter, AuditQuery};
 pub use doctor::Doctor;
-pub use edit::{DROPS_KEPT_VALUE, SecretEdit, SecretEdited, SecretRotate, VALUE_REQUIRED};
+pub use edit::{DROPS_RETAINED_VALUE, SecretEdit, SecretEdited, SecretRotate, VALUE_REQUIRED};
 pub use env::{EnvName, EnvNameError, EnvNames};
 pub use environment::{AgentEnv, AgentEnvRequest};
 pub use error::{ErrorBody, ErrorDetail, HELP, VALUE_DOUBTFUL};
@@ -51,4 +51,4 @@ pub use secrets::{SecretAdd, SecretView};
 pub use session::{Caller, Session, SessionRequest};
 pub use status::{AuditStatus, Status, Transparent};
 pub use value::WireValue;
-pub use vault::{Import, ImportEnd, ImportHow, Imported, NamedValue, VaultImport, VaultView};
+pub use vault::{Import, ImportOptions, ImportOutcome, Imported, NamedValue, VaultImport, VaultView};

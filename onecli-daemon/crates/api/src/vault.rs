@@ -39,13 +39,13 @@ pub struct VaultImport {
     pub force: bool,
     /// How existing secrets are treated, and whether this is a dry run.
     #[serde(default)]
-    pub how: ImportHow,
+    pub how: ImportOptions,
 }
 
 /// How values are imported.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ImportHow {
+pub struct ImportOptions {
     /// Replace the values of existing secrets. Otherwise they are skipped.
     pub replace: bool,
     /// Change nothing; report the planned changes.
@@ -66,7 +66,7 @@ pub struct Import {
     pub force: bool,
     /// How existing secrets are treated, and whether this is a dry run.
     #[serde(default)]
-    pub how: ImportHow,
+    pub how: ImportOptions,
 }
 
 /// A variable with its value.
@@ -87,7 +87,7 @@ pub struct Imported {
     /// The secret, if one corresponds to the name.
     pub secret: Option<SecretName>,
     /// The action taken.
-    pub end: ImportEnd,
+    pub end: ImportOutcome,
     /// Why the value was skipped.
     pub reason: Option<String>,
     /// A warning about the value.
@@ -98,7 +98,7 @@ pub struct Imported {
 /// The action taken for a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ImportEnd {
+pub enum ImportOutcome {
     /// A new secret.
     Added,
     /// A new value for a secret.

@@ -13,7 +13,7 @@ use onecli_admin::testing::{FakeHost, Served, root};
 use onecli_api::Transparent;
 use onecli_api::{
     AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditFilter, AuditQuery, Ca, EnvName,
-    GrantView, Import, ImportHow, KeyRotate, KeyRotated, KeyView, NamedValue, RecoveryKey, SecretAdd,
+    GrantView, Import, ImportOptions, KeyRotate, KeyRotated, KeyView, NamedValue, RecoveryKey, SecretAdd,
     SecretRotate, SecretView, Session, SessionRequest, SlotAdd, SlotAdded, SlotView, Status, WireKey,
     WireValue, routes,
 };
@@ -632,7 +632,7 @@ fn types_that_carry_a_value_never_print_it() {
                 values: vec![NamedValue { name: "A".to_owned(), value: wire(VALUE) }],
                 mask_issued: MaskIssued::default(),
                 force: false,
-                how: ImportHow::default(),
+                how: ImportOptions::default(),
             }
         ),
         format!("{:?}", wire(VALUE)),

@@ -1,6 +1,6 @@
 //! Files of `NAME=VALUE` lines, parsed as tools that load a `.env` do. Nothing is expanded.
 
-use onecli_api::{ImportEnd, Imported, NamedValue, WireValue};
+use onecli_api::{ImportOutcome, Imported, NamedValue, WireValue};
 use onecli_model::SecretValue;
 use zeroize::Zeroizing;
 
@@ -19,7 +19,7 @@ pub(crate) fn read(text: &str) -> (Vec<NamedValue>, Vec<Imported>) {
         let skipped = |name: String, reason: String| Imported {
             name,
             secret: None,
-            end: ImportEnd::Skipped,
+            end: ImportOutcome::Skipped,
             reason: Some(reason),
             warning: None,
         };

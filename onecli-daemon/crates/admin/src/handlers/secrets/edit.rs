@@ -110,7 +110,7 @@ fn check_retained(
     if rights == Rights::Root && !has_value && has_current_value(context, current, &kept.secret)? {
         return Ok(());
     }
-    Err(AdminError::DropsKeptValue {
+    Err(AdminError::DropsRetainedValue {
         name: current.name.to_string(),
         version: kept.secret.version,
         until: kept.until,

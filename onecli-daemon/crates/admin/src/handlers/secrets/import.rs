@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use onecli_api::{Import, ImportEnd, ImportHow, Imported, SecretAdd, VaultImport};
+use onecli_api::{Import, ImportOptions, ImportOutcome, Imported, SecretAdd, VaultImport};
 use onecli_model::template::Template;
 use onecli_model::{MaskIssued, Secret, SecretName, SecretValue, VaultReference};
 
@@ -55,7 +55,7 @@ struct Importer<'s> {
     context: &'s AdminContext,
     rights: Rights,
     what: &'static str,
-    how: ImportHow,
+    how: ImportOptions,
     /// Accept values that do not look like the expected credential.
     force: bool,
     mask_issued: MaskIssued,
@@ -100,15 +100,15 @@ impl Importer<'_> {
         &mut self,
         variable: &str,
         value: SecretValue,
-    ) -> Result<(SecretName, ImportEnd, Option<String>), AdminError> {
+    ) -> Result<(SecretName, ImportOutcome, Option<String>), AdminError> {
         let change = self.context.begin_change().await?;
         let mut request = request(variable, value.clone())?;
         request.profile.mask_issued = self.mask_issued;
         let name = request.name.clone();
         let (secret, end) = match self.plan(&change, request, &value)? {
-            Plan::Unchanged => (None, ImportEnd::Unchanged),
-            Plan::Add(request) => (Some(self.add(&change, *request).await?), ImportEnd::Added),
-            Plan::Replace(existing) => (Some(self.replace(*existing, &value).await?), ImportEnd::Rotated),
+            Plan::Unchanged => (None, ImportOutcome::Unchanged),
+            Plan::Add(request) => (Some(self.add(&change, *request).await?), ImportOutcome::Added),
+            Plan::Replace(existing) => (Some(self.replace(*existing, &value).await?), ImportOutcome::Rotated),
         };
         let warning = secret.as_ref().and_then(|secret| weak_value_warning(secret, &value));
         if secret.is_some() && !self.how.dry_run {
@@ -191,7 +191,7 @@ fn skipped(name: String, error: AdminError) -> Result<Imported, AdminError> {
         error => return Err(error),
     }
     let reason = Some(error.to_string());
-    Ok(Imported { name, secret: None, end: ImportEnd::Skipped, reason, warning: None })
+    Ok(Imported { name, secret: None, end: ImportOutcome::Skipped, reason, warning: None })
 }
 
 /// Builds the request that `secret add --template` would send.

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use onecli_api::{
-    DROPS_KEPT_VALUE, ErrorDetail, SecretEdit, SecretEdited, SecretView, VALUE_REQUIRED, routes,
+    DROPS_RETAINED_VALUE, ErrorDetail, SecretEdit, SecretEdited, SecretView, VALUE_REQUIRED, routes,
 };
 
 use super::doubtful;
@@ -52,7 +52,7 @@ fn send(
                 output.warning(&refused.message)?;
                 change.value = Some(value::read(&args.value)?);
             }
-            DROPS_KEPT_VALUE if !change.erase_kept => {
+            DROPS_RETAINED_VALUE if !change.erase_kept => {
                 agree(&refused, output)?;
                 change.erase_kept = true;
             }

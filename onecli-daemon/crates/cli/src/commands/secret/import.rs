@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onecli_api::{Import, ImportEnd, ImportHow, Imported, VaultImport, routes};
+use onecli_api::{Import, ImportOptions, ImportOutcome, Imported, VaultImport, routes};
 use onecli_model::MaskIssued;
 use zeroize::Zeroizing;
 
@@ -44,7 +44,7 @@ pub(crate) fn of_vault(
 }
 
 /// Prints the actual or planned result for each value.
-fn print(all: &[Imported], how: ImportHow, output: &mut Output) -> Result<(), CliError> {
+fn print(all: &[Imported], how: ImportOptions, output: &mut Output) -> Result<(), CliError> {
     if output.is_json() {
         return Ok(output.document(&all)?);
     }
@@ -65,11 +65,11 @@ fn print(all: &[Imported], how: ImportHow, output: &mut Output) -> Result<(), Cl
     Ok(warnings.into_iter().try_for_each(|warning| output.warning(warning))?)
 }
 
-fn end(end: ImportEnd) -> &'static str {
+fn end(end: ImportOutcome) -> &'static str {
     match end {
-        ImportEnd::Added => "added",
-        ImportEnd::Rotated => "replaced",
-        ImportEnd::Unchanged => "unchanged",
-        ImportEnd::Skipped => "SKIPPED",
+        ImportOutcome::Added => "added",
+        ImportOutcome::Rotated => "replaced",
+        ImportOutcome::Unchanged => "unchanged",
+        ImportOutcome::Skipped => "SKIPPED",
     }
 }

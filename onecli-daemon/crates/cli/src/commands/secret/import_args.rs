@@ -1,7 +1,7 @@
 //! `onecli secret import` and `onecli vault import`: the treatment of existing secrets.
 
 use clap::Args as ClapArgs;
-use onecli_api::ImportHow;
+use onecli_api::ImportOptions;
 
 /// The treatment of imported values.
 #[derive(Debug, Clone, ClapArgs)]
@@ -18,7 +18,7 @@ pub(crate) struct ImportArgs {
 }
 
 impl ImportArgs {
-    pub(crate) fn how(&self) -> ImportHow {
-        ImportHow { replace: self.replace, dry_run: self.dry_run }
+    pub(crate) fn how(&self) -> ImportOptions {
+        ImportOptions { replace: self.replace, dry_run: self.dry_run }
     }
 }
