@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use onecli_admin::{CgroupInfo, Host, Processes};
+use onecli_admin::{CgroupInfo, DaemonControl, Processes};
 use onecli_api::Ca;
 use onecli_api::Transparent;
 use onecli_audit::{AuditLog, Record};
@@ -43,7 +43,7 @@ pub(super) struct AppHost {
 }
 
 #[async_trait]
-impl Host for AppHost {
+impl DaemonControl for AppHost {
     fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
         self.managed.default_cgroup(agent)
     }

@@ -36,7 +36,7 @@ pub struct Processes {
 ///
 /// Errors are sentences for the operator. They name the path or system call and never contain a secret value.
 #[async_trait]
-pub trait Host: Send + Sync {
+pub trait DaemonControl: Send + Sync {
     /// Returns the default cgroup name for an agent if `agent add` names none. The function is the same on systemd and
     /// other hosts; dashes are escaped as systemd does.
     ///

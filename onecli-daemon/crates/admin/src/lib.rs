@@ -21,5 +21,5 @@ mod tests;
 
 pub use context::{AuditProgress, Handles};
 pub use handlers::backup::remove_left_over;
-pub use host::{CgroupInfo, Host, Processes};
+pub use host::{CgroupInfo, DaemonControl, Processes};
 pub use server::{SocketError, bind, serve};

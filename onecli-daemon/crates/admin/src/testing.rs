@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
-use crate::{AuditProgress, CgroupInfo, Handles, Host, Processes, bind, serve};
+use crate::{AuditProgress, CgroupInfo, DaemonControl, Handles, Processes, bind, serve};
 
 /// Returns whether the tests run as root, and prints which part is skipped otherwise.
 pub fn root(part: &str) -> bool {
@@ -39,7 +39,7 @@ pub fn root(part: &str) -> bool {
 }
 
 /// A host that only records the calls made to it.
-pub struct FakeHost {
+pub struct FakeDaemon {
     transparent: Transparent,
     fault: Mutex<Option<String>>,
     reload_fault: Mutex<Option<String>>,
@@ -51,9 +51,9 @@ pub struct FakeHost {
     recorded: Mutex<Vec<String>>,
 }
 
-impl FakeHost {
-    fn new(transparent: Transparent) -> FakeHost {
-        FakeHost {
+impl FakeDaemon {
+    fn new(transparent: Transparent) -> FakeDaemon {
+        FakeDaemon {
             transparent,
             fault: Mutex::default(),
             reload_fault: Mutex::default(),
@@ -66,13 +66,13 @@ impl FakeHost {
         }
     }
 
-    pub fn redirecting() -> FakeHost {
-        FakeHost::new(Transparent::Available)
+    pub fn redirecting() -> FakeDaemon {
+        FakeDaemon::new(Transparent::Available)
     }
 
-    pub fn without_ebpf() -> FakeHost {
+    pub fn without_ebpf() -> FakeDaemon {
         let (reason, fix) = ("started with --no-ebpf".to_owned(), "start the daemon without it".to_owned());
-        FakeHost::new(Transparent::Off { reason, fix })
+        FakeDaemon::new(Transparent::Off { reason, fix })
     }
 
     pub fn break_links(&self, fault: &str) {
@@ -107,7 +107,7 @@ impl FakeHost {
 }
 
 #[async_trait]
-impl Host for FakeHost {
+impl DaemonControl for FakeDaemon {
     fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
         format!("onecli-agents-{agent}.slice").parse().map_err(|error| format!("{error}"))
     }
@@ -234,7 +234,7 @@ impl Host for FakeHost {
 pub struct Served {
     dir: TempDir,
     runtime: Runtime,
-    host: Arc<FakeHost>,
+    host: Arc<FakeDaemon>,
     store: Arc<dyn Store>,
     vault: Arc<Vault>,
     progress: watch::Sender<u64>,
@@ -242,11 +242,11 @@ pub struct Served {
 }
 
 impl Served {
-    pub fn start(host: FakeHost) -> Served {
+    pub fn start(host: FakeDaemon) -> Served {
         Served::with_agents_root(host, "onecli.slice/onecli-agents.slice")
     }
 
-    pub fn with_agents_root(host: FakeHost, agents_root: &str) -> Served {
+    pub fn with_agents_root(host: FakeDaemon, agents_root: &str) -> Served {
         let dir = tempfile::tempdir().unwrap();
         let data = PrivateDir::create(&dir.path().join("data")).unwrap();
         let runtime = Runtime::new().unwrap();
@@ -275,7 +275,7 @@ impl Served {
                 fault: watch::Sender::new(None).subscribe(),
                 shipping_fault: watch::Sender::new(None).subscribe(),
             },
-            host: Arc::clone(&host) as Arc<dyn Host>,
+            host: Arc::clone(&host) as Arc<dyn DaemonControl>,
             policy: watch::Sender::new(Arc::<Snapshot>::default()).subscribe(),
             approvals: Arc::default(),
             agents_root: agents_root.to_owned(),
@@ -292,7 +292,7 @@ impl Served {
         self.dir.path().join("admin.sock")
     }
 
-    pub fn host(&self) -> &FakeHost {
+    pub fn host(&self) -> &FakeDaemon {
         &self.host
     }
 

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
-use onecli_admin::testing::{FakeHost, Served, root};
+use onecli_admin::testing::{FakeDaemon, Served, root};
 use onecli_api::Transparent;
 use onecli_api::{
     AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditFilter, AuditQuery, Ca, EnvName,
@@ -248,7 +248,7 @@ fn agents_are_added_changed_and_removed() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     let name = "a".parse().unwrap();
 
@@ -322,7 +322,7 @@ fn secrets_are_stored_and_granted() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     let (agent, secret) = ("a".parse().unwrap(), "s".parse().unwrap());
     add_agent(&client, "a", |r| r.user = Some("nobody".to_owned())).unwrap();
@@ -380,7 +380,7 @@ fn refused_sessions_name_the_obstacle() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     add_agent(&client, "a", |_| {}).unwrap();
     add_agent(&client, "b", |r| r.user = Some("nobody".to_owned())).unwrap();
@@ -397,7 +397,7 @@ fn session_without_ebpf_is_a_proxy_token() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::without_ebpf());
+    let served = Served::start(FakeDaemon::without_ebpf());
     let client = Client::new(served.socket());
     let added = add_agent(&client, "a", |r| r.user = Some("nobody".to_owned())).unwrap();
     assert_eq!(added.agent.factors, Factors::TOKEN);
@@ -426,7 +426,7 @@ fn status_ca_and_audit_are_returned() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     served.host().break_links("gone");
     let status: Status = client.get(routes::STATUS).unwrap();
@@ -503,7 +503,7 @@ fn refused_peer_is_exit_code_4() {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     let own =
         own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim_matches('/').to_owned();
-    let served = Served::with_agents_root(FakeHost::redirecting(), &own);
+    let served = Served::with_agents_root(FakeDaemon::redirecting(), &own);
     let error = Client::new(served.socket()).get::<Status>(routes::STATUS).unwrap_err();
     assert_eq!(error.exit_code(), 4, "{error}");
     // The same check for a request with a body that the server does not read.
@@ -542,7 +542,7 @@ fn keys_are_shown_and_changed() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     add_secret(&client, "s", None).unwrap();
     let before: KeyView = client.get(routes::KEY).unwrap();
@@ -579,7 +579,7 @@ fn backup_is_a_database_and_leaves_no_files_behind() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     add_secret(&client, "s", None).unwrap();
     let mut bytes = Vec::new();
@@ -590,7 +590,7 @@ fn backup_is_a_database_and_leaves_no_files_behind() {
         })
         .unwrap();
     assert!(bytes.starts_with(b"SQLite format 3\0"));
-    let left: Vec<_> = std::fs::read_dir(onecli_admin::Host::data_dir(served.host()))
+    let left: Vec<_> = std::fs::read_dir(onecli_admin::DaemonControl::data_dir(served.host()))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.starts_with("backup-"))

@@ -11,7 +11,7 @@ use onecli_vault::Vault;
 use onecli_vault::sources::hashicorp::HashiCorp;
 use tokio::sync::watch;
 
-use crate::host::Host;
+use crate::host::DaemonControl;
 
 /// The parts of the daemon that the admin API uses.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ pub struct Handles {
     /// The progress of the audit log, on disk and in the store.
     pub audit: AuditProgress,
     /// The running daemon.
-    pub host: Arc<dyn Host>,
+    pub host: Arc<dyn DaemonControl>,
     /// The active policy, used to explain decisions.
     pub policy: watch::Receiver<Arc<Snapshot>>,
     /// Requests that await approval.

@@ -11,7 +11,7 @@ use onecli_audit::{Event, Verdict};
 
 use crate::access::peer::{Peer, Rights};
 use crate::server::{SocketError, bind};
-use crate::testing::{FakeHost, Served, root};
+use crate::testing::{FakeDaemon, Served, root};
 
 const ROOT: &str = "onecli.slice/onecli-agents.slice";
 
@@ -173,7 +173,7 @@ fn bad_requests_are_refused_and_store_nothing() {
     if !root("the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let check = |request: Vec<u8>, expected: u16, word: &str| {
         let (status, answer) = exchange(&served, &request);
         assert!(
@@ -222,7 +222,7 @@ fn refused_peer_receives_the_reason() {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     let own =
         own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim_matches('/').to_owned();
-    let served = Served::with_agents_root(FakeHost::redirecting(), &own);
+    let served = Served::with_agents_root(FakeDaemon::redirecting(), &own);
     let (status, answer) = exchange(&served, b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(status, 403, "{answer}");
     assert!(answer.contains("agents may not administer OneCLI"), "{answer}");
@@ -247,7 +247,7 @@ fn changes_become_active_even_if_the_client_disconnects() {
     if !root("the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     served.host().slow_reload(Duration::from_millis(300));
     let mut stream = UnixStream::connect(served.socket()).unwrap();
     stream.write_all(&post("/v1/agents", r#"{"name":"a"}"#)).unwrap();
@@ -270,7 +270,7 @@ fn silent_connections_do_not_delay_others() {
     if !root("many connections to the admin socket") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let _silent: Vec<UnixStream> = (0..64).map(|_| UnixStream::connect(served.socket()).unwrap()).collect();
     let mut stream = UnixStream::connect(served.socket()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(9))).unwrap();

@@ -18,7 +18,7 @@ fn named_fields_change_and_are_recorded() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     add_agent(&client, "a", |_| {}).unwrap();
     let egress = AgentSet { egress: Some(Egress::Allow), ..AgentSet::default() };
@@ -50,7 +50,7 @@ fn changes_pass_the_checks_of_a_new_agent() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     add_agent(&client, "a", |_| {}).unwrap();
     add_agent(&client, "b", |r| r.user = Some("games".to_owned())).unwrap();
@@ -88,7 +88,7 @@ fn concurrent_changes_are_all_stored() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     add_agent(&client, "a", |_| {}).unwrap();
     let requests = [

@@ -25,7 +25,7 @@ fn agent_is_started_only_by_administrators_and_its_runners() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     add_agent(&client, "a", |r| {
         r.user = Some("games".to_owned());
@@ -73,7 +73,7 @@ fn missing_agent_gets_the_same_refusal() {
     if !root("commands against the admin server") {
         return;
     }
-    let served = Served::start(FakeHost::redirecting());
+    let served = Served::start(FakeDaemon::redirecting());
     let client = Client::new(served.socket());
     let missing = session_for(&client, (NOBODY, NOBODY), None, "/").unwrap_err().to_string();
     add_agent(&client, "a", |r| r.user = Some("games".to_owned())).unwrap();
