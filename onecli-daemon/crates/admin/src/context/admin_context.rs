@@ -1,4 +1,4 @@
-//! AdminContext shared by the handlers.
+//! The context that the handlers share, and the turn to change stored data.
 
 use std::sync::Arc;
 
