@@ -22,10 +22,10 @@ pub(crate) enum TemplateCommand {
     },
 }
 
-pub(crate) fn run(command: TemplateCommand, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn run(command: &TemplateCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         TemplateCommand::List => list(output),
-        TemplateCommand::Show { name } => show(name, output),
+        TemplateCommand::Show { name } => show(*name, output),
     }
 }
 

@@ -17,10 +17,10 @@ pub(crate) enum RecipeCommand {
     },
 }
 
-pub(crate) fn run(command: RecipeCommand, output: &mut Output) -> Result<(), CliError> {
+pub(crate) fn run(command: &RecipeCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         RecipeCommand::List => list(output),
-        RecipeCommand::Show { name } => show(name, output),
+        RecipeCommand::Show { name } => show(*name, output),
     }
 }
 
