@@ -161,7 +161,8 @@ fn only_agent(client: &Client) -> Result<AgentName, RunError> {
 /// connections.
 fn connect(client: &Client) -> Result<LauncherSocket, RunError> {
     if nix::unistd::geteuid().is_root() {
-        let work = |socket: &LauncherSocket, caller: &Caller| serve_client(client, &rules(), socket, caller, &|| ());
+        let work =
+            |socket: &LauncherSocket, caller: &Caller| serve_client(client, &rules(), socket, caller, &|| ());
         return onecli_launch::in_process(work).map_err(RunError::Fork);
     }
     let path = onecli_launch::beside(client.socket());
