@@ -69,20 +69,20 @@ pub struct Credentials {
     clock: Arc<dyn Clock>,
     backends: Backends,
     recent: Recent,
-    purses: Mutex<LruCache<SecretId, Arc<Purse>>>,
+    token_caches: Mutex<LruCache<SecretId, Arc<TokenCache>>>,
     /// The number of issued tokens, and of values that a source returned for the first time.
     changes: AtomicU64,
 }
 
 /// The tokens of one secret.
 #[derive(Default)]
-struct Purse {
+struct TokenCache {
     /// Locked during a token request, so that concurrent callers wait for the same token.
     state: tokio::sync::Mutex<State>,
     issued: Mutex<VecDeque<SecretValue>>,
 }
 
-impl Purse {
+impl TokenCache {
     /// Adds a token that responses are scrubbed for from now on.
     fn note(&self, token: SecretValue) {
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,9 +134,9 @@ impl Credentials {
         backends: Backends,
         clock: Arc<dyn Clock>,
     ) -> Credentials {
-        let purses = Mutex::new(LruCache::new(KEPT));
+        let token_caches = Mutex::new(LruCache::new(KEPT));
         let (recent, changes) = (Recent::new(), AtomicU64::new(0));
-        Credentials { vault, store, outbound, clock, backends, recent, purses, changes }
+        Credentials { vault, store, outbound, clock, backends, recent, token_caches, changes }
     }
 
     /// Returns the credential that policy granted.
@@ -171,8 +171,8 @@ impl Credentials {
             return fetched_again
                 && self.material(agent, secret).await.is_ok_and(|(value, _)| value.expose() != refused);
         }
-        let purse = self.purse(secret.id);
-        let mut state = purse.state.lock().await;
+        let token_cache = self.token_cache(secret.id);
+        let mut state = token_cache.state.lock().await;
         if state.token.as_ref().is_some_and(|kept| kept.value.expose() == credential.value().expose()) {
             let now = self.clock.instant();
             if state.replaced.is_some_and(|at| now.saturating_duration_since(at) < NOT_AGAIN) {
@@ -218,15 +218,15 @@ impl Credentials {
         }
     }
 
-    fn purse(&self, secret: SecretId) -> Arc<Purse> {
-        let mut purses = self.purses.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(purses.get_or_insert(secret, Arc::default))
+    fn token_cache(&self, secret: SecretId) -> Arc<TokenCache> {
+        let mut token_caches = self.token_caches.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(token_caches.get_or_insert(secret, Arc::default))
     }
 
     /// The cached token, if it is still valid.
     async fn kept(&self, secret: &Secret) -> Option<(SecretValue, Option<Origin>)> {
-        let purse = self.purse(secret.id);
-        let state = purse.state.lock().await;
+        let token_cache = self.token_cache(secret.id);
+        let state = token_cache.state.lock().await;
         state.kept(secret, self.clock.instant())
     }
 
@@ -243,8 +243,8 @@ impl Credentials {
     async fn purchase(&self, grant: &Grant) -> Result<(SecretValue, Option<Origin>), CredentialError> {
         let (agent, secret) = (grant.agent(), grant.secret());
         let Some(mint) = &secret.profile.mint else { return self.material(agent.id, secret).await };
-        let purse = self.purse(secret.id);
-        let mut state = purse.state.lock().await;
+        let token_cache = self.token_cache(secret.id);
+        let mut state = token_cache.state.lock().await;
         // An administrator replaced the value: discard what was obtained with the old one.
         if state.version < secret.version {
             *state = State { version: secret.version, ..State::default() };
@@ -268,7 +268,7 @@ impl Credentials {
                 let until = self.clock.instant() + bought.lifetime.saturating_sub(early);
                 state.token = Some(Kept { value: bought.token.clone(), until, origin: origin.clone() });
                 state.failure = None;
-                purse.note(bought.token.clone());
+                token_cache.note(bought.token.clone());
                 self.changes.fetch_add(1, Ordering::Release);
                 if let Some(successor) = bought.successor {
                     self.succeed(secret, &mut state, successor).await;
@@ -318,12 +318,12 @@ mod tests {
 
     #[test]
     fn newest_tokens_are_scrubbed_within_count_and_bytes() {
-        let purse = Purse::default();
+        let token_cache = TokenCache::default();
         let note = |size: usize, count: usize| {
             for _ in 0..count {
-                purse.note(SecretValue::new(vec![b'x'; size]).unwrap());
+                token_cache.note(SecretValue::new(vec![b'x'; size]).unwrap());
             }
-            let issued = purse.issued.lock().unwrap();
+            let issued = token_cache.issued.lock().unwrap();
             issued.iter().map(|token| token.expose().len()).collect::<Vec<_>>()
         };
         assert_eq!(note(1024, 100), [1024; LOOKED_FOR]);

@@ -77,10 +77,10 @@ impl Credentials {
     }
 
     fn issued(&self, secret: &Secret) -> Vec<SecretValue> {
-        let purses = self.purses.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(purse) = purses.peek(&secret.id).cloned() else { return Vec::new() };
-        drop(purses);
-        let issued = purse.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        let token_caches = self.token_caches.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(token_cache) = token_caches.peek(&secret.id).cloned() else { return Vec::new() };
+        drop(token_caches);
+        let issued = token_cache.issued.lock().unwrap_or_else(PoisonError::into_inner);
         issued.iter().cloned().collect()
     }
 
