@@ -29,7 +29,7 @@ use super::sources::cache::Recent;
 use super::sources::cache::flight::to_its_end;
 use super::sources::{Backends, Origin, SourceError};
 use super::tokens::client::{Outbound, Purpose};
-use super::tokens::{self, Market, MintError};
+use super::tokens::{self, MintContext, MintError};
 
 /// The number of secrets whose tokens are cached: with [`LOOKED_FOR_BYTES`] for each, at most 128 MiB.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -237,10 +237,10 @@ impl Credentials {
         grant: &Grant,
     ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
         let (own, grant) = (Arc::clone(self), grant.clone());
-        to_its_end(async move { own.purchase(&grant).await }).await
+        to_its_end(async move { own.request_token(&grant).await }).await
     }
 
-    async fn purchase(&self, grant: &Grant) -> Result<(SecretValue, Option<Origin>), CredentialError> {
+    async fn request_token(&self, grant: &Grant) -> Result<(SecretValue, Option<Origin>), CredentialError> {
         let (agent, secret) = (grant.agent(), grant.secret());
         let Some(mint) = &secret.profile.mint else { return self.material(agent.id, secret).await };
         let token_cache = self.token_cache(secret.id);
@@ -261,19 +261,19 @@ impl Credentials {
             None => self.material(agent.id, secret).await?,
         };
         let purpose = Purpose { agent: &agent.name, secret: &secret.name, version: state.version };
-        let market = Market { outbound: self.outbound.as_ref(), purpose, now: self.clock.now() };
-        match tokens::buy(mint, &material, market).await {
-            Ok(bought) => {
-                let early = EARLY.min(bought.lifetime / 5);
-                let until = self.clock.instant() + bought.lifetime.saturating_sub(early);
-                state.token = Some(Kept { value: bought.token.clone(), until, origin: origin.clone() });
+        let context = MintContext { outbound: self.outbound.as_ref(), purpose, now: self.clock.now() };
+        match tokens::request_token(mint, &material, context).await {
+            Ok(issued) => {
+                let early = EARLY.min(issued.lifetime / 5);
+                let until = self.clock.instant() + issued.lifetime.saturating_sub(early);
+                state.token = Some(Kept { value: issued.token.clone(), until, origin: origin.clone() });
                 state.failure = None;
-                token_cache.note(bought.token.clone());
+                token_cache.note(issued.token.clone());
                 self.changes.fetch_add(1, Ordering::Release);
-                if let Some(successor) = bought.successor {
+                if let Some(successor) = issued.successor {
                     self.succeed(secret, &mut state, successor).await;
                 }
-                Ok((bought.token, origin))
+                Ok((issued.token, origin))
             }
             Err(error) => {
                 tracing::error!(%error, secret = %secret.name, "no token could be obtained");

@@ -18,14 +18,14 @@ use zeroize::Zeroizing;
 use client::{Outbound, OutboundError, Purpose};
 
 /// The lifetime of a token whose response contains none.
-const UNTOLD: Duration = Duration::from_mins(5);
+const DEFAULT_LIFETIME: Duration = Duration::from_mins(5);
 /// The longest lifetime of a cached token, even if the response contains a longer one.
-const LONGEST: Duration = Duration::from_hours(24);
+const MAX_LIFETIME: Duration = Duration::from_hours(24);
 /// The lifetime of a signed assertion, in seconds. GitHub accepts at most ten minutes.
-const ASSERTION: i64 = 540;
+const ASSERTION_LIFETIME: i64 = 540;
 
 /// A newly issued token.
-pub(super) struct Bought {
+pub(super) struct IssuedToken {
     pub(super) token: SecretValue,
     pub(super) lifetime: Duration,
     /// The value to store from now on, if the endpoint issued a new refresh token.
@@ -80,7 +80,7 @@ struct ServiceAccount {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     #[serde(alias = "token")]
     access_token: Zeroizing<String>,
     #[serde(default)]
@@ -92,7 +92,7 @@ struct Answer {
 }
 
 #[derive(Deserialize)]
-struct Complaint {
+struct ErrorResponse {
     error: String,
 }
 
@@ -133,7 +133,7 @@ const ACCOUNT: &str = "key file of a Google service account: store the JSON file
 
 /// The context of a token request.
 #[derive(Clone, Copy)]
-pub(super) struct Market<'m> {
+pub(super) struct MintContext<'m> {
     pub(super) outbound: &'m dyn Outbound,
     pub(super) purpose: Purpose<'m>,
     pub(super) now: Timestamp,
@@ -143,38 +143,38 @@ pub(super) struct Market<'m> {
 ///
 /// # Errors
 /// [`MintError`].
-pub(super) async fn buy(
+pub(super) async fn request_token(
     mint: &Mint,
     material: &SecretValue,
-    market: Market<'_>,
-) -> Result<Bought, MintError> {
-    let now = market.now;
+    context: MintContext<'_>,
+) -> Result<IssuedToken, MintError> {
+    let now = context.now;
     match mint {
         Mint::ClientCredentials { token_url, client_id, scope, audience } => {
             let secret = text_of(material, "client secret")?;
             let mut form = Form::new("client_credentials");
             form.add("scope", scope.as_deref());
             form.add("audience", audience.as_deref());
-            ask(market, token_url, form.request(Some((client_id, secret))), None).await
+            send_request(context, token_url, form.request(Some((client_id, secret))), None).await
         }
         Mint::RefreshToken { token_url, client_id, scope } => {
-            let own = refresh(material).ok_or(MintError::Material(REFRESH))?;
+            let refresh_token = refresh(material).ok_or(MintError::Material(REFRESH))?;
             let mut form = Form::new("refresh_token");
-            form.add("refresh_token", Some(&own.refresh_token));
+            form.add("refresh_token", Some(&refresh_token.refresh_token));
             form.add("scope", scope.as_deref());
-            let secret = own.client_secret.as_ref().map(|secret| secret.as_str());
+            let secret = refresh_token.client_secret.as_ref().map(|secret| secret.as_str());
             if secret.is_none() {
                 // A public client names itself in the body (RFC 6749 section 3.2.1).
                 form.add("client_id", Some(client_id));
             }
             let request = form.request(secret.map(|secret| (client_id.as_str(), secret)));
-            ask(market, token_url, request, Some(&own)).await
+            send_request(context, token_url, request, Some(&refresh_token)).await
         }
         Mint::GithubApp { api, app, installation } => {
             let key = app_key(material)?;
             let issued = now.as_second();
             // Issued one minute in the past, because GitHub's clock may be behind.
-            let claims = json!({"iss": app, "iat": issued - 60, "exp": issued + ASSERTION});
+            let claims = json!({"iss": app, "iat": issued - 60, "exp": issued + ASSERTION_LIFETIME});
             let jwt = jwt::sign(&key, &claims, None).ok_or(MintError::Material(APP_KEY))?;
             let base = api.to_string();
             let url =
@@ -186,7 +186,7 @@ pub(super) async fn buy(
             authorize(&mut request, &bearer);
             let headers = request.headers_mut();
             headers.insert(header::ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
-            ask(market, &url, request, None).await
+            send_request(context, &url, request, None).await
         }
         Mint::GcpServiceAccount { scope } => {
             let account = service_account(material)?;
@@ -194,14 +194,14 @@ pub(super) async fn buy(
             let issued = now.as_second();
             let claims = json!({
                 "iss": account.client_email, "scope": scope, "aud": account.token_uri,
-                "iat": issued, "exp": issued + ASSERTION,
+                "iat": issued, "exp": issued + ASSERTION_LIFETIME,
             });
             let jwt = jwt::key(&account.private_key)
                 .and_then(|key| jwt::sign(&key, &claims, account.private_key_id.as_deref()))
                 .ok_or(MintError::Material(ACCOUNT))?;
             let mut form = Form::new("urn:ietf:params:oauth:grant-type:jwt-bearer");
             form.add("assertion", Some(&jwt));
-            ask(market, &url, form.request(None), None).await
+            send_request(context, &url, form.request(None), None).await
         }
     }
 }
@@ -279,32 +279,33 @@ fn authorize(request: &mut Request<Bytes>, value: &str) {
     }
 }
 
-async fn ask(
-    market: Market<'_>,
+async fn send_request(
+    context: MintContext<'_>,
     url: &TokenUrl,
     mut request: Request<Bytes>,
     refreshed: Option<&Refresh>,
-) -> Result<Bought, MintError> {
+) -> Result<IssuedToken, MintError> {
     let no_token = || MintError::NoToken(url.to_string());
     *request.uri_mut() = url.target().parse().map_err(|_| no_token())?;
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("onecli"));
-    let Market { outbound, purpose, now } = market;
-    let answer = outbound
+    let MintContext { outbound, purpose, now } = context;
+    let response = outbound
         .send(purpose, url.authority(), request)
         .await
         .map_err(|source| MintError::Unreachable { url: url.to_string(), source })?;
-    if !answer.status().is_success() {
-        let code = serde_json::from_slice::<Complaint>(answer.body()).ok().map(|complaint| complaint.error);
+    if !response.status().is_success() {
+        let code =
+            serde_json::from_slice::<ErrorResponse>(response.body()).ok().map(|response| response.error);
         let is_code =
             |code: &String| code.len() <= 64 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        let (url, status) = (url.to_string(), answer.status().as_u16());
+        let (url, status) = (url.to_string(), response.status().as_u16());
         return Err(MintError::Refused { url, status, code: code.filter(is_code) });
     }
-    let answer: Answer = serde_json::from_slice(answer.body()).map_err(|_| no_token())?;
+    let response: TokenResponse = serde_json::from_slice(response.body()).map_err(|_| no_token())?;
     let value = |text: &str| SecretValue::new(text.as_bytes().to_vec()).map_err(|_| no_token());
-    let told = answer.expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let until = answer.expires_at.and_then(|end| Duration::try_from(end.duration_since(now)).ok());
-    let successor = match (refreshed, &answer.refresh_token) {
+    let relative = response.expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let until = response.expires_at.and_then(|end| Duration::try_from(end.duration_since(now)).ok());
+    let successor = match (refreshed, &response.refresh_token) {
         (Some(old), Some(new)) if **new != *old.refresh_token => Some(match &old.client_secret {
             Some(secret) => {
                 let text =
@@ -315,9 +316,9 @@ async fn ask(
         }),
         _ => None,
     };
-    Ok(Bought {
-        token: value(&answer.access_token)?,
-        lifetime: told.or(until).unwrap_or(UNTOLD).min(LONGEST),
+    Ok(IssuedToken {
+        token: value(&response.access_token)?,
+        lifetime: relative.or(until).unwrap_or(DEFAULT_LIFETIME).min(MAX_LIFETIME),
         successor,
     })
 }
