@@ -31,17 +31,17 @@ use super::sources::{Backends, Origin, SourceError};
 use super::tokens::client::{Outbound, Purpose};
 use super::tokens::{self, MintContext, MintError};
 
-/// The number of secrets whose tokens are cached: with [`LOOKED_FOR_BYTES`] for each, at most 128 MiB.
-const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// The number of newest tokens of one secret that responses are scrubbed for, within [`LOOKED_FOR_BYTES`] together.
+/// The number of secrets whose tokens are cached: with [`MAX_SCRUBBED_BYTES`] for each, at most 128 MiB.
+const MAX_SECRETS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// The number of newest tokens of one secret that responses are scrubbed for, within [`MAX_SCRUBBED_BYTES`] together.
 /// A token has at most 16 KiB, and most have less than 2 KiB.
-const LOOKED_FOR: usize = 64;
-const LOOKED_FOR_BYTES: usize = 128 << 10;
+const MAX_SCRUBBED: usize = 64;
+const MAX_SCRUBBED_BYTES: usize = 128 << 10;
 /// The least interval between replacements of refused tokens. A refused token is replaced at once. But an agent can
 /// provoke refusals, and a token should have expired when it is no longer scrubbed.
-const NOT_AGAIN: Duration = Duration::from_mins(1);
+const REPLACEMENT_INTERVAL: Duration = Duration::from_mins(1);
 /// How long before its expiry a token is discarded; a fifth of its lifetime if that is shorter.
-const EARLY: Duration = Duration::from_mins(1);
+const EXPIRY_MARGIN: Duration = Duration::from_mins(1);
 /// The pause after a failure at the endpoint. Each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
@@ -78,7 +78,7 @@ pub struct Credentials {
 #[derive(Default)]
 struct TokenCache {
     /// Locked during a token request, so that concurrent callers wait for the same token.
-    state: tokio::sync::Mutex<State>,
+    state: tokio::sync::Mutex<TokenState>,
     issued: Mutex<VecDeque<SecretValue>>,
 }
 
@@ -89,16 +89,16 @@ impl TokenCache {
         issued.push_front(token);
         let within = |bytes: &mut usize, token: &SecretValue| {
             *bytes += token.expose().len();
-            (*bytes <= LOOKED_FOR_BYTES).then_some(())
+            (*bytes <= MAX_SCRUBBED_BYTES).then_some(())
         };
-        let most = issued.iter().take(LOOKED_FOR).scan(0, within).count();
+        let most = issued.iter().take(MAX_SCRUBBED).scan(0, within).count();
         issued.truncate(most);
     }
 }
 
 #[derive(Default)]
-struct State {
-    token: Option<Kept>,
+struct TokenState {
+    token: Option<CachedToken>,
     /// The refresh token for the next request, if the store does not have it yet.
     successor: Option<(u32, SecretValue)>,
     /// The secret as stored, if this daemon stored a successor of it.
@@ -111,14 +111,15 @@ struct State {
     version: u32,
 }
 
-impl State {
-    fn kept(&self, secret: &Secret, now: Instant) -> Option<(SecretValue, Option<Origin>)> {
-        let kept = self.token.as_ref().filter(|kept| now < kept.until && self.version >= secret.version)?;
-        Some((kept.value.clone(), kept.origin.clone()))
+impl TokenState {
+    fn cached(&self, secret: &Secret, now: Instant) -> Option<(SecretValue, Option<Origin>)> {
+        let cached =
+            self.token.as_ref().filter(|cached| now < cached.until && self.version >= secret.version)?;
+        Some((cached.value.clone(), cached.origin.clone()))
     }
 }
 
-struct Kept {
+struct CachedToken {
     value: SecretValue,
     until: Instant,
     /// The source of the value that the token was requested with.
@@ -134,7 +135,7 @@ impl Credentials {
         backends: Backends,
         clock: Arc<dyn Clock>,
     ) -> Credentials {
-        let token_caches = Mutex::new(LruCache::new(KEPT));
+        let token_caches = Mutex::new(LruCache::new(MAX_SECRETS));
         let (recent, changes) = (Recent::new(), AtomicU64::new(0));
         Credentials { vault, store, outbound, clock, backends, recent, token_caches, changes }
     }
@@ -149,8 +150,8 @@ impl Credentials {
             let (value, origin) = self.material(agent, secret).await?;
             return Ok(self.vault.credential(grant, value).from(origin));
         }
-        let (token, origin) = match self.kept(secret).await {
-            Some(kept) => kept,
+        let (token, origin) = match self.cached(secret).await {
+            Some(cached) => cached,
             None => self.token(grant).await?,
         };
         Ok(self.vault.credential(grant, token).from(origin))
@@ -173,9 +174,9 @@ impl Credentials {
         }
         let token_cache = self.token_cache(secret.id);
         let mut state = token_cache.state.lock().await;
-        if state.token.as_ref().is_some_and(|kept| kept.value.expose() == credential.value().expose()) {
+        if state.token.as_ref().is_some_and(|cached| cached.value.expose() == credential.value().expose()) {
             let now = self.clock.instant();
-            if state.replaced.is_some_and(|at| now.saturating_duration_since(at) < NOT_AGAIN) {
+            if state.replaced.is_some_and(|at| now.saturating_duration_since(at) < REPLACEMENT_INTERVAL) {
                 return false;
             }
             state.token = None;
@@ -224,10 +225,10 @@ impl Credentials {
     }
 
     /// The cached token, if it is still valid.
-    async fn kept(&self, secret: &Secret) -> Option<(SecretValue, Option<Origin>)> {
+    async fn cached(&self, secret: &Secret) -> Option<(SecretValue, Option<Origin>)> {
         let token_cache = self.token_cache(secret.id);
         let state = token_cache.state.lock().await;
-        state.kept(secret, self.clock.instant())
+        state.cached(secret, self.clock.instant())
     }
 
     /// Requests a token in a task that outlives its caller: if the client disconnects, a refresh token that can be
@@ -247,11 +248,11 @@ impl Credentials {
         let mut state = token_cache.state.lock().await;
         // An administrator replaced the value: discard what was obtained with the old one.
         if state.version < secret.version {
-            *state = State { version: secret.version, ..State::default() };
+            *state = TokenState { version: secret.version, ..TokenState::default() };
         }
         let now = self.clock.instant();
-        if let Some(kept) = state.kept(secret, now) {
-            return Ok(kept);
+        if let Some(cached) = state.cached(secret, now) {
+            return Ok(cached);
         }
         if let Some((error, _, _)) = state.failure.as_ref().filter(|(_, until, _)| now < *until) {
             return Err(error.clone().into());
@@ -264,9 +265,10 @@ impl Credentials {
         let context = MintContext { outbound: self.outbound.as_ref(), purpose, now: self.clock.now() };
         match tokens::request_token(mint, &material, context).await {
             Ok(issued) => {
-                let early = EARLY.min(issued.lifetime / 5);
+                let early = EXPIRY_MARGIN.min(issued.lifetime / 5);
                 let until = self.clock.instant() + issued.lifetime.saturating_sub(early);
-                state.token = Some(Kept { value: issued.token.clone(), until, origin: origin.clone() });
+                state.token =
+                    Some(CachedToken { value: issued.token.clone(), until, origin: origin.clone() });
                 state.failure = None;
                 token_cache.note(issued.token.clone());
                 self.changes.fetch_add(1, Ordering::Release);
@@ -289,7 +291,7 @@ impl Credentials {
 
     /// Stores the successor of a refresh token, because the old one can no longer be used. If the store fails, the
     /// successor stays in memory, and the next one is stored in its place.
-    async fn succeed(&self, secret: &Secret, state: &mut State, successor: SecretValue) {
+    async fn succeed(&self, secret: &Secret, state: &mut TokenState, successor: SecretValue) {
         let current =
             state.latest.as_ref().filter(|latest| latest.version == state.version).unwrap_or(secret);
         match self.store_successor(current, &successor).await {
@@ -326,10 +328,10 @@ mod tests {
             let issued = token_cache.issued.lock().unwrap();
             issued.iter().map(|token| token.expose().len()).collect::<Vec<_>>()
         };
-        assert_eq!(note(1024, 100), [1024; LOOKED_FOR]);
-        let kept = note(16 << 10, 1);
-        assert_eq!((kept[0], kept.len()), (16 << 10, LOOKED_FOR));
-        let kept = note(16 << 10, 20);
-        assert_eq!((kept.len(), kept.iter().sum()), (8, LOOKED_FOR_BYTES));
+        assert_eq!(note(1024, 100), [1024; MAX_SCRUBBED]);
+        let cached = note(16 << 10, 1);
+        assert_eq!((cached[0], cached.len()), (16 << 10, MAX_SCRUBBED));
+        let cached = note(16 << 10, 20);
+        assert_eq!((cached.len(), cached.iter().sum()), (8, MAX_SCRUBBED_BYTES));
     }
 }
