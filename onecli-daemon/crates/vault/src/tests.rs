@@ -339,7 +339,7 @@ async fn panic_prints_no_value() {
     let slot = keyring::SlotKey(zeroize::Zeroizing::new([0x5a; 32]));
     let had = sources::Had { value: value(text), origin: Origin::of("file") };
     let fetched =
-        sources::cache::flight::Fetched { value: value(text), usable_for: std::time::Duration::ZERO };
+        sources::cache::flight::Expiring { value: value(text), usable_for: std::time::Duration::ZERO };
     let cached = sources::cache::flight::Cached { value: Arc::new(value(text)), stale: false };
     let panics = [
         ("a value", unwrap_text(value(text))),
@@ -392,7 +392,7 @@ async fn debug_and_errors_print_no_value_or_key() {
     let store_error = StoreError::NotFound { what: "secret", id: secret.id.to_string() };
     let had = sources::Had { value: value(text), origin: Origin::of("file") };
     let fetched =
-        sources::cache::flight::Fetched { value: value(text), usable_for: std::time::Duration::ZERO };
+        sources::cache::flight::Expiring { value: value(text), usable_for: std::time::Duration::ZERO };
     let cached = sources::cache::flight::Cached { value: value(text), stale: false };
     let others = format!("{others} {had:?} {fetched:?} {cached:?}");
     let printed = format!(

@@ -28,7 +28,7 @@ pub(crate) async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> 
 
 /// A value, and how long it may be used.
 #[derive(Debug, Clone)]
-pub struct Fetched<V> {
+pub struct Expiring<V> {
     /// The value.
     pub value: V,
     /// The lifetime, from the fetch on.
@@ -68,7 +68,7 @@ impl<V: Clone, E> Held<V, E> {
     }
 }
 
-/// Fetched values by key.
+/// Expiring values by key.
 pub struct Flights<K: Hash + Eq, V, E> {
     slots: Arc<Mutex<Slots<K, V, E>>>,
     /// Returns the size of a value in bytes.
@@ -164,7 +164,7 @@ where
         fetch: impl FnOnce() -> F,
     ) -> Result<Cached<V>, E>
     where
-        F: Future<Output = Result<Fetched<V>, E>> + Send + 'static,
+        F: Future<Output = Result<Expiring<V>, E>> + Send + 'static,
     {
         let slot = self.slot(key);
         let mut held = Arc::clone(&slot).lock_owned().await;
@@ -184,7 +184,7 @@ where
         let (key, slots, weigh) = (key.clone(), Arc::clone(&self.slots), self.weigh);
         to_its_end(Box::pin(async move {
             match fetch.await {
-                Ok(Fetched { value, usable_for }) => {
+                Ok(Expiring { value, usable_for }) => {
                     let kept = (value.clone(), clock.instant(), usable_for);
                     lock(&slots).weighed(&key, &slot, weigh(&value));
                     *held = Held { value: Some(kept), failure: None };

@@ -1,4 +1,4 @@
-//! Fetched values in memory: until they expire, and for the scrubbing of responses.
+//! Expiring values in memory: until they expire, and for the scrubbing of responses.
 
 pub mod flight;
 mod recent;

@@ -10,7 +10,7 @@ use onecli_model::{Clock, SecretValue, SourceCommand};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::sources::cache::flight::{Bounds, Fetched, Flights};
+use crate::sources::cache::flight::{Bounds, Expiring, Flights};
 
 /// The bounds of the cache of command values.
 const KEPT: Bounds = Bounds { keys: NonZeroUsize::new(1024).unwrap(), bytes: 4 << 20 };
@@ -105,10 +105,10 @@ impl Commands {
 }
 
 /// Parses the output: the value, and how long it may be used.
-fn understand(printed: &[u8], now: Timestamp) -> Result<Fetched<SecretValue>, String> {
+fn understand(printed: &[u8], now: Timestamp) -> Result<Expiring<SecretValue>, String> {
     let value = |bytes: &[u8]| SecretValue::of_document(bytes).map_err(|error| error.to_string());
     if !printed.trim_ascii_start().starts_with(b"{") {
-        return Ok(Fetched { value: value(printed)?, usable_for: UNTOLD });
+        return Ok(Expiring { value: value(printed)?, usable_for: UNTOLD });
     }
     // The message of serde_json may quote the output, so only the position is reported.
     let document: Document = serde_json::from_slice(printed).map_err(|error| {
@@ -133,7 +133,7 @@ fn understand(printed: &[u8], now: Timestamp) -> Result<Fetched<SecretValue>, St
         Some(text) => value(text.as_bytes())?,
         None => value(printed)?,
     };
-    Ok(Fetched { value, usable_for })
+    Ok(Expiring { value, usable_for })
 }
 
 #[cfg(test)]

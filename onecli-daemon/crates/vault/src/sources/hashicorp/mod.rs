@@ -31,7 +31,7 @@ use onecli_model::{AgentId, Clock, Random, SecretValue, VaultReference};
 use onecli_tls::ServiceTls;
 use zeroize::Zeroizing;
 
-use crate::sources::cache::flight::{Bounds, Fetched, Flights};
+use crate::sources::cache::flight::{Bounds, Expiring, Flights};
 use auth::{Auth, Login};
 use mount::Kind;
 use wire::{Answer, Call, Wire};
@@ -349,7 +349,7 @@ impl HashiCorp {
         Ok((Key { agent, path: reference.path().to_owned(), version: reference.version() }, kind))
     }
 
-    async fn read(&self, key: &Key, kind: &Kind) -> Result<Fetched<Read>, BackendError> {
+    async fn read(&self, key: &Key, kind: &Kind) -> Result<Expiring<Read>, BackendError> {
         let absent = || BackendError::NoSuchPath { path: key.path.clone(), version: key.version };
         if let Kind::Kv2(mount) = kind {
             let rest = key.path.strip_prefix(mount.as_str()).ok_or_else(absent)?;
@@ -364,7 +364,7 @@ impl HashiCorp {
             let data = data.ok_or_else(absent)?;
             let fields = data.data.ok_or_else(absent)?;
             let read = Read { fields: Arc::new(fields), version: Some(data.metadata.version), lease: None };
-            return Ok(Fetched { value: read, usable_for: self.cache_ttl });
+            return Ok(Expiring { value: read, usable_for: self.cache_ttl });
         }
         let asked_at = self.clock.instant();
         let answer = self.authorized(Call::get(&key.path)).await?;
@@ -372,7 +372,7 @@ impl HashiCorp {
         let fields = Arc::new(data.ok_or_else(absent)?);
         let (Some(agent), false) = (key.agent, lease_id.is_empty()) else {
             let read = Read { fields, version: None, lease: None };
-            return Ok(Fetched { value: read, usable_for: self.cache_ttl });
+            return Ok(Expiring { value: read, usable_for: self.cache_ttl });
         };
         let first = Duration::from_secs(lease_duration.max(1));
         let lease = Arc::new(Lease {
@@ -392,7 +392,7 @@ impl HashiCorp {
         }
         // The cache entry expires a little before the lease; renewals extend it.
         let usable_for = first.saturating_sub(first / LAST_PART);
-        Ok(Fetched { value: Read { fields, version: None, lease: Some(lease) }, usable_for })
+        Ok(Expiring { value: Read { fields, version: None, lease: Some(lease) }, usable_for })
     }
 
     /// At two thirds of its lifetime a lease is renewed if it was used since the last renewal; otherwise it is

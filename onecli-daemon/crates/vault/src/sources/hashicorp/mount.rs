@@ -7,7 +7,7 @@ use super::HashiCorp;
 use super::error::BackendError;
 use super::wire::Call;
 use super::words::{self, Mounted};
-use crate::sources::cache::flight::Fetched;
+use crate::sources::cache::flight::Expiring;
 
 /// How long a mount's kind is cached.
 const MOUNT_FOR: Duration = Duration::from_mins(5);
@@ -39,7 +39,7 @@ impl HashiCorp {
             let (this, path) = (Arc::clone(self), path.to_owned());
             async move {
                 let kind = this.ask_kind(&path).await?;
-                Ok(Fetched { value: Arc::new(kind), usable_for: MOUNT_FOR })
+                Ok(Expiring { value: Arc::new(kind), usable_for: MOUNT_FOR })
             }
         };
         let cached =

@@ -41,11 +41,11 @@ fn flights(clock: &Arc<Hand>, most: usize) -> Flights<&'static str, u32, &'stati
 }
 
 /// Serves `value` and counts the fetches.
-fn serve(count: &AtomicU32, value: u32) -> impl Future<Output = Result<Fetched<u32>, &'static str>> + use<> {
+fn serve(count: &AtomicU32, value: u32) -> impl Future<Output = Result<Expiring<u32>, &'static str>> + use<> {
     count.fetch_add(1, SeqCst);
     async move {
         tokio::task::yield_now().await;
-        Ok(Fetched { value, usable_for: TTL })
+        Ok(Expiring { value, usable_for: TTL })
     }
 }
 
@@ -120,7 +120,7 @@ async fn fetch_completes_when_its_caller_disconnects() {
         count.fetch_add(1, SeqCst);
         async {
             wait.await.unwrap();
-            Ok(Fetched { value: 7, usable_for: TTL })
+            Ok(Expiring { value: 7, usable_for: TTL })
         }
     };
     let asked = flights.get(&"a", Duration::ZERO, |_| true, fetch);
@@ -137,7 +137,7 @@ async fn large_values_evict_the_least_recently_used() {
     let bounds = Bounds { keys: NonZeroUsize::new(4).unwrap(), bytes: 100 };
     let flights: Flights<&str, u32, &str> = Flights::new(bounds, |value| *value as usize, clock.clone());
     let get = async |key: &'static str, value: u32| {
-        let fetch = || async move { Ok(Fetched { value, usable_for: TTL }) };
+        let fetch = || async move { Ok(Expiring { value, usable_for: TTL }) };
         flights.get(&key, Duration::ZERO, |_| true, fetch).await.unwrap().value
     };
     let kept = || {

@@ -132,7 +132,7 @@ fn debug_never_prints_a_value() {
     let versioned: words::Versioned = serde_json::from_str(&text(versioned)).unwrap();
     let login: words::LoggedIn =
         serde_json::from_str(&text(json!({ "auth": { "client_token": HIDDEN } }))).unwrap();
-    let fetched = Fetched { value: read.clone(), usable_for: Duration::ZERO };
+    let fetched = Expiring { value: read.clone(), usable_for: Duration::ZERO };
     for shown in [
         format!("{field:?} {fields:?} {read:?} {material:?}"),
         format!("{plain:?} {versioned:?} {login:?} {fetched:?}"),
