@@ -201,11 +201,11 @@ impl Credentials {
             return Ok((self.vault.open_value(secret)?, None));
         };
         // Boxed, because it is rarely needed and larger than everything else that a request waits for.
-        let had = Box::pin(self.backends.fetch(agent, source)).await?;
-        if self.recent.note(agent, secret.id, &had.value, self.clock.instant()) {
+        let fetched = Box::pin(self.backends.fetch(agent, source)).await?;
+        if self.recent.note(agent, secret.id, &fetched.value, self.clock.instant()) {
             self.changes.fetch_add(1, Ordering::Release);
         }
-        Ok((had.value, Some(had.origin)))
+        Ok((fetched.value, Some(fetched.origin)))
     }
 
     /// The secret's source, if the sealed value confirms it: an attacker who edits a row cannot choose what is

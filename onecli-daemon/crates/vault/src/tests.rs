@@ -337,16 +337,16 @@ async fn panic_prints_no_value() {
     let secret = sealed(&vault, 1, text);
     let root = RootKey::new(zeroize::Zeroizing::new([0x5a; 32]));
     let slot = keyring::SlotKey(zeroize::Zeroizing::new([0x5a; 32]));
-    let had = sources::Had { value: value(text), origin: Origin::of("file") };
-    let fetched =
+    let fetched = sources::Fetched { value: value(text), origin: Origin::of("file") };
+    let expiring =
         sources::cache::flight::Expiring { value: value(text), usable_for: std::time::Duration::ZERO };
     let cached = sources::cache::flight::Cached { value: Arc::new(value(text)), stale: false };
     let panics = [
         ("a value", unwrap_text(value(text))),
         ("a credential", unwrap_text(open(&vault, secret.clone()).unwrap())),
         ("a secret", unwrap_text(secret.clone())),
-        ("an obtained value", unwrap_text(had)),
-        ("a fetched value", unwrap_text(fetched)),
+        ("an obtained value", unwrap_text(fetched)),
+        ("a fetched value", unwrap_text(expiring)),
         ("a cached value", unwrap_text(cached)),
         ("a root key", unwrap_text(root)),
         ("a slot's key", unwrap_text(slot)),
@@ -390,11 +390,11 @@ async fn debug_and_errors_print_no_value_or_key() {
         !others.contains(&key_in_material) && !others.contains(&format!("{:?}", &material.key_der[40..44]))
     );
     let store_error = StoreError::NotFound { what: "secret", id: secret.id.to_string() };
-    let had = sources::Had { value: value(text), origin: Origin::of("file") };
-    let fetched =
+    let fetched = sources::Fetched { value: value(text), origin: Origin::of("file") };
+    let expiring =
         sources::cache::flight::Expiring { value: value(text), usable_for: std::time::Duration::ZERO };
     let cached = sources::cache::flight::Cached { value: value(text), stale: false };
-    let others = format!("{others} {had:?} {fetched:?} {cached:?}");
+    let others = format!("{others} {fetched:?} {expiring:?} {cached:?}");
     let printed = format!(
         "{others} {vault:?} {root:?} {secret:?} {credential:?} {grant:?} {error:?} {error} {store_error:?} {:?} {:?}",
         value(text),

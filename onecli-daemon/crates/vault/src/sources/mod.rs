@@ -79,7 +79,7 @@ impl SourceError {
 
 /// A fetched value and its origin.
 #[derive(Debug)]
-pub(super) struct Had {
+pub(super) struct Fetched {
     pub(super) value: SecretValue,
     pub(super) origin: Origin,
 }
@@ -130,7 +130,7 @@ impl Backends {
     }
 
     /// The value, for `agent`.
-    pub(super) async fn fetch(&self, agent: AgentId, source: &Source) -> Result<Had, SourceError> {
+    pub(super) async fn fetch(&self, agent: AgentId, source: &Source) -> Result<Fetched, SourceError> {
         let (value, origin) = match source {
             Source::Vault(reference) => {
                 let material = self.vault()?.fetch(agent, reference).await?;
@@ -140,7 +140,7 @@ impl Backends {
             Source::File(file) => (self.files.read(file).await?, Origin::of("file")),
             Source::Exec(command) => (self.commands.fetch(command).await?, Origin::of("exec")),
         };
-        Ok(Had { value, origin })
+        Ok(Fetched { value, origin })
     }
 
     /// The value that responses are searched for; `None` if `agent` has none yet.
