@@ -4,7 +4,7 @@ use std::fmt;
 
 use onecli_model::{Placeholder, Placement, Secret, SecretName, SecretValue};
 
-use super::sources::Origin;
+use super::sources::ValueOrigin;
 
 /// A credential in the clear, for injection into one request. Only the vault creates one, from a grant. It is
 /// zeroed when dropped.
@@ -16,7 +16,7 @@ pub struct Credential {
     allow_plaintext: bool,
     /// Empty if the placement does not need it.
     stand_in: Vec<String>,
-    origin: Option<Origin>,
+    origin: Option<ValueOrigin>,
 }
 
 impl Credential {
@@ -35,12 +35,12 @@ impl Credential {
         }
     }
 
-    pub(super) fn from(self, origin: Option<Origin>) -> Credential {
+    pub(super) fn from(self, origin: Option<ValueOrigin>) -> Credential {
         Credential { origin, ..self }
     }
 
     /// The source of the value, if the store does not contain it.
-    pub fn origin(&self) -> Option<&Origin> {
+    pub fn origin(&self) -> Option<&ValueOrigin> {
         self.origin.as_ref()
     }
 

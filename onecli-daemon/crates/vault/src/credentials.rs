@@ -27,7 +27,7 @@ use super::credential::Credential;
 use super::error::VaultError;
 use super::sources::cache::Recent;
 use super::sources::cache::flight::to_its_end;
-use super::sources::{Backends, Origin, SourceError};
+use super::sources::{Backends, SourceError, ValueOrigin};
 use super::tokens::client::{Outbound, Purpose};
 use super::tokens::{self, MintContext, MintError};
 
@@ -112,7 +112,7 @@ struct TokenState {
 }
 
 impl TokenState {
-    fn cached(&self, secret: &Secret, now: Instant) -> Option<(SecretValue, Option<Origin>)> {
+    fn cached(&self, secret: &Secret, now: Instant) -> Option<(SecretValue, Option<ValueOrigin>)> {
         let cached =
             self.token.as_ref().filter(|cached| now < cached.until && self.version >= secret.version)?;
         Some((cached.value.clone(), cached.origin.clone()))
@@ -123,7 +123,7 @@ struct CachedToken {
     value: SecretValue,
     until: Instant,
     /// The source of the value that the token was requested with.
-    origin: Option<Origin>,
+    origin: Option<ValueOrigin>,
 }
 
 impl Credentials {
@@ -196,7 +196,7 @@ impl Credentials {
         &self,
         agent: AgentId,
         secret: &Secret,
-    ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
+    ) -> Result<(SecretValue, Option<ValueOrigin>), CredentialError> {
         let Some(source) = self.source_of(secret)? else {
             return Ok((self.vault.open_value(secret)?, None));
         };
@@ -225,7 +225,7 @@ impl Credentials {
     }
 
     /// The cached token, if it is still valid.
-    async fn cached(&self, secret: &Secret) -> Option<(SecretValue, Option<Origin>)> {
+    async fn cached(&self, secret: &Secret) -> Option<(SecretValue, Option<ValueOrigin>)> {
         let token_cache = self.token_cache(secret.id);
         let state = token_cache.state.lock().await;
         state.cached(secret, self.clock.instant())
@@ -236,12 +236,15 @@ impl Credentials {
     async fn token(
         self: &Arc<Self>,
         grant: &Grant,
-    ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
+    ) -> Result<(SecretValue, Option<ValueOrigin>), CredentialError> {
         let (own, grant) = (Arc::clone(self), grant.clone());
         to_its_end(async move { own.request_token(&grant).await }).await
     }
 
-    async fn request_token(&self, grant: &Grant) -> Result<(SecretValue, Option<Origin>), CredentialError> {
+    async fn request_token(
+        &self,
+        grant: &Grant,
+    ) -> Result<(SecretValue, Option<ValueOrigin>), CredentialError> {
         let (agent, secret) = (grant.agent(), grant.secret());
         let Some(mint) = &secret.profile.mint else { return self.material(agent.id, secret).await };
         let token_cache = self.token_cache(secret.id);

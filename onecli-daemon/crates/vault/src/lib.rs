@@ -32,7 +32,7 @@ pub use keys::{KeyStatus, NewSlot, SlotInfo};
 pub use rekey::{Begun, Rekey};
 pub use sessions::{Session, SessionKind, SessionScope};
 pub use source::{KeyFileError, KeySource};
-pub use sources::{Backends, Origin, SourceError};
+pub use sources::{Backends, SourceError, ValueOrigin};
 pub use tokens::client::{Outbound, OutboundError, Purpose};
 pub use tokens::{MintError, check_material, sent_to_endpoint};
 

@@ -337,7 +337,7 @@ async fn panic_prints_no_value() {
     let secret = sealed(&vault, 1, text);
     let root = RootKey::new(zeroize::Zeroizing::new([0x5a; 32]));
     let slot = keyring::SlotKey(zeroize::Zeroizing::new([0x5a; 32]));
-    let fetched = sources::Fetched { value: value(text), origin: Origin::of("file") };
+    let fetched = sources::Fetched { value: value(text), origin: ValueOrigin::of("file") };
     let expiring =
         sources::cache::flight::Expiring { value: value(text), usable_for: std::time::Duration::ZERO };
     let cached = sources::cache::flight::Cached { value: Arc::new(value(text)), stale: false };
@@ -390,7 +390,7 @@ async fn debug_and_errors_print_no_value_or_key() {
         !others.contains(&key_in_material) && !others.contains(&format!("{:?}", &material.key_der[40..44]))
     );
     let store_error = StoreError::NotFound { what: "secret", id: secret.id.to_string() };
-    let fetched = sources::Fetched { value: value(text), origin: Origin::of("file") };
+    let fetched = sources::Fetched { value: value(text), origin: ValueOrigin::of("file") };
     let expiring =
         sources::cache::flight::Expiring { value: value(text), usable_for: std::time::Duration::ZERO };
     let cached = sources::cache::flight::Cached { value: value(text), stale: false };

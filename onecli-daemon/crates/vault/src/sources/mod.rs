@@ -81,18 +81,18 @@ impl SourceError {
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) value: SecretValue,
-    pub(super) origin: Origin,
+    pub(super) origin: ValueOrigin,
 }
 
 /// The origin of a fetched value: `vault@3`, `vault@3 stale`, `file`, `exec`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct ValueOrigin {
     backend: &'static str,
     version: Option<u32>,
     stale: bool,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.backend)?;
         if let Some(version) = self.version {
@@ -102,9 +102,9 @@ impl fmt::Display for Origin {
     }
 }
 
-impl Origin {
-    pub(super) fn of(backend: &'static str) -> Origin {
-        Origin { backend, version: None, stale: false }
+impl ValueOrigin {
+    pub(super) fn of(backend: &'static str) -> ValueOrigin {
+        ValueOrigin { backend, version: None, stale: false }
     }
 }
 
@@ -135,10 +135,10 @@ impl Backends {
             Source::Vault(reference) => {
                 let material = self.vault()?.fetch(agent, reference).await?;
                 let (version, stale) = (material.version, material.stale);
-                (material.value, Origin { version, stale, ..Origin::of("vault") })
+                (material.value, ValueOrigin { version, stale, ..ValueOrigin::of("vault") })
             }
-            Source::File(file) => (self.files.read(file).await?, Origin::of("file")),
-            Source::Exec(command) => (self.commands.fetch(command).await?, Origin::of("exec")),
+            Source::File(file) => (self.files.read(file).await?, ValueOrigin::of("file")),
+            Source::Exec(command) => (self.commands.fetch(command).await?, ValueOrigin::of("exec")),
         };
         Ok(Fetched { value, origin })
     }
