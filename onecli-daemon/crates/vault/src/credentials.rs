@@ -25,7 +25,7 @@ use onecli_store::Store;
 use super::Vault;
 use super::credential::Credential;
 use super::error::VaultError;
-use super::sources::cache::Recent;
+use super::sources::cache::RecentlyServed;
 use super::sources::cache::flight::to_its_end;
 use super::sources::{Backends, SourceError, ValueOrigin};
 use super::tokens::client::{Outbound, Purpose};
@@ -68,7 +68,7 @@ pub struct Credentials {
     outbound: Arc<dyn Outbound>,
     clock: Arc<dyn Clock>,
     backends: Backends,
-    recent: Recent,
+    recent: RecentlyServed,
     token_caches: Mutex<LruCache<SecretId, Arc<TokenCache>>>,
     /// The number of issued tokens, and of values that a source returned for the first time.
     changes: AtomicU64,
@@ -136,7 +136,7 @@ impl Credentials {
         clock: Arc<dyn Clock>,
     ) -> Credentials {
         let token_caches = Mutex::new(LruCache::new(MAX_SECRETS));
-        let (recent, changes) = (Recent::new(), AtomicU64::new(0));
+        let (recent, changes) = (RecentlyServed::new(), AtomicU64::new(0));
         Credentials { vault, store, outbound, clock, backends, recent, token_caches, changes }
     }
 

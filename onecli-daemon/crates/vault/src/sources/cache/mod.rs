@@ -3,4 +3,4 @@
 pub mod flight;
 mod recent;
 
-pub(crate) use recent::Recent;
+pub(crate) use recent::RecentlyServed;

@@ -11,62 +11,63 @@ use onecli_model::{AgentId, SecretId, SecretValue};
 
 /// The most pairs of agent and secret. A value has 16 KiB at most, and its size is the operator's choice. With keys
 /// of 4 KiB, the largest in use, all values together stay below 64 MiB, and never exceed 256 MiB.
-const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+const MAX_PAIRS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// The number of newest values of each pair.
-const VALUES: usize = 4;
+const MAX_VALUES: usize = 4;
 /// How long responses are searched for a value after its last use.
-const LOOKED_FOR: Duration = Duration::from_mins(10);
+const SCRUBBED_FOR: Duration = Duration::from_mins(10);
 /// The least interval between fetches caused by an upstream's 401, because an agent can provoke a 401 at any time.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
 
 /// The recently used values.
-pub(crate) struct Recent(Mutex<All>);
+pub(crate) struct RecentlyServed(Mutex<All>);
 
 struct All {
-    by_agent: LruCache<(AgentId, SecretId), Given>,
+    by_agent: LruCache<(AgentId, SecretId), ServedValue>,
     /// The agents in `by_agent`, by secret.
     agents: HashMap<SecretId, Vec<AgentId>>,
 }
 
 #[derive(Default)]
-struct Given {
+struct ServedValue {
     values: VecDeque<(SecretValue, Instant)>,
     refused: Option<Instant>,
 }
 
-impl Recent {
-    pub(crate) fn new() -> Recent {
-        Recent(Mutex::new(All { by_agent: LruCache::new(KEPT), agents: HashMap::new() }))
+impl RecentlyServed {
+    pub(crate) fn new() -> RecentlyServed {
+        RecentlyServed(Mutex::new(All { by_agent: LruCache::new(MAX_PAIRS), agents: HashMap::new() }))
     }
 
     /// Notes the use of a value. Reports whether the value is new.
     pub(crate) fn note(&self, agent: AgentId, secret: SecretId, value: &SecretValue, now: Instant) -> bool {
         let mut all = self.lock();
-        let values = &mut all.given(agent, secret).values;
+        let values = &mut all.served(agent, secret).values;
         // A value that is no longer searched for is new again.
-        values.retain(|(_, since)| now.saturating_duration_since(*since) < LOOKED_FOR);
+        values.retain(|(_, since)| now.saturating_duration_since(*since) < SCRUBBED_FOR);
         let known = values.len();
         values.retain(|(known, _)| known.expose() != value.expose());
         let is_new = values.len() == known;
         values.push_front((value.clone(), now));
-        values.truncate(VALUES);
+        values.truncate(MAX_VALUES);
         is_new
     }
 
     /// The values of a secret that this agent's requests recently used.
     pub(crate) fn of(&self, agent: AgentId, secret: SecretId, now: Instant) -> Vec<SecretValue> {
         let all = self.lock();
-        let values = all.by_agent.peek(&(agent, secret)).into_iter().flat_map(|given| &given.values);
-        let is_recent = |since: &Instant| now.saturating_duration_since(*since) < LOOKED_FOR;
+        let values = all.by_agent.peek(&(agent, secret)).into_iter().flat_map(|served| &served.values);
+        let is_recent = |since: &Instant| now.saturating_duration_since(*since) < SCRUBBED_FOR;
         values.filter(|(_, since)| is_recent(since)).map(|(value, _)| value.clone()).collect()
     }
 
     /// The values of a secret that were recently used by any agent, each once.
     pub(crate) fn of_all(&self, secret: SecretId, now: Instant) -> Vec<SecretValue> {
         let all = self.lock();
-        let given = all.agents.get(&secret).into_iter().flatten();
-        let values = given.filter_map(|agent| all.by_agent.peek(&(*agent, secret))).flat_map(|of| &of.values);
-        let is_recent = |since: &Instant| now.saturating_duration_since(*since) < LOOKED_FOR;
+        let served = all.agents.get(&secret).into_iter().flatten();
+        let values =
+            served.filter_map(|agent| all.by_agent.peek(&(*agent, secret))).flat_map(|of| &of.values);
+        let is_recent = |since: &Instant| now.saturating_duration_since(*since) < SCRUBBED_FOR;
         let mut distinct: Vec<SecretValue> = Vec::new();
         for (value, _) in values.filter(|(_, since)| is_recent(since)) {
             if distinct.iter().all(|known| known.expose() != value.expose()) {
@@ -84,7 +85,7 @@ impl Recent {
     /// Reports whether a value that the upstream refused may be fetched again now.
     pub(crate) fn may_refetch(&self, agent: AgentId, secret: SecretId, now: Instant) -> bool {
         let mut all = self.lock();
-        let refused = &mut all.given(agent, secret).refused;
+        let refused = &mut all.served(agent, secret).refused;
         let may = refused.is_none_or(|last| now.saturating_duration_since(last) >= REFUSAL_PAUSE);
         if may {
             *refused = Some(now);
@@ -94,8 +95,8 @@ impl Recent {
 
     /// Forgets values that are no longer searched for, so that they do not stay in memory.
     pub(crate) fn tidy(&self, now: Instant) {
-        for (_, given) in &mut self.lock().by_agent {
-            given.values.retain(|(_, since)| now.saturating_duration_since(*since) < LOOKED_FOR);
+        for (_, served) in &mut self.lock().by_agent {
+            served.values.retain(|(_, since)| now.saturating_duration_since(*since) < SCRUBBED_FOR);
         }
     }
 
@@ -105,15 +106,15 @@ impl Recent {
 }
 
 impl All {
-    fn given(&mut self, agent: AgentId, secret: SecretId) -> &mut Given {
+    fn served(&mut self, agent: AgentId, secret: SecretId) -> &mut ServedValue {
         let key = (agent, secret);
         if !self.by_agent.contains(&key) {
             self.agents.entry(secret).or_default().push(agent);
-            if let Some((gone, _)) = self.by_agent.push(key, Given::default()) {
+            if let Some((gone, _)) = self.by_agent.push(key, ServedValue::default()) {
                 self.forget(gone);
             }
         }
-        self.by_agent.get_or_insert_mut(key, Given::default)
+        self.by_agent.get_or_insert_mut(key, ServedValue::default)
     }
 
     fn forget(&mut self, (agent, secret): (AgentId, SecretId)) {
@@ -126,9 +127,9 @@ impl All {
     }
 }
 
-impl fmt::Debug for Recent {
+impl fmt::Debug for RecentlyServed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Recent(..)")
+        f.write_str("RecentlyServed(..)")
     }
 }
 
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn few_old_values_are_scrubbed_for_a_while() {
-        let (recent, start) = (Recent::new(), SystemClock.instant());
+        let (recent, start) = (RecentlyServed::new(), SystemClock.instant());
         let (agent, secret) = (AgentId(Uuid::from_u128(1)), SecretId(Uuid::from_u128(2)));
         let value = |n: u32| SecretValue::new(format!("value-number-{n}").into_bytes()).unwrap();
         for n in 0..6 {
@@ -154,7 +155,7 @@ mod tests {
         let expected =
             |all: &[u32]| -> Vec<Vec<u8>> { all.iter().map(|n| value(*n).expose().to_vec()).collect() };
         assert_eq!(seen(Duration::from_secs(6)), expected(&[5, 4, 3, 2]));
-        assert_eq!(seen(LOOKED_FOR + Duration::from_secs(4)), expected(&[5]));
+        assert_eq!(seen(SCRUBBED_FOR + Duration::from_secs(4)), expected(&[5]));
         assert!(recent.of_all(SecretId(Uuid::from_u128(9)), start).is_empty());
         assert!(!format!("{recent:?}").contains("value-number"));
     }
@@ -162,7 +163,7 @@ mod tests {
     /// A value used for one agent is searched for in responses to all agents, and each value only once.
     #[test]
     fn values_of_all_agents_are_found_by_secret() {
-        let (recent, start) = (Recent::new(), SystemClock.instant());
+        let (recent, start) = (RecentlyServed::new(), SystemClock.instant());
         let secret = SecretId(Uuid::from_u128(2));
         let agent = |n: u128| AgentId(Uuid::from_u128(n));
         let value = |text: &str| SecretValue::new(text.as_bytes().to_vec()).unwrap();
@@ -173,7 +174,7 @@ mod tests {
         let found: Vec<&[u8]> = found.iter().map(SecretValue::expose).collect();
         assert_eq!(found, [b"value-one", b"value-two"]);
         assert_eq!(recent.agents_of(secret), [agent(1), agent(2), agent(3)]);
-        for n in 0..u128::try_from(KEPT.get()).unwrap() {
+        for n in 0..u128::try_from(MAX_PAIRS.get()).unwrap() {
             recent.note(agent(n), SecretId(Uuid::from_u128(3)), &value("value-other"), start);
         }
         assert!(recent.of_all(secret, start).is_empty(), "the oldest are forgotten");
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn refetch_after_refusal_is_rate_limited() {
-        let (recent, start) = (Recent::new(), SystemClock.instant());
+        let (recent, start) = (RecentlyServed::new(), SystemClock.instant());
         let (agent, secret) = (AgentId(Uuid::from_u128(1)), SecretId(Uuid::from_u128(2)));
         assert!(recent.may_refetch(agent, secret, start));
         assert!(!recent.may_refetch(agent, secret, start + Duration::from_secs(1)));
