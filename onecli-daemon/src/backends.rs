@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use onecli_config::{Config, VaultAuth};
 use onecli_model::{Agent, AgentId, Clock, Random};
 use onecli_store::{LeaseRow, Store, StoreError, VaultChange};
-use onecli_vault::sources::hashicorp::{Address, HashiCorp, Keep, LeaseNote, Ledger, Method, Settings};
+use onecli_vault::sources::hashicorp::{
+    Address, HashiCorp, LeaseNote, LeaseStore, Method, SecretIdStore, Settings,
+};
 use onecli_vault::{Credentials, Vault};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use zeroize::Zeroizing;
@@ -44,7 +46,7 @@ pub(super) fn vault_server(
         cache_ttl: server.cache_ttl,
         stale_for: server.stale_for,
     };
-    let kept = Kept { store: Arc::clone(store), vault: Arc::clone(vault) };
+    let kept = StoredSecretId { store: Arc::clone(store), vault: Arc::clone(vault) };
     let leases = Leases(Arc::clone(store));
     let server =
         HashiCorp::new(settings, Arc::new(kept), Arc::new(leases), Arc::clone(clock), Arc::clone(random))?;
@@ -167,19 +169,19 @@ fn ended<'a>(
 }
 
 /// The unwrapped secret id, sealed in the store.
-struct Kept {
+struct StoredSecretId {
     store: Arc<dyn Store>,
     vault: Arc<Vault>,
 }
 
-impl fmt::Debug for Kept {
+impl fmt::Debug for StoredSecretId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Kept(..)")
+        f.write_str("StoredSecretId(..)")
     }
 }
 
 #[async_trait]
-impl Keep for Kept {
+impl SecretIdStore for StoredSecretId {
     async fn load(&self) -> Option<Zeroizing<Vec<u8>>> {
         let found = self.store.get_blob(SECRET_ID).await;
         let sealed = found
@@ -214,7 +216,7 @@ impl fmt::Debug for Leases {
 }
 
 #[async_trait]
-impl Ledger for Leases {
+impl LeaseStore for Leases {
     async fn add(&self, lease: &LeaseNote) -> Result<(), String> {
         let LeaseNote { id, agent, path } = lease.clone();
         self.0.add_lease(&LeaseRow { id, agent, path }).await.map_err(|error| error.to_string())

@@ -67,7 +67,7 @@ impl Method {
 
 /// Stores an unwrapped secret id: a wrapping token can be used only once, and a daemon starts more often.
 #[async_trait]
-pub trait Keep: Send + Sync + std::fmt::Debug {
+pub trait SecretIdStore: Send + Sync + std::fmt::Debug {
     /// The content saved last.
     async fn load(&self) -> Option<Zeroizing<Vec<u8>>>;
     /// Saves content, sealed.
@@ -129,7 +129,7 @@ fn seconds(ttl: u64) -> Option<Duration> {
 /// Logs in, and stays logged in.
 pub(super) struct Auth {
     method: Method,
-    keep: Arc<dyn Keep>,
+    secret_ids: Arc<dyn SecretIdStore>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     /// A file on an unreachable server blocks a thread, but not the daemon.
@@ -144,13 +144,13 @@ pub(super) struct Auth {
 impl Auth {
     pub(super) fn new(
         method: Method,
-        keep: Arc<dyn Keep>,
+        secret_ids: Arc<dyn SecretIdStore>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Auth {
         Auth {
             method,
-            keep,
+            secret_ids,
             clock,
             random,
             files: Files::default(),
@@ -261,7 +261,7 @@ impl Auth {
     ) -> Result<Zeroizing<String>, BackendError> {
         let wrapping = Arc::new(self.read(file).await?);
         let fingerprint = Sha256::digest(wrapping.as_bytes());
-        if let Some(kept) = self.keep.load().await
+        if let Some(kept) = self.secret_ids.load().await
             && let Some(secret_id) = kept.strip_prefix(fingerprint.as_slice())
             && let Ok(secret_id) = std::str::from_utf8(secret_id)
         {
@@ -297,7 +297,7 @@ impl Auth {
         let mut content = Zeroizing::new(Vec::with_capacity(fingerprint.len() + secret_id.len()));
         content.extend_from_slice(&fingerprint);
         content.extend_from_slice(secret_id.as_bytes());
-        if let Err(reason) = self.keep.save(&content).await {
+        if let Err(reason) = self.secret_ids.save(&content).await {
             tracing::error!(%reason, "the unwrapped secret id cannot be stored: the next start needs a new wrapping token");
         }
         Ok(secret_id)

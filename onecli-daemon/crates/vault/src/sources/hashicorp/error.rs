@@ -139,7 +139,7 @@ pub enum BackendError {
     },
     /// The lease could not be stored, so it was revoked.
     #[error("a lease could not be stored and was revoked: {0}")]
-    Ledger(String),
+    LeaseStore(String),
     /// There is no `[backend.vault]`.
     #[error("no vault server is configured: add [backend.vault] to the configuration")]
     NotConfigured,

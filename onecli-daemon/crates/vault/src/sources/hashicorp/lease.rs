@@ -26,7 +26,7 @@ pub struct LeaseNote {
 
 /// Stores leases across a crash.
 #[async_trait]
-pub trait Ledger: Send + Sync + std::fmt::Debug {
+pub trait LeaseStore: Send + Sync + std::fmt::Debug {
     /// Stores a lease before its credential is used.
     async fn add(&self, lease: &LeaseNote) -> Result<(), String>;
     /// Removes a lease that was revoked or has expired.
@@ -70,10 +70,10 @@ impl HashiCorp {
     /// Revokes leases that an earlier daemon left.
     ///
     /// # Errors
-    /// The ledger's reason.
+    /// The reason of the lease store.
     pub async fn give_back_orphans(&self) -> Result<usize, String> {
         let mut given = 0;
-        for note in self.ledger.all().await? {
+        for note in self.lease_store.all().await? {
             if self.lives(&note.id) {
                 continue;
             }
@@ -82,12 +82,12 @@ impl HashiCorp {
         Ok(given)
     }
 
-    /// Revokes a lease; reports whether it is gone now. Otherwise it stays in the ledger and is retried with the
+    /// Revokes a lease; reports whether it is gone now. Otherwise it stays in the lease store and is retried with the
     /// orphans.
     pub(super) async fn give_back(&self, id: &str) -> bool {
         match self.revoke(id).await {
             Ok(()) => {
-                if let Err(reason) = self.ledger.remove(id).await {
+                if let Err(reason) = self.lease_store.remove(id).await {
                     tracing::warn!(%reason, "a revoked lease cannot be removed from the store");
                 }
                 true

@@ -13,9 +13,9 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub use auth::{Keep, Method};
+pub use auth::{Method, SecretIdStore};
 pub use error::BackendError;
-pub use lease::{LeaseNote, Ledger};
+pub use lease::{LeaseNote, LeaseStore};
 pub use wire::Address;
 
 use std::collections::HashMap;
@@ -156,7 +156,7 @@ pub struct HashiCorp {
     stale_for: Duration,
     mounts: Flights<String, Arc<Kind>, BackendError>,
     material: Flights<Key, Read, BackendError>,
-    ledger: Arc<dyn Ledger>,
+    lease_store: Arc<dyn LeaseStore>,
     live: Mutex<HashMap<String, (Key, Weak<Lease>)>>,
 }
 
@@ -173,8 +173,8 @@ impl HashiCorp {
     /// [`BackendError::File`] for the CA file, [`BackendError::Address`] for a namespace that no header can carry.
     pub fn new(
         settings: Settings,
-        keep: Arc<dyn Keep>,
-        ledger: Arc<dyn Ledger>,
+        secret_ids: Arc<dyn SecretIdStore>,
+        lease_store: Arc<dyn LeaseStore>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<HashiCorp, BackendError> {
@@ -197,13 +197,13 @@ impl HashiCorp {
             })?;
         Ok(HashiCorp {
             wire: Wire::new(settings.address, tls, namespace, settings.timeout),
-            auth: Auth::new(settings.method, keep, Arc::clone(&clock), random),
+            auth: Auth::new(settings.method, secret_ids, Arc::clone(&clock), random),
             cache_ttl: settings.cache_ttl,
             stale_for: settings.stale_for,
             mounts: Flights::new(KEPT_MOUNTS, |kind| kind.len(), Arc::clone(&clock)),
             material: Flights::new(KEPT, Read::len, Arc::clone(&clock)),
             clock,
-            ledger,
+            lease_store,
             live: Mutex::default(),
         })
     }
@@ -385,10 +385,10 @@ impl HashiCorp {
         // The lease is registered as live before it is stored, because stored leases that are not live are revoked.
         self.lock_live().insert(lease.id.clone(), (key.clone(), Arc::downgrade(&lease)));
         let note = LeaseNote { id: lease.id.clone(), agent, path: key.path.clone() };
-        if let Err(reason) = self.ledger.add(&note).await {
+        if let Err(reason) = self.lease_store.add(&note).await {
             // A lease that is not stored would survive a crash.
             self.give_back(&lease.id).await;
-            return Err(BackendError::Ledger(reason));
+            return Err(BackendError::LeaseStore(reason));
         }
         // The cache entry expires a little before the lease; renewals extend it.
         let usable_for = first.saturating_sub(first / LAST_PART);

@@ -25,7 +25,7 @@ pub(super) struct Memory {
 }
 
 #[async_trait]
-impl Keep for Memory {
+impl SecretIdStore for Memory {
     async fn load(&self) -> Option<Zeroizing<Vec<u8>>> {
         self.kept.lock().unwrap().clone().map(Zeroizing::new)
     }
@@ -37,7 +37,7 @@ impl Keep for Memory {
 }
 
 #[async_trait]
-impl Ledger for Memory {
+impl LeaseStore for Memory {
     async fn add(&self, lease: &LeaseNote) -> Result<(), String> {
         self.leases.lock().unwrap().push(lease.clone());
         Ok(())
@@ -77,8 +77,8 @@ pub(super) fn settings(server: &OpenBao, method: Method) -> Settings {
 }
 
 pub(super) fn client_of(settings: Settings, memory: &Arc<Memory>) -> Arc<HashiCorp> {
-    let (keep, ledger) = (Arc::clone(memory), Arc::clone(memory));
-    let client = HashiCorp::new(settings, keep, ledger, Arc::new(SystemClock), Arc::new(OsRandom));
+    let (secret_ids, lease_store) = (Arc::clone(memory), Arc::clone(memory));
+    let client = HashiCorp::new(settings, secret_ids, lease_store, Arc::new(SystemClock), Arc::new(OsRandom));
     Arc::new(client.unwrap())
 }
 
