@@ -103,7 +103,7 @@ impl Vault {
         let rows = store.list_slots().await?;
         let number = rows.iter().map(|row| row.number).max().unwrap_or_default().saturating_add(1);
         let random = self.random.as_ref();
-        let mut told = None;
+        let mut recovery_key = None;
         let (method, key) = match new {
             NewSlot::KeyFile => {
                 // A key file that is prepared but not renamed yet is completed first.
@@ -131,7 +131,7 @@ impl Vault {
             }
             NewSlot::Recovery => {
                 let (method, key) = Method::recovery(random)?;
-                told = Some(slots::write_recovery_key(&key));
+                recovery_key = Some(slots::write_recovery_key(&key));
                 (method, key)
             }
         };
@@ -145,7 +145,7 @@ impl Vault {
         store.change_vault(&change).await?;
         // All slots are passed, because the prepared key file may belong to another one.
         settle(&self.source, &store.list_slots().await?, roots.current.id())?;
-        Ok((info(&row), told))
+        Ok((info(&row), recovery_key))
     }
 
     /// Removes a slot: its key can no longer open the vault as it is from now on. Earlier copies of the database

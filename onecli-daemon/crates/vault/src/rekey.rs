@@ -224,9 +224,9 @@ impl Vault {
 
     /// Does the work of re-keying whenever one is started, for as long as the daemon runs.
     pub async fn follow_rekey(self: Arc<Self>, store: Arc<dyn Store>) {
-        let mut told = self.rekey.subscribe();
+        let mut progress = self.rekey.subscribe();
         loop {
-            if told.wait_for(Option::is_some).await.is_err() {
+            if progress.wait_for(Option::is_some).await.is_err() {
                 return;
             }
             let mut changes = store.subscribe();

@@ -23,7 +23,7 @@ pub(crate) fn unopened(secret: &Secret, error: &CredentialError) -> Refusal {
             tracing::error!(%error, secret = name, "cannot obtain a secret's value");
             Refusal::new(
                 Code::SecretUnavailable,
-                format!("cannot obtain the value of secret '{name}': {}", error.told()),
+                format!("cannot obtain the value of secret '{name}': {}", error.public_message()),
                 error.hint(),
             )
         }

@@ -38,7 +38,7 @@ pub enum SourceError {
 
 impl SourceError {
     /// The message for agents: the failing part, without addresses, paths and texts of other programs.
-    pub fn told(&self) -> &'static str {
+    pub fn public_message(&self) -> &'static str {
         match self {
             SourceError::Vault(error) => match error {
                 BackendError::Unreachable { .. } => "the vault server cannot be reached",
