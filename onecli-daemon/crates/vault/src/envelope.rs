@@ -59,7 +59,7 @@ use zeroize::Zeroizing;
 
 use super::binding::Binding;
 use super::error::VaultError;
-use super::keyring::{Key, KeyId};
+use super::key::{Kek, Key, KeyId};
 
 /// The format of new values.
 pub(super) const FORMAT: u8 = 2;
@@ -144,12 +144,6 @@ impl fmt::Display for Context<'_> {
             Context::Blob { purpose } => write!(f, "the daemon's own '{purpose}'"),
         }
     }
-}
-
-/// The key that wraps data keys, and the id of its root key.
-pub(super) struct Kek {
-    pub(super) root: KeyId,
-    pub(super) key: Key,
 }
 
 /// A sealed value, split into its parts.

@@ -1,10 +1,12 @@
 //! Errors of the vault.
 
+use std::io;
+use std::path::PathBuf;
+
 use onecli_model::random::RandomError;
 use onecli_store::StoreError;
 
-use super::keyring::KeyId;
-use super::source::KeyFileError;
+use super::key::KeyId;
 
 /// Errors of the vault. They never contain a key or a value.
 #[derive(Debug, thiserror::Error)]
@@ -107,4 +109,75 @@ impl VaultError {
                 | VaultError::Slot { .. }
         )
     }
+}
+
+/// A problem with a key file, and its fix.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// A system call failed.
+    #[error("cannot {action} the key file {}: {source}", path.display())]
+    Io {
+        /// The key file.
+        path: PathBuf,
+        /// The action that failed.
+        action: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A symbolic link, directory, pipe or device.
+    #[error("the key file {} is not a regular file; put the file itself there, not a link", path.display())]
+    NotAFile {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The file belongs to another user.
+    #[error(
+        "the key file {} belongs to uid {owner}, but the daemon runs as uid {ours}; fix: chown {ours} {}",
+        path.display(),
+        path.display()
+    )]
+    Owner {
+        /// The key file.
+        path: PathBuf,
+        /// The file's owner.
+        owner: u32,
+        /// The daemon's user id.
+        ours: u32,
+    },
+    /// The mode is not 0400.
+    #[error(
+        "the key file {} has mode {mode:04o} instead of 0400; fix: chmod 0400 {} (and replace the key if others \
+         may have read it)",
+        path.display(),
+        path.display()
+    )]
+    Mode {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The content is not a key.
+    #[error(
+        "the key file {} has {found} bytes instead of 32: it is damaged or not a key; restore it from its backup",
+        path.display()
+    )]
+    Size {
+        /// The key file.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+    },
+    /// The content is not a passphrase.
+    #[error("the passphrase in {} is empty, longer than 1024 bytes, or not UTF-8 text", path.display())]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The text is not a key in base64.
+    #[error("the variable {name} does not contain a key: it needs 32 bytes in base64")]
+    Variable {
+        /// The environment variable.
+        name: &'static str,
+    },
 }

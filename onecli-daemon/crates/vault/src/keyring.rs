@@ -23,8 +23,8 @@ use onecli_model::{AgentId, Random, SecretId};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::envelope::Kek;
 use super::error::VaultError;
+use super::key::{Kek, Key, KeyId};
 
 const ROOT: &[u8] = b"onecli root key";
 const SLOT: &[u8] = b"onecli slot key";
@@ -35,9 +35,6 @@ const TOKEN_HASH: &[u8] = b"onecli/2/token-hash";
 const PLACEHOLDER: &[u8] = b"onecli/2/placeholder";
 const AUDIT: &[u8] = b"onecli/2/audit";
 const SESSION: &[u8] = b"onecli/2/session";
-
-/// A 256-bit key, zeroed when dropped.
-pub(super) type Key = Zeroizing<[u8; 32]>;
 
 pub(super) fn random_key(random: &dyn Random) -> Result<Key, VaultError> {
     let mut key = Key::default();
@@ -58,44 +55,11 @@ fn expand(key: &Key, salt: &[u8], label: &[u8], out: &mut [u8]) {
         .expect("the length is within RFC 5869's bound");
 }
 
-/// The id of a root key or a slot's key: 64 derived bits, written as 16 hex digits. It reveals nothing about the
-/// key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyId(pub(super) [u8; 8]);
-
-impl KeyId {
-    fn of(key: &Key, salt: &[u8]) -> KeyId {
-        let mut id = [0; 8];
-        expand(key, salt, KEY_ID, &mut id);
-        KeyId(id)
-    }
+fn key_id(key: &Key, salt: &[u8]) -> KeyId {
+    let mut id = [0; 8];
+    expand(key, salt, KEY_ID, &mut id);
+    KeyId(id)
 }
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&data_encoding::HEXLOWER.encode(&self.0))
-    }
-}
-
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyId({self})")
-    }
-}
-
-impl std::str::FromStr for KeyId {
-    type Err = KeyIdError;
-
-    fn from_str(text: &str) -> Result<KeyId, KeyIdError> {
-        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(|_| KeyIdError)?;
-        bytes.try_into().map(KeyId).map_err(|_| KeyIdError)
-    }
-}
-
-/// The text is not a key id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a key id has 16 hex digits")]
-pub struct KeyIdError;
 
 /// The root key, with its id and its KEK. Zeroed when dropped.
 pub(super) struct RootKey {
@@ -105,7 +69,7 @@ pub(super) struct RootKey {
 
 impl RootKey {
     pub(super) fn new(key: Key) -> RootKey {
-        let kek = Kek { root: KeyId::of(&key, ROOT), key: subkey(&key, ROOT, KEK) };
+        let kek = Kek { root: key_id(&key, ROOT), key: subkey(&key, ROOT, KEK) };
         RootKey { key, kek }
     }
 
@@ -138,7 +102,7 @@ pub(super) struct SlotKey(pub(super) Key);
 
 impl SlotKey {
     pub(super) fn id(&self) -> KeyId {
-        KeyId::of(&self.0, SLOT)
+        key_id(&self.0, SLOT)
     }
 }
 

@@ -11,6 +11,7 @@ mod credential;
 mod credentials;
 mod envelope;
 mod error;
+mod key;
 mod keyring;
 mod keys;
 mod rekey;
@@ -26,12 +27,12 @@ mod tests;
 
 pub use credential::Credential;
 pub use credentials::{CredentialError, Credentials, wire_forms};
-pub use error::VaultError;
-pub use keyring::KeyId;
+pub use error::{KeyFileError, VaultError};
+pub use key::KeyId;
 pub use keys::{KeyStatus, NewSlot, SlotInfo};
 pub use rekey::{Begun, Rekey};
 pub use sessions::{Session, SessionKind, SessionScope};
-pub use source::{KeyFileError, KeySource};
+pub use source::KeySource;
 pub use sources::{Backends, SourceError, ValueOrigin};
 pub use tokens::client::{Outbound, OutboundError, Purpose};
 pub use tokens::{MintError, check_material, sent_to_endpoint};
@@ -46,7 +47,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use binding::Binding;
-use envelope::{Context, Kek};
+use envelope::Context;
+use key::Kek;
 use keyring::{Derived, RootKey};
 
 /// Seals and opens values, and derives token hashes and placeholders. It needs no I/O after [`Vault::unlock`].

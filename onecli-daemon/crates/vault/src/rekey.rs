@@ -20,7 +20,8 @@ use zeroize::Zeroizing;
 
 use super::envelope::{Context, FORMAT, KEY_ID};
 use super::error::VaultError;
-use super::keyring::{KeyId, RootKey};
+use super::key::KeyId;
+use super::keyring::RootKey;
 use super::slots::{self, Method, Opener};
 use super::unlock::{META_KEY, META_REKEY, Takeover, settle};
 use super::{Roots, Vault, current, replaced};

@@ -11,7 +11,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::envelope;
 use super::error::VaultError;
-use super::keyring::{Key, KeyId, RootKey, SlotKey, random_key};
+use super::key::{Key, KeyId};
+use super::keyring::{RootKey, SlotKey, random_key};
 
 /// The Argon2 parameters: RFC 9106 section 4, the second recommended choice, with 64 MiB, three passes and four
 /// lanes. The first choice takes 2 GiB, which a daemon's host may not have.

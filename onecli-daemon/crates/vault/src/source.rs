@@ -10,8 +10,9 @@ use onecli_model::Random;
 use onecli_sys::PrivateDir;
 use zeroize::Zeroizing;
 
-use super::error::VaultError;
-use super::keyring::{Key, SlotKey, random_key};
+use super::error::{KeyFileError, VaultError};
+use super::key::Key;
+use super::keyring::{SlotKey, random_key};
 use super::slots::Opener;
 
 /// The name of the key file in the data directory.
@@ -25,77 +26,6 @@ const CREDENTIAL_PASSPHRASE: &str = "onecli.passphrase";
 const MAX_PASSPHRASE: usize = 1024;
 /// The length of a key, in bytes.
 const KEY_LEN: usize = 32;
-
-/// A problem with a key file, and its fix.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    /// A system call failed.
-    #[error("cannot {action} the key file {}: {source}", path.display())]
-    Io {
-        /// The key file.
-        path: PathBuf,
-        /// The action that failed.
-        action: &'static str,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// A symbolic link, directory, pipe or device.
-    #[error("the key file {} is not a regular file; put the file itself there, not a link", path.display())]
-    NotAFile {
-        /// The key file.
-        path: PathBuf,
-    },
-    /// The file belongs to another user.
-    #[error(
-        "the key file {} belongs to uid {owner}, but the daemon runs as uid {ours}; fix: chown {ours} {}",
-        path.display(),
-        path.display()
-    )]
-    Owner {
-        /// The key file.
-        path: PathBuf,
-        /// The file's owner.
-        owner: u32,
-        /// The daemon's user id.
-        ours: u32,
-    },
-    /// The mode is not 0400.
-    #[error(
-        "the key file {} has mode {mode:04o} instead of 0400; fix: chmod 0400 {} (and replace the key if others \
-         may have read it)",
-        path.display(),
-        path.display()
-    )]
-    Mode {
-        /// The key file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// The content is not a key.
-    #[error(
-        "the key file {} has {found} bytes instead of 32: it is damaged or not a key; restore it from its backup",
-        path.display()
-    )]
-    Size {
-        /// The key file.
-        path: PathBuf,
-        /// Its size.
-        found: u64,
-    },
-    /// The content is not a passphrase.
-    #[error("the passphrase in {} is empty, longer than 1024 bytes, or not UTF-8 text", path.display())]
-    Passphrase {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The text is not a key in base64.
-    #[error("the variable {name} does not contain a key: it needs 32 bytes in base64")]
-    Variable {
-        /// The environment variable.
-        name: &'static str,
-    },
-}
 
 /// The required protection of a file.
 #[derive(Clone, Copy, PartialEq)]

@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 
 use super::envelope::{self, Context};
 use super::error::VaultError;
-use super::keyring::{Derived, Key, KeyId, RootKey, random_key};
+use super::key::{Key, KeyId};
+use super::keyring::{Derived, RootKey, random_key};
 use super::slots::{self, Method, Opener, looks_like_recovery_key};
 use super::source::KeySource;
 use super::{Opened, Roots, Vault};

@@ -8,7 +8,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::super::envelope::{self, Context};
-use super::super::keyring::{Key, RootKey, SlotKey};
+use super::super::key::Key;
+use super::super::keyring::{RootKey, SlotKey};
 use super::super::slots::{Method, write_recovery_key};
 use super::*;
 
