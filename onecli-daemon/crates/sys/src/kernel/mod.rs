@@ -52,4 +52,4 @@ pub use processes::{Processes, processes};
 pub use program_log::KernelLog;
 pub use redirect::{Redirect, open_maps};
 pub use report::{clock, ports, report};
-pub use retire::{Kept, Retired, retire};
+pub use retire::{RetireOutcome, StillAttached, retire};

@@ -21,16 +21,16 @@ const MAX_CGROUPS: usize = 100_000;
 
 /// The result of removing the programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retired {
+pub struct RetireOutcome {
     /// Directories of the cgroups that the agents' programs were attached to.
     pub cgroups: Vec<PathBuf>,
     /// The reason why the programs are still attached; `None` if they are not.
-    pub kept: Option<Kept>,
+    pub kept: Option<StillAttached>,
 }
 
 /// Reasons why programs stay attached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Kept {
+pub enum StillAttached {
     /// Processes run there. Without the programs they would reach the network directly.
     #[error("agents are still running in {}", .0.display())]
     Populated(PathBuf),
@@ -45,27 +45,27 @@ pub enum Kept {
 ///
 /// # Errors
 /// [`KernelError`]; the programs are then attached, or their state is unknown.
-pub fn retire(bpffs_dir: &Path) -> Result<Retired, KernelError> {
+pub fn retire(bpffs_dir: &Path) -> Result<RetireOutcome, KernelError> {
     let pins = Pins::below(bpffs_dir);
     if pins.are_absent() {
         // A daemon that serves only the explicit proxy attaches nothing.
-        return Ok(Retired { cgroups: Vec::new(), kept: None });
+        return Ok(RetireOutcome { cgroups: Vec::new(), kept: None });
     }
     let cgroups = Cgroup2::find()?;
     let mut found = Vec::new();
     for id in held(&pins)? {
         let Some(directory) = with_id(cgroups.root(), id) else {
-            return Ok(Retired { cgroups: found, kept: Some(Kept::Unknown(id)) });
+            return Ok(RetireOutcome { cgroups: found, kept: Some(StillAttached::Unknown(id)) });
         };
         let below = directory.strip_prefix(cgroups.root()).unwrap_or(&directory);
         let is_populated = cgroups.is_populated(below)?;
         found.push(directory.clone());
         if is_populated {
-            return Ok(Retired { cgroups: found, kept: Some(Kept::Populated(directory)) });
+            return Ok(RetireOutcome { cgroups: found, kept: Some(StillAttached::Populated(directory)) });
         }
     }
     attach::detach(bpffs_dir)?;
-    Ok(Retired { cgroups: found, kept: None })
+    Ok(RetireOutcome { cgroups: found, kept: None })
 }
 
 /// Returns the ids of the cgroups that the agents' programs are attached to. A link whose cgroup is removed is left

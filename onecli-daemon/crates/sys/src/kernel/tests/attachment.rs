@@ -12,7 +12,7 @@ use crate::kernel::{
     AgentEntry, Cgroup2, KernelError, LinkState, Redirect,
     attach::{OBJECT, attach_object},
     check, detach, link,
-    retire::{Kept, Retired, retire},
+    retire::{RetireOutcome, StillAttached, retire},
 };
 
 #[test]
@@ -265,16 +265,16 @@ fn retiring_leaves_the_programs_attached_while_an_agent_runs() {
     }
     let kept = retire(&fixture.config.bpffs_dir).unwrap();
     let held = Cgroup2::find().unwrap().path(&fixture.config.agents_root).unwrap();
-    assert_eq!((kept.cgroups, kept.kept), (vec![held.clone()], Some(Kept::Populated(held.clone()))));
+    assert_eq!((kept.cgroups, kept.kept), (vec![held.clone()], Some(StillAttached::Populated(held.clone()))));
     assert!(check(&fixture.config).unwrap().is_enforcing());
     drop(running);
     while fixture.tree().is_populated(&agent).unwrap() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let retired = retire(&fixture.config.bpffs_dir).unwrap();
-    assert_eq!(retired, Retired { cgroups: vec![held], kept: None });
+    assert_eq!(retired, RetireOutcome { cgroups: vec![held], kept: None });
     assert!(!fixture.config.bpffs_dir.exists());
-    assert_eq!(retire(&fixture.config.bpffs_dir).unwrap(), Retired { cgroups: Vec::new(), kept: None });
+    assert_eq!(retire(&fixture.config.bpffs_dir).unwrap(), RetireOutcome { cgroups: Vec::new(), kept: None });
 }
 
 /// Agents may run below a root that the configuration no longer names. They stay under enforcement.
