@@ -22,7 +22,7 @@ use super::{
     config::KernelConfig,
     error::KernelError,
     health::{Health, LinkHealth, LinkState},
-    hooks::{CGROUP_INET_INGRESS, HOOKS, Hook, Place, hooks, security_hooks},
+    hooks::{AttachPoint, CGROUP_INET_INGRESS, HOOKS, Hook, hooks, security_hooks},
     link::{self, LinkInfo, Target},
     netns::Namespaces,
     program_log::KernelLog,
@@ -185,7 +185,7 @@ fn verify(program: &mut Program, hook: &Hook, security: Option<&Security>) -> Re
         (Program::CgroupSockAddr(program), _) => program.load().map_err(Into::into),
         (Program::CgroupSock(program), _) => program.load().map_err(Into::into),
         (Program::CgroupSkb(program), _) => program.load().map_err(Into::into),
-        (Program::Lsm(program), Place::Security(name)) if let Some(security) = security => {
+        (Program::Lsm(program), AttachPoint::Security(name)) if let Some(security) = security => {
             security.verify(program, name)
         }
         _ => Err(ProgramError::UnexpectedProgramType.into()),
@@ -362,8 +362,8 @@ fn directory_of(
     cgroups: &Cgroup2,
 ) -> Result<Option<PathBuf>, KernelError> {
     match hook.place {
-        Place::Agents => cgroups.path(&config.agents_root).map(Some),
-        Place::Root => Ok(Some(cgroups.root().to_owned())),
-        Place::Security(_) => Ok(None),
+        AttachPoint::Agents => cgroups.path(&config.agents_root).map(Some),
+        AttachPoint::Root => Ok(Some(cgroups.root().to_owned())),
+        AttachPoint::Security(_) => Ok(None),
     }
 }

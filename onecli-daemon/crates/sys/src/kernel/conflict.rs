@@ -17,7 +17,7 @@ use super::{
     bpffs::Pins,
     cgroup::Cgroup2,
     config::KernelConfig,
-    hooks::{Hook, Place, hooks},
+    hooks::{AttachPoint, Hook, hooks},
     link::{self, Sharing},
 };
 
@@ -71,10 +71,10 @@ fn look(
     below: &mut Found,
 ) -> Result<(), (PathBuf, io::Error)> {
     let own = match hook.place {
-        Place::Agents => config.agents_root.as_path(),
-        Place::Root => Path::new(""),
+        AttachPoint::Agents => config.agents_root.as_path(),
+        AttachPoint::Root => Path::new(""),
         // Those run beside any number of others.
-        Place::Security(_) => return Ok(()),
+        AttachPoint::Security(_) => return Ok(()),
     };
     for (distance, cgroup) in own.ancestors().enumerate() {
         let path = cgroups.root().join(cgroup);
@@ -93,7 +93,7 @@ fn look(
         }
         break;
     }
-    if hook.place == Place::Agents {
+    if hook.place == AttachPoint::Agents {
         for path in descendants(&cgroups.root().join(own)) {
             if matches!(sharing(&path, hook)?, Sharing::Exclusive | Sharing::Overridable) {
                 below.entry(path).or_default().insert(hook.attach_type);

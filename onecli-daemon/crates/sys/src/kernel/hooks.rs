@@ -5,7 +5,7 @@ use super::version::{parse_version, release};
 
 /// The cgroup or hook to which a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum AttachPoint {
     /// The agents root; its descendants inherit it.
     Agents,
     /// The root of cgroup2, for every process of the machine.
@@ -18,10 +18,10 @@ pub(super) enum Place {
 pub(super) struct Hook {
     pub(super) program: &'static str,
     pub(super) attach_type: u32,
-    pub(super) place: Place,
+    pub(super) place: AttachPoint,
 }
 
-const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
+const fn hook(program: &'static str, attach_type: u32, place: AttachPoint) -> Hook {
     Hook { program, attach_type, place }
 }
 
@@ -32,23 +32,23 @@ const CGROUP_INET_EGRESS: u32 = 1;
 /// Every program of a cgroup, in the order of attachment. Programs that refuse come first, so a start that fails
 /// halfway never gives agents more access.
 pub(super) const HOOKS: [Hook; 17] = [
-    hook("egress", CGROUP_INET_EGRESS, Place::Agents),
-    hook("ingress", CGROUP_INET_INGRESS, Place::Agents),
-    hook("connect4", 10, Place::Agents),
-    hook("connect6", 11, Place::Agents),
-    hook("sendmsg4", 14, Place::Agents),
-    hook("sendmsg6", 15, Place::Agents),
-    hook("guard_connect4", 10, Place::Root),
-    hook("guard_connect6", 11, Place::Root),
-    hook("guard_sendmsg4", 14, Place::Root),
-    hook("guard_sendmsg6", 15, Place::Root),
-    hook("bind4", 8, Place::Agents),
-    hook("bind6", 9, Place::Agents),
-    hook("sock_create", 2, Place::Agents),
-    hook("recvmsg4", 19, Place::Agents),
-    hook("recvmsg6", 20, Place::Agents),
-    hook("getpeername4", 29, Place::Agents),
-    hook("getpeername6", 30, Place::Agents),
+    hook("egress", CGROUP_INET_EGRESS, AttachPoint::Agents),
+    hook("ingress", CGROUP_INET_INGRESS, AttachPoint::Agents),
+    hook("connect4", 10, AttachPoint::Agents),
+    hook("connect6", 11, AttachPoint::Agents),
+    hook("sendmsg4", 14, AttachPoint::Agents),
+    hook("sendmsg6", 15, AttachPoint::Agents),
+    hook("guard_connect4", 10, AttachPoint::Root),
+    hook("guard_connect6", 11, AttachPoint::Root),
+    hook("guard_sendmsg4", 14, AttachPoint::Root),
+    hook("guard_sendmsg6", 15, AttachPoint::Root),
+    hook("bind4", 8, AttachPoint::Agents),
+    hook("bind6", 9, AttachPoint::Agents),
+    hook("sock_create", 2, AttachPoint::Agents),
+    hook("recvmsg4", 19, AttachPoint::Agents),
+    hook("recvmsg6", 20, AttachPoint::Agents),
+    hook("getpeername4", 29, AttachPoint::Agents),
+    hook("getpeername6", 30, AttachPoint::Agents),
 ];
 
 /// `BPF_LSM_MAC` of `enum bpf_attach_type`.
@@ -56,10 +56,10 @@ const LSM_MAC: u32 = 27;
 
 /// The programs of the BPF LSM: an additional layer on kernels that run them.
 const SECURITY_HOOKS: [Hook; 4] = [
-    hook("refuse_send", LSM_MAC, Place::Security("socket_sendmsg")),
-    hook("refuse_write", LSM_MAC, Place::Security("file_permission")),
-    hook("refuse_receipt", LSM_MAC, Place::Security("file_receive")),
-    hook("refuse_family", LSM_MAC, Place::Security("socket_create")),
+    hook("refuse_send", LSM_MAC, AttachPoint::Security("socket_sendmsg")),
+    hook("refuse_write", LSM_MAC, AttachPoint::Security("file_permission")),
+    hook("refuse_receipt", LSM_MAC, AttachPoint::Security("file_receive")),
+    hook("refuse_family", LSM_MAC, AttachPoint::Security("socket_create")),
 ];
 
 /// Returns those of them that this kernel needs.

@@ -12,7 +12,7 @@ use super::{
     bpffs::Pins,
     cgroup::Cgroup2,
     error::KernelError,
-    hooks::{Place, hooks},
+    hooks::{AttachPoint, hooks},
     link::Target,
 };
 
@@ -72,7 +72,7 @@ pub fn retire(bpffs_dir: &Path) -> Result<RetireOutcome, KernelError> {
 /// out.
 fn held(pins: &Pins) -> Result<BTreeSet<u64>, KernelError> {
     let mut ids = BTreeSet::new();
-    for hook in hooks(pins).filter(|hook| hook.place == Place::Agents) {
+    for hook in hooks(pins).filter(|hook| hook.place == AttachPoint::Agents) {
         if let Some((_, info)) = attach::open_link(hook, pins)?
             && let Target::Cgroup(id @ 1..) = info.target
         {
