@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use onecli_proxy::fuzzed;
 use onecli_model::{
-    Action, Authority, CanonicalPath, Host, HostPattern, PathPattern, PathReadings, RuleText, Terms,
+    Action, Authority, CanonicalPath, Host, HostPattern, PathPattern, PathReadings, RuleText, RuleSpec,
 };
 use onecli_net::sniff as sniff_bytes;
 use onecli_tls::{ClientHello, parse_client_hello};
@@ -101,11 +101,11 @@ pub fn rule(bytes: &[u8]) {
         rate: field(),
         tunnel: field().is_some(),
     };
-    let Ok(terms) = Terms::try_from(text) else { return };
+    let Ok(terms) = RuleSpec::try_from(text) else { return };
     let written = RuleText::from(terms.clone());
-    assert_eq!(Terms::try_from(written.clone()).as_ref(), Ok(&terms), "{written:?}");
+    assert_eq!(RuleSpec::try_from(written.clone()).as_ref(), Ok(&terms), "{written:?}");
     let json = serde_json::to_string(&terms).unwrap();
-    assert_eq!(serde_json::from_str::<Terms>(&json).unwrap(), terms, "{json}");
+    assert_eq!(serde_json::from_str::<RuleSpec>(&json).unwrap(), terms, "{json}");
     let path = CanonicalPath::parse(written.paths.first().map_or("/v1/%2e%2e/admin", String::as_str));
     if let Ok(path) = path {
         let about = terms.is_about(&http::Method::POST, &PathReadings::new(&path));

@@ -1,7 +1,7 @@
 //! Requests and responses about rules, decisions and approvals.
 
 use jiff::Timestamp;
-use onecli_model::{Action, AgentName, RequestId, Rule, RuleId, RuleText, SecretName, Terms};
+use onecli_model::{Action, AgentName, RequestId, Rule, RuleId, RuleSpec, RuleText, SecretName};
 use serde::{Deserialize, Serialize};
 
 /// `rule add`.
@@ -12,7 +12,7 @@ pub struct RuleAdd {
     #[serde(default)]
     pub agent: Option<AgentName>,
     /// The conditions and the action of the rule.
-    pub terms: Terms,
+    pub terms: RuleSpec,
 }
 
 /// An agent's refused requests since a point in time.
@@ -84,7 +84,7 @@ impl RuleView {
     }
 
     /// Returns whether the rule has these terms, regardless of its agent.
-    pub fn has_terms(&self, terms: &Terms) -> bool {
+    pub fn has_terms(&self, terms: &RuleSpec) -> bool {
         let own = RuleText {
             action: self.action,
             host: self.host.clone(),
@@ -95,7 +95,7 @@ impl RuleView {
             rate: self.rate.clone(),
             tunnel: self.tunnel,
         };
-        Terms::try_from(own).as_ref() == Ok(terms)
+        RuleSpec::try_from(own).as_ref() == Ok(terms)
     }
 }
 

@@ -54,7 +54,7 @@ pub use random::{Random, RandomError};
 pub use request::flow::Flow;
 pub use request::named::NamedResource;
 pub use request::refusal::{Code, Refusal};
-pub use rule::{Action, Mismatch, Rate, Rule, RuleError, RuleId, RuleText, Terms};
+pub use rule::{Action, Mismatch, Rate, Rule, RuleError, RuleId, RuleSpec, RuleText};
 pub use secret::flush_after::FlushAfter;
 pub use secret::profile::{Profile, Shape, TemplateName};
 pub use secret::reference::{VaultReference, VaultReferenceError};

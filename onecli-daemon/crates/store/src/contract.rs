@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use onecli_model::{
-    Action, Agent, AgentId, Egress, Factors, LogId, Placement, RequestId, Rule, RuleText, Sealed, Secret,
-    SecretId, Terms, TokenHash, ValueClass,
+    Action, Agent, AgentId, Egress, Factors, LogId, Placement, RequestId, Rule, RuleSpec, RuleText, Sealed,
+    Secret, SecretId, TokenHash, ValueClass,
 };
 use uuid::Uuid;
 
@@ -269,7 +269,7 @@ pub(crate) async fn rules(store: &dyn Store) {
     ];
     let mut expected = Vec::new();
     for (at, text) in texts.into_iter().enumerate() {
-        let terms = Terms::try_from(text).unwrap();
+        let terms = RuleSpec::try_from(text).unwrap();
         let agent = (at % 2 == 0).then_some(one.id);
         let id = store.add_rule(agent, &terms).await.unwrap();
         expected.push(Rule { id, agent, terms });

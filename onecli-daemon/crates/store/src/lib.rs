@@ -30,7 +30,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use onecli_model::{
-    Agent, AgentId, CgroupName, Egress, Factors, LogId, RequestId, Rule, RuleId, Secret, SecretId, Terms,
+    Agent, AgentId, CgroupName, Egress, Factors, LogId, RequestId, Rule, RuleId, RuleSpec, Secret, SecretId,
     TokenHash,
 };
 use tokio::sync::watch;
@@ -302,7 +302,7 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if the agent does not exist.
-    async fn add_rule(&self, agent: Option<AgentId>, terms: &Terms) -> Result<RuleId, StoreError>;
+    async fn add_rule(&self, agent: Option<AgentId>, terms: &RuleSpec) -> Result<RuleId, StoreError>;
 
     /// Removes a rule.
     ///

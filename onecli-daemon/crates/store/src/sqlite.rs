@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use onecli_model::{Agent, AgentId, LogId, RuleId, Secret, SecretId, Terms, TokenHash};
+use onecli_model::{Agent, AgentId, LogId, RuleId, RuleSpec, Secret, SecretId, TokenHash};
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
@@ -404,7 +404,7 @@ impl Store for SqliteStore {
         Ok(true)
     }
 
-    async fn add_rule(&self, agent: Option<AgentId>, terms: &Terms) -> Result<RuleId, StoreError> {
+    async fn add_rule(&self, agent: Option<AgentId>, terms: &RuleSpec) -> Result<RuleId, StoreError> {
         let mut tx = self.write().await?;
         let id = rules::add(&mut tx, agent, terms).await?;
         self.commit(tx).await?;

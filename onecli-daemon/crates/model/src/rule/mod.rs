@@ -126,7 +126,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// The text form of a rule, not yet validated. [`Terms`] is the validated form.
+/// The text form of a rule, not yet validated. [`RuleSpec`] is the validated form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleText {
@@ -207,7 +207,7 @@ pub enum RuleError {
 /// The validated conditions and the action of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RuleText", into = "RuleText")]
-pub struct Terms {
+pub struct RuleSpec {
     action: Action,
     host: Option<HostPattern>,
     port: Option<u16>,
@@ -226,7 +226,7 @@ pub struct Rule {
     /// The agent; `None` for all.
     pub agent: Option<AgentId>,
     /// Its conditions and action.
-    pub terms: Terms,
+    pub terms: RuleSpec,
 }
 
 impl fmt::Display for Rule {
@@ -271,10 +271,10 @@ impl fmt::Display for Mismatch {
     }
 }
 
-impl TryFrom<RuleText> for Terms {
+impl TryFrom<RuleText> for RuleSpec {
     type Error = RuleError;
 
-    fn try_from(text: RuleText) -> Result<Terms, RuleError> {
+    fn try_from(text: RuleText) -> Result<RuleSpec, RuleError> {
         let action = text.action;
         let host = match text.host.as_deref() {
             None | Some("*") => None,
@@ -320,7 +320,7 @@ impl TryFrom<RuleText> for Terms {
         }
         let methods = MethodSet::try_from(text.methods)?;
         let tunnel = text.tunnel;
-        let terms = Terms { action, host, port, methods, paths, address, rate, tunnel };
+        let terms = RuleSpec { action, host, port, methods, paths, address, rate, tunnel };
         if tunnel && (action != Action::Allow || !terms.is_whole()) {
             return Err(RuleError::Combination(
                 "only an allow without methods and paths can have --tunnel: tunnelled requests are not inspected",
@@ -336,8 +336,8 @@ impl RuleText {
     }
 }
 
-impl From<Terms> for RuleText {
-    fn from(terms: Terms) -> RuleText {
+impl From<RuleSpec> for RuleText {
+    fn from(terms: RuleSpec) -> RuleText {
         // Rules for all hosts are written with `*`, except those with an address.
         let every_host = || terms.address.is_none().then(|| "*".to_owned());
         RuleText {
@@ -353,7 +353,7 @@ impl From<Terms> for RuleText {
     }
 }
 
-impl Terms {
+impl RuleSpec {
     /// Returns the action.
     pub fn action(&self) -> Action {
         self.action
@@ -409,7 +409,7 @@ impl Terms {
         matches!(self.action, Action::Limit | Action::Approve) || !self.is_whole()
     }
 
-    /// Checks that the rule applies to this host and port. A network is not considered: see [`Terms::judges`].
+    /// Checks that the rule applies to this host and port. A network is not considered: see [`RuleSpec::judges`].
     ///
     /// # Errors
     /// [`Mismatch::Host`], [`Mismatch::Port`].

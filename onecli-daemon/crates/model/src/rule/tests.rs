@@ -18,15 +18,15 @@ fn text(action: Action) -> RuleText {
     }
 }
 
-fn terms(action: Action, host: &str, paths: &[&str]) -> Terms {
+fn terms(action: Action, host: &str, paths: &[&str]) -> RuleSpec {
     let paths = paths.iter().map(ToString::to_string).collect();
     let rate = (action == Action::Limit).then(|| "1/s".to_owned());
-    Terms::try_from(RuleText { host: Some(host.to_owned()), paths, rate, ..text(action) }).unwrap()
+    RuleSpec::try_from(RuleText { host: Some(host.to_owned()), paths, rate, ..text(action) }).unwrap()
 }
 
 #[test]
 fn rule_texts_are_validated() {
-    let refused = |text: RuleText| Terms::try_from(text).unwrap_err().to_string();
+    let refused = |text: RuleText| RuleSpec::try_from(text).unwrap_err().to_string();
     let host = |host: &str| Some(host.to_owned());
     for (rule, says) in [
         (RuleText { host: host("**.com"), ..text(Action::Allow) }, "public suffix"),
@@ -55,9 +55,9 @@ fn rule_texts_are_validated() {
         assert!(message.contains(says), "{rule:?}: {message}");
     }
     // Hosts of any owner: refusing them is safe.
-    assert!(Terms::try_from(RuleText { host: host("**.com"), ..text(Action::Deny) }).is_ok());
-    assert!(Terms::try_from(RuleText { host: host("*"), ..text(Action::Allow) }).is_ok());
-    assert!(Terms::try_from(text(Action::Deny)).is_ok());
+    assert!(RuleSpec::try_from(RuleText { host: host("**.com"), ..text(Action::Deny) }).is_ok());
+    assert!(RuleSpec::try_from(RuleText { host: host("*"), ..text(Action::Allow) }).is_ok());
+    assert!(RuleSpec::try_from(text(Action::Deny)).is_ok());
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn spellings() {
     check("/**", "/any//thing", true, true);
     let head = |action| terms(action, "x.test", &[]);
     let get =
-        |action| Terms { methods: MethodSet::try_from(vec!["GET".to_owned()]).unwrap(), ..head(action) };
+        |action| RuleSpec { methods: MethodSet::try_from(vec!["GET".to_owned()]).unwrap(), ..head(action) };
     let path = CanonicalPath::parse("/").unwrap();
     assert!(get(Action::Deny).is_about(&Method::HEAD, &PathReadings::new(&path)).is_ok());
     assert_eq!(get(Action::Allow).is_about(&Method::HEAD, &PathReadings::new(&path)), Err(Mismatch::Method));
@@ -118,9 +118,10 @@ fn networks_are_evaluated_by_address_or_later() {
     let rule = |action, host: Option<&str>, address: &str| {
         let host = host.map(str::to_owned);
         let port = Some("*".to_owned());
-        Terms::try_from(RuleText { host, port, address: Some(address.to_owned()), ..text(action) }).unwrap()
+        RuleSpec::try_from(RuleText { host, port, address: Some(address.to_owned()), ..text(action) })
+            .unwrap()
     };
-    let check = |terms: &Terms, target: &str, expected: Result<(), Mismatch>| {
+    let check = |terms: &RuleSpec, target: &str, expected: Result<(), Mismatch>| {
         assert_eq!(
             terms.judges(&Authority::parse(target, Some(443)).unwrap()),
             expected,
@@ -192,8 +193,8 @@ proptest! {
             methods: methods.into_iter().map(str::to_owned).collect(),
             ..text(action)
         };
-        if let Ok(terms) = Terms::try_from(text) {
-            prop_assert_eq!(Terms::try_from(RuleText::from(terms.clone())).unwrap(), terms);
+        if let Ok(terms) = RuleSpec::try_from(text) {
+            prop_assert_eq!(RuleSpec::try_from(RuleText::from(terms.clone())).unwrap(), terms);
         }
     }
 }

@@ -167,14 +167,14 @@ impl From<RecipeName> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Terms;
+    use crate::RuleSpec;
 
     #[test]
     fn all_are_valid() {
         let all = parse(include_str!("../../recipes.toml")).unwrap();
         for recipe in &all {
             for (rule, reason) in recipe.rules(&["packages.test".to_owned()]) {
-                let terms = Terms::try_from(rule.clone());
+                let terms = RuleSpec::try_from(rule.clone());
                 assert!(terms.is_ok_and(|terms| !terms.is_tunnel()), "{}: {rule:?}", recipe.name);
                 assert!(!reason.is_empty(), "{}: {rule:?}", recipe.name);
             }

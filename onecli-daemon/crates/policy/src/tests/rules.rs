@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onecli_model::Operations;
-use onecli_model::{Action, Clock, Host, Rule, RuleId, RuleText, Terms};
+use onecli_model::{Action, Clock, Host, Rule, RuleId, RuleSpec, RuleText};
 use onecli_sys::SystemClock;
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ pub(super) fn rule(id: u32, agent: Option<u8>, line: &str) -> Rule {
         tunnel: false,
     };
     let agent = agent.map(|n| AgentId(Uuid::from_u128(u128::from(n))));
-    Rule { id: RuleId(id), agent, terms: Terms::try_from(text).unwrap() }
+    Rule { id: RuleId(id), agent, terms: RuleSpec::try_from(text).unwrap() }
 }
 
 fn rules(lines: &[&str]) -> Vec<Rule> {

@@ -1,11 +1,11 @@
 //! A host for which a secret is stored is inspected for every agent.
 
-use onecli_model::{Mint, Rule, RuleId, RuleText, Terms};
+use onecli_model::{Mint, Rule, RuleId, RuleSpec, RuleText};
 
 use super::*;
 
 fn rule(id: u32, text: RuleText) -> Rule {
-    Rule { id: RuleId(id), agent: None, terms: Terms::try_from(text).unwrap() }
+    Rule { id: RuleId(id), agent: None, terms: RuleSpec::try_from(text).unwrap() }
 }
 
 fn allow(host: &str, port: &str, tunnel: bool) -> RuleText {
@@ -104,7 +104,7 @@ fn only_an_allow_of_whole_connections_is_a_tunnel() {
         serde_json::json!({"action": "allow", "host": "api.test", "paths": ["/a"], "tunnel": true}),
         serde_json::json!({"action": "allow", "host": "api.test", "methods": ["GET"], "tunnel": true}),
     ] {
-        let error = serde_json::from_value::<Terms>(bad.clone()).unwrap_err();
+        let error = serde_json::from_value::<RuleSpec>(bad.clone()).unwrap_err();
         assert!(error.to_string().contains("--tunnel"), "{bad}: {error}");
     }
 }

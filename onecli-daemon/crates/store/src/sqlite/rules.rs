@@ -1,6 +1,6 @@
 //! The table of rules.
 
-use onecli_model::{AgentId, Rule, RuleId, RuleText, Terms};
+use onecli_model::{AgentId, Rule, RuleId, RuleSpec, RuleText};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{SqliteConnection, Transaction};
 
@@ -20,7 +20,7 @@ pub(super) async fn load(tx: &mut SqliteConnection) -> Result<Vec<Rule>, StoreEr
 pub(super) async fn add(
     tx: &mut Transaction<'static, Sqlite>,
     agent: Option<AgentId>,
-    terms: &Terms,
+    terms: &RuleSpec,
 ) -> Result<RuleId, StoreError> {
     let failed = StoreError::query("add a rule");
     if let Some(agent) = agent {
@@ -81,6 +81,6 @@ fn rule(row: &SqliteRow) -> Result<Rule, StoreError> {
             .map(|id| id.parse())
             .transpose()
             .map_err(|error: uuid::Error| row.bad("agent", error))?,
-        terms: Terms::try_from(text).map_err(|error| row.bad("action", error))?,
+        terms: RuleSpec::try_from(text).map_err(|error| row.bad("action", error))?,
     })
 }

@@ -211,7 +211,7 @@ pass_on! {
     fn prune_audit(log: onecli_model::LogId, through: u64) -> ();
     fn list_audit(query: &onecli_store::AuditQuery) -> Vec<onecli_store::AuditRow>;
     fn get_meta(key: &str) -> Option<String>;
-    fn add_rule(agent: Option<AgentId>, terms: &onecli_model::Terms) -> onecli_model::RuleId;
+    fn add_rule(agent: Option<AgentId>, terms: &onecli_model::RuleSpec) -> onecli_model::RuleId;
     fn remove_rule(id: onecli_model::RuleId) -> ();
     fn probe() -> ();
     fn set_meta(entries: &[(&str, &str)]) -> ();

@@ -3,7 +3,7 @@
 use clap::Args as ClapArgs;
 use onecli_api::{RuleAdd, RuleView, routes};
 use onecli_model::recipe::{Recipe, RecipeName};
-use onecli_model::{AgentName, RuleText, Terms};
+use onecli_model::{AgentName, RuleSpec, RuleText};
 
 use crate::client::Client;
 use crate::commands::rule::{command, sentence};
@@ -33,7 +33,7 @@ pub(crate) struct RecipePlan {
 /// One of its rules.
 struct PlannedRule {
     text: RuleText,
-    terms: Terms,
+    terms: RuleSpec,
     reason: &'static str,
 }
 
@@ -53,7 +53,8 @@ impl RecipePlan {
             }));
         }
         let planned = recipe.rules(hosts).into_iter().map(|(text, reason)| {
-            let terms = Terms::try_from(text.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
+            let terms =
+                RuleSpec::try_from(text.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
             Ok(PlannedRule { text, terms, reason })
         });
         Ok(RecipePlan { recipe, rules: planned.collect::<Result<_, CliError>>()? })
@@ -92,7 +93,7 @@ impl RecipePlan {
     }
 }
 
-fn add(client: &Client, agent: &AgentName, terms: &Terms) -> Result<RuleView, CliError> {
+fn add(client: &Client, agent: &AgentName, terms: &RuleSpec) -> Result<RuleView, CliError> {
     Ok(client.post(routes::RULES, &RuleAdd { agent: Some(agent.clone()), terms: terms.clone() })?)
 }
 

@@ -2,7 +2,7 @@
 
 use clap::{Args as ClapArgs, Subcommand};
 use onecli_api::{LearnedRule, RuleAdd, RuleView, routes};
-use onecli_model::{Action, AgentName, RuleId, RuleText, Terms};
+use onecli_model::{Action, AgentName, RuleId, RuleSpec, RuleText};
 
 use super::why::{self, WhyArgs};
 use crate::client::Client;
@@ -105,9 +105,9 @@ fn add(client: &Client, args: RuleAddArgs, output: &mut Output) -> Result<(), Cl
         tunnel: args.tunnel,
     };
     // Check all rules before storing the first one.
-    let terms: Vec<Terms> = hosts
+    let terms: Vec<RuleSpec> = hosts
         .into_iter()
-        .map(|host| Terms::try_from(text(host)).map_err(|error| CliError::Usage(error.to_string())))
+        .map(|host| RuleSpec::try_from(text(host)).map_err(|error| CliError::Usage(error.to_string())))
         .collect::<Result<_, _>>()?;
     let several = terms.len() > 1;
     let mut added = Vec::new();

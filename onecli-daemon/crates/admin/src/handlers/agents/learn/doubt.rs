@@ -1,7 +1,7 @@
 //! Reasons why an operator must review a learned rule before adding it.
 
 use onecli_model::metadata::is_metadata_service;
-use onecli_model::{Code, Host, RuleText, Terms};
+use onecli_model::{Code, Host, RuleSpec, RuleText};
 
 /// A placeholder for a network that the log does not name.
 pub(super) const UNKNOWN_NETWORK: &str = "NETWORK";
@@ -40,7 +40,7 @@ pub(super) fn doubt(code: &str, rule: &RuleText) -> Option<String> {
                 .to_owned(),
         );
     }
-    Terms::try_from(rule.clone()).err().map(|error| format!("no rule can express this: {error}"))
+    RuleSpec::try_from(rule.clone()).err().map(|error| format!("no rule can express this: {error}"))
 }
 
 /// Returns whether a name belongs to the local network or is a reverse name.
