@@ -54,7 +54,7 @@ pub enum Decision {
 
 /// The rule, grant or default that decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum DecisionReason {
     /// A rule.
     Rule(Action, RuleId),
     /// A grant.
@@ -63,20 +63,20 @@ pub enum Cause {
     Default(Egress),
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for DecisionReason {
     /// Writes it as in the audit record's `rule`: `allow 7`, `grant`, `egress allow`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::Rule(action, id) => write!(f, "{action} {id}"),
-            Cause::Grant => f.write_str("grant"),
-            Cause::Default(egress) => write!(f, "egress {egress}"),
+            DecisionReason::Rule(action, id) => write!(f, "{action} {id}"),
+            DecisionReason::Grant => f.write_str("grant"),
+            DecisionReason::Default(egress) => write!(f, "egress {egress}"),
         }
     }
 }
 
-impl From<&Rule> for Cause {
-    fn from(rule: &Rule) -> Cause {
-        Cause::Rule(rule.terms.action(), rule.id)
+impl From<&Rule> for DecisionReason {
+    fn from(rule: &Rule) -> DecisionReason {
+        DecisionReason::Rule(rule.terms.action(), rule.id)
     }
 }
 
@@ -86,7 +86,7 @@ pub struct Ruling {
     /// The decision, once the conditions are met.
     pub decision: Decision,
     /// The reason for the decision. A refusal contains its own reason.
-    pub cause: Option<Cause>,
+    pub reason: Option<DecisionReason>,
     /// The rule that requires operator approval first.
     pub approve: Option<Arc<Rule>>,
     /// All limits that count the request.
@@ -103,7 +103,7 @@ impl Ruling {
     pub(super) fn deny(refusal: Refusal) -> Ruling {
         Ruling {
             decision: Decision::Deny(refusal),
-            cause: None,
+            reason: None,
             approve: None,
             limits: Vec::new(),
             reach: Reach::default(),
@@ -174,29 +174,29 @@ impl Snapshot {
             (Ok(granted), None) => granted,
         };
         let egress = identity.agent().egress;
-        let allow = applied.allow.map(|rule| Cause::from(rule.as_ref()));
-        let approve = applied.approve.map(|rule| Cause::from(rule.as_ref()));
-        let default = (egress == Egress::Allow).then_some(Cause::Default(egress));
+        let allow = applied.allow.map(|rule| DecisionReason::from(rule.as_ref()));
+        let approve = applied.approve.map(|rule| DecisionReason::from(rule.as_ref()));
+        let default = (egress == Egress::Allow).then_some(DecisionReason::Default(egress));
         let mut sessions = Vec::new();
-        let (decision, cause, open) = match granted {
+        let (decision, reason, open) = match granted {
             Granted::Grants(grants, of_sessions) => {
                 sessions = of_sessions;
                 let decision = if grants.is_empty() { Decision::Forward } else { Decision::Inject(grants) };
-                (decision, Cause::Grant, true)
+                (decision, DecisionReason::Grant, true)
             }
             Granted::Nothing(refusal) => match allow.or(approve).or(default) {
-                Some(cause) => (Decision::Forward, cause, false),
+                Some(reason) => (Decision::Forward, reason, false),
                 None => return Ruling::deny(refusal),
             },
             Granted::Unproven(refusal) => match allow {
-                Some(cause) => (Decision::Forward, cause, false),
+                Some(reason) => (Decision::Forward, reason, false),
                 None => return Ruling::deny(refusal),
             },
         };
         let open = open || approve.is_some() || default.is_some() || applied.reach.open;
         let ruling = Ruling {
             decision,
-            cause: Some(cause),
+            reason: Some(reason),
             approve: applied.approve.cloned(),
             limits: applied.limits.into_iter().cloned().collect(),
             reach: Reach { open, ..applied.reach },

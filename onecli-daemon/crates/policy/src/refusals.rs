@@ -6,7 +6,7 @@ use onecli_model::path::Ambiguity;
 use onecli_model::refusal::Challenge;
 use onecli_model::{Authority, Code, Egress, NamedResource, Placement, Refusal, Rule, Secret, Site};
 
-use super::decide::{Cause, RequestFacts};
+use super::decide::{DecisionReason, RequestFacts};
 use super::identity::Identity;
 use super::named::Place;
 
@@ -44,7 +44,7 @@ pub(super) fn not_for_this(secret: &Secret, request: &RequestFacts<'_>) -> Refus
         format!("secret '{}' may not be used for {} {}", secret.name, request.method, request.path),
         format!("'onecli secret show {}' shows its methods and paths", secret.name),
     )
-    .by(Cause::Default(Egress::Deny))
+    .by(DecisionReason::Default(Egress::Deny))
 }
 
 pub(super) fn named_is_unreadable(resource: &NamedResource) -> Refusal {
@@ -74,7 +74,7 @@ pub(super) fn not_for_named(secret: Option<&Secret>, place: &Place<'_>) -> Refus
             (format!("no grant and no rule allows {place}"), "'onecli rule add allow' allows it".to_owned())
         }
     };
-    Refusal::new(Code::EgressDenied, message, hint).by(Cause::Default(Egress::Deny))
+    Refusal::new(Code::EgressDenied, message, hint).by(DecisionReason::Default(Egress::Deny))
 }
 
 /// `former` is a secret for the host that the agent could use earlier.
@@ -95,7 +95,8 @@ pub(super) fn host_denied(identity: &Identity, authority: &Authority, former: Op
         ),
     };
     let message = format!("agent '{name}' may not reach {authority}{why}");
-    Refusal::new(Code::EgressDenied, message, format!("{hint}, {allow}")).by(Cause::Default(Egress::Deny))
+    Refusal::new(Code::EgressDenied, message, format!("{hint}, {allow}"))
+        .by(DecisionReason::Default(Egress::Deny))
 }
 
 pub(super) fn placeholder_wanted(identity: &Identity, secret: &Secret) -> Refusal {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use onecli_model::{Authority, Egress, Host, Reach, Refusal, Secret};
 
-use super::decide::Cause;
+use super::decide::DecisionReason;
 use super::identity::Identity;
 use super::refusals::{denied_by, host_denied, removed};
 use super::snapshot::Snapshot;
@@ -23,7 +23,7 @@ pub enum Route {
         /// The addresses that it may connect to.
         reach: Reach,
         /// The reason for the decision.
-        cause: Cause,
+        reason: DecisionReason,
     },
     /// Refuse.
     Deny(Refusal),
@@ -61,11 +61,12 @@ impl Snapshot {
         match (whole.tunnel.or(whole.allow), egress) {
             (Some(rule), _) => {
                 let reach = Reach { open: whole.reach.open || egress == Egress::Allow, ..whole.reach };
-                Route::Tunnel { reach, cause: rule.as_ref().into() }
+                Route::Tunnel { reach, reason: rule.as_ref().into() }
             }
-            (None, Egress::Allow) => {
-                Route::Tunnel { reach: Reach { open: true, ..whole.reach }, cause: Cause::Default(egress) }
-            }
+            (None, Egress::Allow) => Route::Tunnel {
+                reach: Reach { open: true, ..whole.reach },
+                reason: DecisionReason::Default(egress),
+            },
             // The requests must be read to find out whether they are allowed.
             (None, Egress::Deny) => Route::Inspect,
         }
@@ -74,7 +75,11 @@ impl Snapshot {
     /// Decides on unreadable bytes on a connection of which only the address is known. Returns the address itself
     /// and the names that a rule allows on its port, each with its reach and cause. The caller must check that a
     /// fresh resolution of the name contains the address. Only a rule allows such bytes.
-    pub fn unread(&self, identity: &Identity, address: SocketAddr) -> Vec<(Authority, Reach, Cause)> {
+    pub fn unread(
+        &self,
+        identity: &Identity,
+        address: SocketAddr,
+    ) -> Vec<(Authority, Reach, DecisionReason)> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
         let literal = Host::from(address.ip());
         let names = view.rules.names_on(address.port(), MOST_NAMES);
@@ -82,18 +87,22 @@ impl Snapshot {
             .chain(names)
             .filter_map(|host| {
                 let authority = Authority::new(host.clone(), address.port());
-                let (reach, cause) = self.allows_unread(identity, &authority)?;
-                Some((authority, reach, cause))
+                let (reach, reason) = self.allows_unread(identity, &authority)?;
+                Some((authority, reach, reason))
             })
             .collect()
     }
 
     /// Reports whether a rule allows unreadable bytes to this host and port. A secret for another port is ignored,
     /// because no value is injected into such bytes.
-    pub fn allows_unread(&self, identity: &Identity, authority: &Authority) -> Option<(Reach, Cause)> {
+    pub fn allows_unread(
+        &self,
+        identity: &Identity,
+        authority: &Authority,
+    ) -> Option<(Reach, DecisionReason)> {
         let stored = self.is_stored_on(authority.host(), authority.port());
         match self.route_stored(identity, authority, stored) {
-            Route::Tunnel { reach, cause: cause @ Cause::Rule(..) } => Some((reach, cause)),
+            Route::Tunnel { reach, reason: reason @ DecisionReason::Rule(..) } => Some((reach, reason)),
             _ => None,
         }
     }

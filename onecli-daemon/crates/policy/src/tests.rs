@@ -387,7 +387,7 @@ fn routes() {
     assert_eq!(route("cgroup", "api.test"), Route::Inspect);
     assert_eq!(route("cgroup", "api.test:8443"), Route::Inspect);
     assert!(matches!(route("cgroup", "evil.test"), Route::Deny(r) if r.code == Code::EgressDenied));
-    let tunnel = Route::Tunnel { reach: Reach::open(), cause: Cause::Default(Egress::Allow) };
+    let tunnel = Route::Tunnel { reach: Reach::open(), reason: DecisionReason::Default(Egress::Allow) };
     assert_eq!(route("open", "evil.test"), tunnel);
     assert_eq!(route("open", "api.test"), Route::Inspect);
 }

@@ -55,9 +55,9 @@ pub(crate) async fn explain(context: &AdminContext, request: Explain) -> Result<
     if hypothetical.tls {
         match snapshot.route(&identity, &hypothetical.authority) {
             Route::Inspect => {}
-            Route::Tunnel { cause, .. } => {
+            Route::Tunnel { reason, .. } => {
                 "tunnel".clone_into(&mut explanation.decision);
-                explanation.because = Some(cause.to_string());
+                explanation.because = Some(reason.to_string());
             }
             Route::Deny(refusal) => refuse(&mut explanation, &refusal),
         }
@@ -176,7 +176,7 @@ fn refuse(explanation: &mut Explanation, refusal: &Refusal) {
 }
 
 fn rule(explanation: &mut Explanation, ruling: &Ruling) {
-    explanation.because = ruling.cause.map(|cause| cause.to_string());
+    explanation.because = ruling.reason.map(|reason| reason.to_string());
     explanation.approve = ruling.approve.as_ref().map(|rule| rule.id);
     explanation.limits = ruling.limits.iter().map(|rule| rule.id).collect();
     let open = ruling.reach.allowed.iter().map(|net| format!("{net} by a rule"));

@@ -57,10 +57,10 @@ fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut
 
 /// `inject grant`, `forward allow 2`, `deny rule_denied by deny 1`, with `approve N` and `limit N` behind it.
 pub(super) fn summary(ruling: &Ruling) -> String {
-    let cause = ruling.cause.map(|cause| cause.to_string()).unwrap_or_default();
+    let reason = ruling.reason.map(|reason| reason.to_string()).unwrap_or_default();
     let mut text = match &ruling.decision {
-        Decision::Inject(_) => format!("inject {cause}"),
-        Decision::Forward => format!("forward {cause}"),
+        Decision::Inject(_) => format!("inject {reason}"),
+        Decision::Forward => format!("forward {reason}"),
         Decision::Deny(refusal) => {
             format!("deny {} by {}", refusal.code, refusal.rule.as_deref().unwrap_or("-"))
         }
@@ -158,7 +158,7 @@ fn routes_follow_rules() {
         let route = world.route(&who(&world, name), &Authority::parse(target, Some(443)).unwrap());
         let got = match route {
             Route::Inspect => "inspect".to_owned(),
-            Route::Tunnel { cause, .. } => format!("tunnel {cause}"),
+            Route::Tunnel { reason, .. } => format!("tunnel {reason}"),
             Route::Deny(refusal) => format!("deny {}", refusal.code),
         };
         assert_eq!(got, expected, "{lines:?} {name} {target}");
@@ -214,7 +214,7 @@ fn unreadable_bytes_require_a_rule() {
         let world = ruled(rules(lines));
         let got = world.unread(&who(&world, name), address.parse().unwrap());
         let got: Vec<String> =
-            got.iter().map(|(authority, _, cause)| format!("{authority} {cause}")).collect();
+            got.iter().map(|(authority, _, reason)| format!("{authority} {reason}")).collect();
         assert_eq!(got, expected, "{lines:?} {name} {address}");
     };
     check(&[], "open", "192.0.2.1:22", &[]);

@@ -49,7 +49,7 @@ fn who(world: &Snapshot, name: &str) -> Identity {
 fn route(world: &Snapshot, name: &str, target: &str) -> String {
     match world.route(&who(world, name), &Authority::parse(target, Some(443)).unwrap()) {
         Route::Inspect => "inspect".to_owned(),
-        Route::Tunnel { cause, .. } => format!("tunnel {cause}"),
+        Route::Tunnel { reason, .. } => format!("tunnel {reason}"),
         Route::Deny(refusal) => format!("deny {}", refusal.code),
     }
 }

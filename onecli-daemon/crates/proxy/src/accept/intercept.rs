@@ -9,7 +9,7 @@ use http::{Request, Response};
 use onecli_audit::Text;
 use onecli_model::{AgentId, Authority, Code, Host, Reach, Refusal};
 use onecli_net::{Ended, Protocol, Rewind, SniffError, TunnelBytes, client_speaks_first, sniff, tunnel};
-use onecli_policy::{Cause, Decision, Identity, Route};
+use onecli_policy::{Decision, DecisionReason, Identity, Route};
 use onecli_tls::{Alert, ClientHello, parse_client_hello};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
@@ -129,8 +129,8 @@ async fn intercept_tls<S>(
         (Err(refusal), _) | (Ok(_), Err(refusal)) => Err(refusal),
         (Ok(identity), Ok(authority)) => match gateway.snapshot().route(&identity, &authority) {
             Route::Deny(refusal) => Err(refusal),
-            Route::Tunnel { reach, cause } => {
-                let passage = Passage { authority, reach, cause, address: None, unread: false };
+            Route::Tunnel { reach, reason } => {
+                let passage = Passage { authority, reach, reason, address: None, unread: false };
                 return pass(gateway, &connection, &identity, vec![passage], stream).await;
             }
             Route::Inspect => Ok(authority),
@@ -236,7 +236,7 @@ const SILENCE_UNREAD: Duration = Duration::from_millis(400);
 struct Passage {
     authority: Authority,
     reach: Reach,
-    cause: Cause,
+    reason: DecisionReason,
     /// The address that the agent connected to. It must be one of the authority's, and it is dialled.
     address: Option<SocketAddr>,
     /// Set if only a rule allows it.
@@ -251,10 +251,10 @@ fn unread(gateway: &Gateway, connection: &Connection, destination: &Destination)
         Destination::Name(authority) | Destination::Authority(authority) => snapshot
             .allows_unread(&identity, authority)
             .into_iter()
-            .map(|(reach, cause)| Passage {
+            .map(|(reach, reason)| Passage {
                 authority: authority.clone(),
                 reach,
-                cause,
+                reason,
                 address: None,
                 unread: true,
             })
@@ -262,10 +262,10 @@ fn unread(gateway: &Gateway, connection: &Connection, destination: &Destination)
         Destination::Address(address) => snapshot
             .unread(&identity, *address)
             .into_iter()
-            .map(|(authority, reach, cause)| Passage {
+            .map(|(authority, reach, reason)| Passage {
                 authority,
                 reach,
-                cause,
+                reason,
                 address: Some(*address),
                 unread: true,
             })
@@ -323,7 +323,7 @@ async fn pass<S>(
     };
     let authority = &passage.authority;
     audit.record().target(authority.host(), authority.port()).address = Some(Text::new(&address.to_string()));
-    audit.record().rule = Some(Text::new(&passage.cause.to_string()));
+    audit.record().rule = Some(Text::new(&passage.reason.to_string()));
     if let Err(refusal) = audit.decide_tunnel().await {
         return audit.refuse(refusal.code).await;
     }
