@@ -82,7 +82,7 @@ impl From<&Rule> for DecisionReason {
 
 /// A decision and its conditions.
 #[derive(Debug)]
-pub struct Ruling {
+pub struct DecisionOutcome {
     /// The decision, once the conditions are met.
     pub decision: Decision,
     /// The reason for the decision. A refusal contains its own reason.
@@ -99,9 +99,9 @@ pub struct Ruling {
     pub sessions: Vec<Grant>,
 }
 
-impl Ruling {
-    pub(super) fn deny(refusal: Refusal) -> Ruling {
-        Ruling {
+impl DecisionOutcome {
+    pub(super) fn deny(refusal: Refusal) -> DecisionOutcome {
+        DecisionOutcome {
             decision: Decision::Deny(refusal),
             reason: None,
             approve: None,
@@ -113,7 +113,7 @@ impl Ruling {
     }
 }
 
-impl Ruling {
+impl DecisionOutcome {
     /// Reports whether the ruling allows the request with all of these secrets.
     fn rests_on(&self, used: &[SecretId]) -> bool {
         let grants: &[Grant] = match &self.decision {
@@ -141,7 +141,7 @@ enum Granted {
 impl Snapshot {
     /// Decides one request. Precedence: a wrong placeholder, then rules that deny, approve and limit, then a rule
     /// that allows or a grant, then the agent's egress default.
-    pub fn decide(&self, identity: &Identity, request: &RequestFacts<'_>) -> Ruling {
+    pub fn decide(&self, identity: &Identity, request: &RequestFacts<'_>) -> DecisionOutcome {
         self.decide_traced(identity, request, &mut Trace::none())
     }
 
@@ -151,8 +151,8 @@ impl Snapshot {
         identity: &Identity,
         request: &RequestFacts<'_>,
         trace: &mut Trace,
-    ) -> Ruling {
-        let Some(view) = self.agent(identity.agent().id) else { return Ruling::deny(removed()) };
+    ) -> DecisionOutcome {
+        let Some(view) = self.agent(identity.agent().id) else { return DecisionOutcome::deny(removed()) };
         self.decide_with((view, &view.secrets), identity, request, trace)
     }
 
@@ -163,14 +163,14 @@ impl Snapshot {
         identity: &Identity,
         request: &RequestFacts<'_>,
         trace: &mut Trace,
-    ) -> Ruling {
+    ) -> DecisionOutcome {
         let applied = view.rules.apply(request.authority, request.method, &request.path, trace);
         let granted = self.granted((view, secrets), identity, request, trace);
         // A possible attack is reported as one, whatever other reason there is to refuse.
         let granted = match (granted, applied.deny) {
-            (Err(refusal), _) if refusal.code.is_alert() => return Ruling::deny(refusal),
-            (_, Some(rule)) => return Ruling::deny(denied_request(rule, request)),
-            (Err(refusal), None) => return Ruling::deny(refusal),
+            (Err(refusal), _) if refusal.code.is_alert() => return DecisionOutcome::deny(refusal),
+            (_, Some(rule)) => return DecisionOutcome::deny(denied_request(rule, request)),
+            (Err(refusal), None) => return DecisionOutcome::deny(refusal),
             (Ok(granted), None) => granted,
         };
         let egress = identity.agent().egress;
@@ -186,15 +186,15 @@ impl Snapshot {
             }
             Granted::Nothing(refusal) => match allow.or(approve).or(default) {
                 Some(reason) => (Decision::Forward, reason, false),
-                None => return Ruling::deny(refusal),
+                None => return DecisionOutcome::deny(refusal),
             },
             Granted::Unproven(refusal) => match allow {
                 Some(reason) => (Decision::Forward, reason, false),
-                None => return Ruling::deny(refusal),
+                None => return DecisionOutcome::deny(refusal),
             },
         };
         let open = open || approve.is_some() || default.is_some() || applied.reach.open;
-        let ruling = Ruling {
+        let outcome = DecisionOutcome {
             decision,
             reason: Some(reason),
             approve: applied.approve.cloned(),
@@ -203,7 +203,7 @@ impl Snapshot {
             is_ruled: applied.is_ruled,
             sessions,
         };
-        view.rule_named(request, ruling)
+        view.rule_named(request, outcome)
     }
 
     /// Checks that the decision for `request` still stands: for the same agent, with every secret that was `used`.
@@ -224,8 +224,8 @@ impl Snapshot {
         let is_used = |secret: &&Arc<Secret>| used.contains(&secret.id);
         let of_used: Vec<Arc<Secret>> = view.secrets.iter().filter(is_used).cloned().collect();
         [&view.secrets, &of_used].into_iter().find_map(|secrets| {
-            let ruling = self.decide_with((view, secrets), &identity, request, &mut Trace::none());
-            ruling.rests_on(used).then_some(ruling.reach)
+            let outcome = self.decide_with((view, secrets), &identity, request, &mut Trace::none());
+            outcome.rests_on(used).then_some(outcome.reach)
         })
     }
 

@@ -23,7 +23,7 @@ mod trace;
 pub use approvals::{
     Answer, ApprovalId, Approvals, AskError, Asked, Changed, End, NotWaiting, PER_MINUTE, Waiting,
 };
-pub use decide::{Decision, DecisionReason, RequestFacts, Ruling};
+pub use decide::{Decision, DecisionOutcome, DecisionReason, RequestFacts};
 pub use grant::{Grant, Sent, Watch};
 pub use host_index::HostGroups;
 pub use identity::{Evidence, Identity, Mode};

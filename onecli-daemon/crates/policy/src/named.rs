@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onecli_model::{Authority, Egress, NamedResource, PathReadings, Refusal, Secret};
 
 use super::Grant;
-use super::decide::{Decision, RequestFacts, Ruling, path_matches};
+use super::decide::{Decision, DecisionOutcome, RequestFacts, path_matches};
 use super::refusals::{denied_by, named_is_unreadable, named_wants_approval, not_for_named};
 use super::snapshot::AgentView;
 use super::trace::Trace;
@@ -14,26 +14,30 @@ impl AgentView {
     /// Restricts the ruling for `request` to what is allowed for every resource that it names. A resource that
     /// cannot be parsed is refused if a credential is injected or rules exist: a secret is at least limited by its
     /// hosts.
-    pub(super) fn rule_named(&self, request: &RequestFacts<'_>, mut ruling: Ruling) -> Ruling {
+    pub(super) fn rule_named(
+        &self,
+        request: &RequestFacts<'_>,
+        mut outcome: DecisionOutcome,
+    ) -> DecisionOutcome {
         for resource in request.named {
             // A rule applies to single resources, so it cannot decide on a whole prefix.
             let is_unruled = resource.is_prefix && !self.rules.is_empty();
-            if is_unruled || (resource.places.is_empty() && self.limits(&ruling)) {
-                return Ruling::deny(named_is_unreadable(resource));
+            if is_unruled || (resource.places.is_empty() && self.limits(&outcome)) {
+                return DecisionOutcome::deny(named_is_unreadable(resource));
             }
             for (authority, path) in &resource.places {
                 let place = Place { resource, authority, path: PathReadings::new(path) };
-                if let Err(refusal) = self.rule_place(request, &place, &mut ruling) {
-                    return Ruling::deny(refusal);
+                if let Err(refusal) = self.rule_place(request, &place, &mut outcome) {
+                    return DecisionOutcome::deny(refusal);
                 }
             }
         }
-        ruling
+        outcome
     }
 
     /// Reports whether the named resource can change the ruling.
-    fn limits(&self, ruling: &Ruling) -> bool {
-        let injects = matches!(&ruling.decision, Decision::Inject(grants) if !grants.is_empty());
+    fn limits(&self, outcome: &DecisionOutcome) -> bool {
+        let injects = matches!(&outcome.decision, Decision::Inject(grants) if !grants.is_empty());
         injects || !self.rules.is_empty()
     }
 
@@ -41,7 +45,7 @@ impl AgentView {
         &self,
         request: &RequestFacts<'_>,
         place: &Place<'_>,
-        ruling: &mut Ruling,
+        outcome: &mut DecisionOutcome,
     ) -> Result<(), Refusal> {
         let mut allowed = self.agent.egress == Egress::Allow;
         for method in [request.method, &place.resource.use_as] {
@@ -51,19 +55,19 @@ impl AgentView {
             }
             if let Some(rule) = applied.approve {
                 // An approver sees only the URL.
-                if ruling.approve.as_ref().is_none_or(|own| own.id != rule.id) {
+                if outcome.approve.as_ref().is_none_or(|own| own.id != rule.id) {
                     return Err(named_wants_approval(rule, place));
                 }
                 allowed = true;
             }
             for rule in applied.limits {
-                if !ruling.limits.iter().any(|own| own.id == rule.id) {
-                    ruling.limits.push(Arc::clone(rule));
+                if !outcome.limits.iter().any(|own| own.id == rule.id) {
+                    outcome.limits.push(Arc::clone(rule));
                 }
             }
             allowed |= applied.allow.is_some();
         }
-        let refused = match &ruling.decision {
+        let refused = match &outcome.decision {
             Decision::Inject(grants) => {
                 grants.iter().map(Grant::secret).find(|secret| !place.is_covered_by(secret))
             }

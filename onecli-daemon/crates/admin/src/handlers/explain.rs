@@ -12,7 +12,8 @@ use onecli_model::{
 };
 use onecli_model::{named::MAX_NAMED, named::Naming, named::named_resources};
 use onecli_policy::{
-    Considered, Decision, Evidence, Identity, Mode, RequestFacts, Route, Ruling, Snapshot, Subject, Trace,
+    Considered, Decision, DecisionOutcome, Evidence, Identity, Mode, RequestFacts, Route, Snapshot, Subject,
+    Trace,
 };
 use onecli_store::StoredState;
 
@@ -38,7 +39,7 @@ pub(crate) async fn explain(context: &AdminContext, request: Explain) -> Result<
     let bare = hypothetical.decide(&snapshot, &identity, &[], &mut trace);
     let considered = trace.into_considered();
     // Also compute the decision with a placeholder, if the agent must present one.
-    let mut ruling = None;
+    let mut outcome = None;
     if !identity.proven().satisfies(agent.factors) {
         let own: Vec<&Arc<Secret>> = applying(&considered).collect();
         let placeholder =
@@ -46,11 +47,11 @@ pub(crate) async fn explain(context: &AdminContext, request: Explain) -> Result<
         let placeholders: Vec<Placeholder> = own.iter().map(placeholder).collect();
         if !placeholders.is_empty() {
             explanation.needs = own.iter().map(|secret| needed(secret)).collect();
-            ruling = Some(hypothetical.decide(&snapshot, &identity, &placeholders, &mut Trace::none()));
+            outcome = Some(hypothetical.decide(&snapshot, &identity, &placeholders, &mut Trace::none()));
         }
     }
-    let otherwise = ruling.is_some().then(|| verdict(&bare));
-    rule(&mut explanation, &ruling.unwrap_or(bare));
+    let otherwise = outcome.is_some().then(|| verdict(&bare));
+    rule(&mut explanation, &outcome.unwrap_or(bare));
     explanation.otherwise = otherwise;
     if hypothetical.tls {
         match snapshot.route(&identity, &hypothetical.authority) {
@@ -130,7 +131,7 @@ impl HypotheticalRequest {
         identity: &Identity,
         placeholders: &[Placeholder],
         trace: &mut Trace,
-    ) -> Ruling {
+    ) -> DecisionOutcome {
         let facts = RequestFacts {
             method: &self.method,
             authority: &self.authority,
@@ -175,15 +176,15 @@ fn refuse(explanation: &mut Explanation, refusal: &Refusal) {
     explanation.hint = Some(refusal.hint.to_string());
 }
 
-fn rule(explanation: &mut Explanation, ruling: &Ruling) {
-    explanation.because = ruling.reason.map(|reason| reason.to_string());
-    explanation.approve = ruling.approve.as_ref().map(|rule| rule.id);
-    explanation.limits = ruling.limits.iter().map(|rule| rule.id).collect();
-    let open = ruling.reach.allowed.iter().map(|net| format!("{net} by a rule"));
-    let public = ruling.reach.open.then(|| "addresses outside blocked ranges".to_owned());
-    let closed = ruling.reach.denied.iter().map(|net| format!("not {net}"));
+fn rule(explanation: &mut Explanation, outcome: &DecisionOutcome) {
+    explanation.because = outcome.reason.map(|reason| reason.to_string());
+    explanation.approve = outcome.approve.as_ref().map(|rule| rule.id);
+    explanation.limits = outcome.limits.iter().map(|rule| rule.id).collect();
+    let open = outcome.reach.allowed.iter().map(|net| format!("{net} by a rule"));
+    let public = outcome.reach.open.then(|| "addresses outside blocked ranges".to_owned());
+    let closed = outcome.reach.denied.iter().map(|net| format!("not {net}"));
     explanation.addresses = public.into_iter().chain(open).chain(closed).collect();
-    match &ruling.decision {
+    match &outcome.decision {
         Decision::Inject(grants) => {
             "inject".clone_into(&mut explanation.decision);
             explanation.secrets = grants.iter().map(|grant| grant.secret().name.clone()).collect();
@@ -193,8 +194,8 @@ fn rule(explanation: &mut Explanation, ruling: &Ruling) {
     }
 }
 
-fn verdict(ruling: &Ruling) -> String {
-    match &ruling.decision {
+fn verdict(outcome: &DecisionOutcome) -> String {
+    match &outcome.decision {
         Decision::Inject(_) => "inject".to_owned(),
         Decision::Forward => "forward".to_owned(),
         Decision::Deny(refusal) => format!("deny: {}", refusal.code),

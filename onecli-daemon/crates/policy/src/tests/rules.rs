@@ -51,21 +51,21 @@ pub(super) fn who(world: &Snapshot, name: &str) -> Identity {
     world.identify(&evidence(Mode::Transparent, Some(name), None), NOW).unwrap()
 }
 
-fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut Trace) -> Ruling {
+fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut Trace) -> DecisionOutcome {
     world.decide_traced(&who(world, name), &PlainRequest::new(method, target).facts(), trace)
 }
 
 /// `inject grant`, `forward allow 2`, `deny rule_denied by deny 1`, with `approve N` and `limit N` behind it.
-pub(super) fn summary(ruling: &Ruling) -> String {
-    let reason = ruling.reason.map(|reason| reason.to_string()).unwrap_or_default();
-    let mut text = match &ruling.decision {
+pub(super) fn summary(outcome: &DecisionOutcome) -> String {
+    let reason = outcome.reason.map(|reason| reason.to_string()).unwrap_or_default();
+    let mut text = match &outcome.decision {
         Decision::Inject(_) => format!("inject {reason}"),
         Decision::Forward => format!("forward {reason}"),
         Decision::Deny(refusal) => {
             format!("deny {} by {}", refusal.code, refusal.rule.as_deref().unwrap_or("-"))
         }
     };
-    for rule in ruling.approve.iter().chain(&ruling.limits) {
+    for rule in outcome.approve.iter().chain(&outcome.limits) {
         text = format!("{text}, {rule}");
     }
     text
@@ -146,8 +146,8 @@ fn misplaced_placeholder_is_an_alert_despite_deny_rules() {
             operations: &Operations::default(),
             sessions: &[],
         };
-        let ruling = world.decide(&who(&world, "open"), &facts);
-        assert_eq!(summary(&ruling), "deny placeholder_misplaced by -", "{target}");
+        let outcome = world.decide(&who(&world, "open"), &facts);
+        assert_eq!(summary(&outcome), "deny placeholder_misplaced by -", "{target}");
     }
 }
 
@@ -272,8 +272,8 @@ fn trace_contains_the_reason_of_each_rule() {
     let world =
         ruled(rules(&["deny x.test", "allow y.test", "allow api.test - POST", "limit - - - - - 9/m"]));
     let mut trace = Trace::wanted();
-    let ruling = decided(&world, "cgroup", "GET", "api.test/v1/x", &mut trace);
-    assert_eq!(summary(&ruling), "inject grant, limit 4");
+    let outcome = decided(&world, "cgroup", "GET", "api.test/v1/x", &mut trace);
+    assert_eq!(summary(&outcome), "inject grant, limit 4");
     let told: Vec<String> = trace
         .into_considered()
         .iter()

@@ -101,7 +101,7 @@ impl CurrentPolicy {
         else {
             return true;
         };
-        let ruling = self.snapshot.decide(
+        let outcome = self.snapshot.decide(
             &self.identity,
             &RequestFacts {
                 method: &method,
@@ -116,7 +116,7 @@ impl CurrentPolicy {
             },
         );
         // The host's addresses are not known here. Assume that a network named by a rule contains them.
-        let is_blocked = refused.is(Code::AddressBlocked) && ruling.reach.allowed.is_empty();
-        is_blocked || matches!(ruling.decision, Decision::Deny(_))
+        let is_blocked = refused.is(Code::AddressBlocked) && outcome.reach.allowed.is_empty();
+        is_blocked || matches!(outcome.decision, Decision::Deny(_))
     }
 }
