@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 use onecli_audit::Fold;
 use onecli_model::{Agent, AgentId, AgentName, CgroupName, Code};
-use onecli_policy::{Evidence, Mode};
+use onecli_policy::{CaptureMode, Evidence};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
@@ -58,7 +58,11 @@ impl Asker {
             agent: agent.id,
             name: agent.name.clone(),
             // According to the kernel: it alone delivers datagrams here, and only those of this cgroup.
-            evidence: Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None },
+            evidence: Evidence {
+                mode: CaptureMode::Transparent,
+                cgroup: Some(agent.cgroup.clone()),
+                token: None,
+            },
             refusals: Mutex::default(),
             unfollowed: Mutex::default(),
             coined: tokio::sync::Mutex::default(),

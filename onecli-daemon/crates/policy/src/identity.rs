@@ -9,7 +9,7 @@ use super::snapshot::Snapshot;
 
 /// How a connection reached the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mode {
+pub enum CaptureMode {
     /// The kernel redirected it.
     Transparent,
     /// The client uses the daemon as its proxy.
@@ -20,7 +20,7 @@ pub enum Mode {
 #[derive(Debug, Clone)]
 pub struct Evidence {
     /// How it reached the daemon.
-    pub mode: Mode,
+    pub mode: CaptureMode,
     /// The managed cgroup it came from, according to the kernel.
     pub cgroup: Option<CgroupName>,
     /// The hash of the token in `Proxy-Authorization`.
@@ -32,7 +32,7 @@ pub struct Evidence {
 pub struct Identity {
     agent: Arc<Agent>,
     proven: Factors,
-    mode: Mode,
+    mode: CaptureMode,
 }
 
 impl Identity {
@@ -47,14 +47,14 @@ impl Identity {
     }
 
     /// How the connection reached the daemon.
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> CaptureMode {
         self.mode
     }
 
     /// The identity of root's test requests, which no connection sends.
     pub(super) fn of_tester(agent: Arc<Agent>) -> Identity {
         let proven = agent.factors;
-        Identity { agent, proven, mode: Mode::Explicit }
+        Identity { agent, proven, mode: CaptureMode::Explicit }
     }
 }
 
@@ -100,7 +100,7 @@ impl Snapshot {
             (Some(agent), Some(_)) => (agent, Factors::BOTH),
             (Some(agent), None) => (agent, Factors::CGROUP),
             (None, Some(agent)) => (agent, Factors::TOKEN),
-            (None, None) if evidence.mode == Mode::Explicit => return Err(token_wanted()),
+            (None, None) if evidence.mode == CaptureMode::Explicit => return Err(token_wanted()),
             (None, None) => {
                 return Err(Refusal::new(
                     Code::FlowUnknown,
@@ -116,7 +116,7 @@ impl Snapshot {
                 format!("an administrator can enable it: onecli agent enable {}", agent.name),
             ));
         }
-        if evidence.mode == Mode::Explicit && !proven.satisfies(agent.factors) {
+        if evidence.mode == CaptureMode::Explicit && !proven.satisfies(agent.factors) {
             return Err(if proven.token { cgroup_wanted(agent) } else { token_wanted() });
         }
         Ok(Identity { agent: Arc::clone(agent), proven, mode: evidence.mode })

@@ -9,7 +9,7 @@ use onecli_model::{
 };
 use uuid::Uuid;
 
-use super::Mode::{Explicit, Transparent};
+use super::CaptureMode::{Explicit, Transparent};
 use super::*;
 
 mod conditions;
@@ -103,7 +103,7 @@ fn world() -> Snapshot {
     )
 }
 
-fn evidence(mode: Mode, cgroup: Option<&str>, token: Option<u8>) -> Evidence {
+fn evidence(mode: CaptureMode, cgroup: Option<&str>, token: Option<u8>) -> Evidence {
     Evidence {
         mode,
         cgroup: cgroup.map(|name| format!("agent-{name}.slice").parse().unwrap()),
@@ -141,7 +141,7 @@ fn identity_table() {
 fn an_expired_session_token_is_unknown() {
     let world = world();
     let late = NOW + jiff::SignedDuration::from_secs(60);
-    let got = world.identify(&evidence(Mode::Explicit, None, Some(33)), late);
+    let got = world.identify(&evidence(CaptureMode::Explicit, None, Some(33)), late);
     assert_eq!(got.unwrap_err().code, Code::TokenUnknown);
 }
 
@@ -150,7 +150,8 @@ fn an_expired_session_token_is_unknown() {
 fn refusal_record_names_the_likely_agent() {
     let world = world();
     let check = |cgroup, token, expected: Option<&str>| {
-        let got = world.suspect(&evidence(Mode::Explicit, cgroup, token)).map(|agent| agent.name.as_str());
+        let got =
+            world.suspect(&evidence(CaptureMode::Explicit, cgroup, token)).map(|agent| agent.name.as_str());
         assert_eq!(got, expected, "{cgroup:?} {token:?}");
     };
     check(None, None, None);
@@ -164,7 +165,7 @@ fn refusal_record_names_the_likely_agent() {
 }
 
 struct Ask<'a> {
-    who: (Mode, Option<&'a str>, Option<u8>),
+    who: (CaptureMode, Option<&'a str>, Option<u8>),
     target: &'a str,
     path: &'a str,
     placeholders: &'a [Placeholder],
@@ -200,10 +201,10 @@ fn decision_table() {
         let expected = expected.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(got, expected, "{who:?} {target} {path} {placeholders:?}");
     };
-    let both = (Mode::Transparent, Some("both"), None);
-    let cgroup = (Mode::Transparent, Some("cgroup"), None);
-    let token = (Mode::Explicit, None, Some(3));
-    let open = (Mode::Transparent, Some("open"), None);
+    let both = (CaptureMode::Transparent, Some("both"), None);
+    let cgroup = (CaptureMode::Transparent, Some("cgroup"), None);
+    let token = (CaptureMode::Explicit, None, Some(3));
+    let open = (CaptureMode::Transparent, Some("open"), None);
 
     // Factors: the placeholder replaces the token on transparent connections.
     check(both, "api.test", "/v1/x", &[placeholder(1, 1)], Ok(&["api"]));
@@ -211,8 +212,20 @@ fn decision_table() {
     check(cgroup, "api.test", "/v1/x", &[], Ok(&["api"]));
     check(token, "api.test", "/v1/x", &[], Ok(&["api"]));
     check(token, "api.test", "/v1/x", &[placeholder(3, 1)], Ok(&["api"]));
-    check((Mode::Transparent, Some("token"), None), "api.test", "/v1/x", &[], Err(Code::PlaceholderMissing));
-    check((Mode::Transparent, Some("token"), None), "api.test", "/v1/x", &[placeholder(3, 1)], Ok(&["api"]));
+    check(
+        (CaptureMode::Transparent, Some("token"), None),
+        "api.test",
+        "/v1/x",
+        &[],
+        Err(Code::PlaceholderMissing),
+    );
+    check(
+        (CaptureMode::Transparent, Some("token"), None),
+        "api.test",
+        "/v1/x",
+        &[placeholder(3, 1)],
+        Ok(&["api"]),
+    );
 
     // Another agent's placeholder, an unknown one, and one at the wrong host.
     check(both, "api.test", "/v1/x", &[placeholder(2, 1)], Err(Code::PlaceholderForeign));
@@ -278,7 +291,7 @@ impl PlainRequest {
 #[test]
 fn plain_http_gets_no_credential() {
     let world = world();
-    let identity = world.identify(&evidence(Mode::Transparent, Some("cgroup"), None), NOW).unwrap();
+    let identity = world.identify(&evidence(CaptureMode::Transparent, Some("cgroup"), None), NOW).unwrap();
     let request = PlainRequest::new("GET", "api.test/v1/x");
     let facts = RequestFacts { tls: false, ..request.facts() };
     match world.decide(&identity, &facts).decision {
@@ -307,7 +320,7 @@ fn values_of_former_grants_are_scrubbed() {
         Snapshot::compile(input, &stand_in)
     };
     let check = |world: &Snapshot, watched: usize, route: &str| {
-        let identity = world.identify(&evidence(Mode::Explicit, None, Some(3)), NOW).unwrap();
+        let identity = world.identify(&evidence(CaptureMode::Explicit, None, Some(3)), NOW).unwrap();
         let authority = Authority::parse("api.test", Some(443)).unwrap();
         assert_eq!(world.watches(&identity, authority.host()).len(), watched, "{route}");
         assert!(world.watches(&identity, &"else.test".parse().unwrap()).is_empty());
@@ -349,8 +362,8 @@ fn revoked_grants_end_running_requests() {
     };
     let request = PlainRequest::new("GET", "api.test/v1/x");
     let facts = request.facts();
-    let own = evidence(Mode::Explicit, None, Some(3));
-    let session = evidence(Mode::Explicit, None, Some(33));
+    let own = evidence(CaptureMode::Explicit, None, Some(3));
+    let session = evidence(CaptureMode::Explicit, None, Some(33));
     let late = NOW + jiff::SignedDuration::from_secs(60);
     let allows = |world: &Snapshot, evidence: &Evidence, now, used: &[SecretId]| {
         world.still_allows(evidence, now, agent_id(3), &facts, used).is_some()
@@ -381,7 +394,7 @@ fn revoked_grants_end_running_requests() {
 fn routes() {
     let world = world();
     let route = |who: &str, target: &str| {
-        let identity = world.identify(&evidence(Mode::Transparent, Some(who), None), NOW).unwrap();
+        let identity = world.identify(&evidence(CaptureMode::Transparent, Some(who), None), NOW).unwrap();
         world.route(&identity, &Authority::parse(target, Some(443)).unwrap())
     };
     assert_eq!(route("cgroup", "api.test"), Route::Inspect);
@@ -410,7 +423,7 @@ fn body_placeholder_counts_for_its_own_field() {
                  head: &[Placeholder],
                  body: &[(&str, Placeholder)],
                  expected: Result<&[&str], Code>| {
-        let identity = world.identify(&evidence(Mode::Transparent, Some("both"), None), NOW).unwrap();
+        let identity = world.identify(&evidence(CaptureMode::Transparent, Some("both"), None), NOW).unwrap();
         let body: Vec<_> = body.iter().map(|(at, own)| (at.parse().unwrap(), own.clone())).collect();
         let path = CanonicalPath::parse("/x").unwrap();
         let facts = RequestFacts {

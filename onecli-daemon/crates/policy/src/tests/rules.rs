@@ -48,7 +48,7 @@ pub(super) fn ruled(rules: Vec<Rule>) -> Snapshot {
 }
 
 pub(super) fn who(world: &Snapshot, name: &str) -> Identity {
-    world.identify(&evidence(Mode::Transparent, Some(name), None), NOW).unwrap()
+    world.identify(&evidence(CaptureMode::Transparent, Some(name), None), NOW).unwrap()
 }
 
 fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut Trace) -> DecisionOutcome {
@@ -248,7 +248,7 @@ fn address_rules_widen_and_restrict_reach() {
 
 #[test]
 fn running_requests_end_when_a_rule_denies_them() {
-    let own = evidence(Mode::Transparent, Some("cgroup"), None);
+    let own = evidence(CaptureMode::Transparent, Some("cgroup"), None);
     let still = |lines: &[&str], target: &str, used: &[SecretId]| {
         let request = PlainRequest::new("GET", target);
         ruled(rules(lines))

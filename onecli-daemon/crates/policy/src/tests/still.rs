@@ -22,7 +22,7 @@ fn goes_on(world: &Snapshot, evidence: &Evidence, used: &[u8]) -> bool {
 
 #[test]
 fn more_specific_grant_revokes_nothing() {
-    let own = evidence(Mode::Explicit, None, Some(3));
+    let own = evidence(CaptureMode::Explicit, None, Some(3));
     let check = |grants: &[u8], used: &[u8], expected: bool| {
         let world = world(grants, Egress::Deny, Factors::TOKEN);
         assert_eq!(goes_on(&world, &own, used), expected, "{grants:?} {used:?}");
@@ -36,7 +36,7 @@ fn more_specific_grant_revokes_nothing() {
 /// The request did not carry the placeholder that the agent would need now.
 #[test]
 fn grant_with_placeholder_revokes_nothing() {
-    let by_cgroup = evidence(Mode::Transparent, Some("token"), None);
+    let by_cgroup = evidence(CaptureMode::Transparent, Some("token"), None);
     for grants in [&[][..], &[1], &[1, 2]] {
         let world = |egress| world(grants, egress, Factors::BOTH);
         assert!(goes_on(&world(Egress::Allow), &by_cgroup, &[]), "{grants:?}");

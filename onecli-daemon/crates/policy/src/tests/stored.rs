@@ -43,7 +43,7 @@ fn world(rules: Vec<Rule>) -> Snapshot {
 }
 
 fn who(world: &Snapshot, name: &str) -> Identity {
-    world.identify(&evidence(Mode::Transparent, Some(name), None), NOW).unwrap()
+    world.identify(&evidence(CaptureMode::Transparent, Some(name), None), NOW).unwrap()
 }
 
 fn route(world: &Snapshot, name: &str, target: &str) -> String {

@@ -10,7 +10,7 @@ use http::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use onecli_model::{Authority, Code, Refusal, Token};
 use onecli_net::tune;
-use onecli_policy::{Identity, Mode, Route};
+use onecli_policy::{CaptureMode, Identity, Route};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -38,7 +38,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// newer connections from the same address may displace this one.
 pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, wire: Wire) {
     let place = Arc::new(Place::of_stranger(gateway.strangers.admit(Source::of_address(peer.ip()))));
-    let mut connection = Connection::new(Mode::Explicit, None, peer);
+    let mut connection = Connection::new(CaptureMode::Explicit, None, peer);
     connection.place = Some(Arc::clone(&place));
     let served = serve_proxy(Arc::clone(&gateway), stream, connection.clone(), wire);
     if !place.while_kept(served).await {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onecli_model::{Authority, Code, Refusal};
 use onecli_net::{Origin, client_speaks_first, tune};
-use onecli_policy::{Mode, Route};
+use onecli_policy::{CaptureMode, Route};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -28,17 +28,17 @@ pub async fn serve_transparent(
     // The kernel identifies the agent. Before a byte is read, the connection occupies a slot of its agent, and of no
     // other client.
     let Some(place) = place(&gateway, origin.as_ref(), peer) else {
-        let connection = Connection::new(Mode::Transparent, origin, peer);
+        let connection = Connection::new(CaptureMode::Transparent, origin, peer);
         return refuse_quietly(&gateway, &connection, Code::LimitReached).await;
     };
     let place = Arc::new(place);
-    let cut_off = Connection::new(Mode::Transparent, origin.clone(), peer);
+    let cut_off = Connection::new(CaptureMode::Transparent, origin.clone(), peer);
     let recorder = Arc::clone(&gateway);
     let served = async {
         // A redirected connection to the proxy's own address uses proxy HTTP.
         let named = origin.as_ref().map(|origin| origin.flow.original_destination);
         let proxy = named.and_then(|destination| gateway.explicit_wire(destination));
-        let mode = if proxy.is_some() { Mode::Explicit } else { Mode::Transparent };
+        let mode = if proxy.is_some() { CaptureMode::Explicit } else { CaptureMode::Transparent };
         let mut connection = Connection::new(mode, origin, peer);
         connection.place = Some(Arc::clone(&place));
         if let Some(wire) = proxy {

@@ -48,7 +48,7 @@ fn until(end: Timestamp, now: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use onecli_model::TokenHash;
-    use onecli_policy::Mode;
+    use onecli_policy::CaptureMode;
     use onecli_sys::SystemClock;
 
     use super::*;
@@ -57,7 +57,7 @@ mod tests {
     #[tokio::test]
     async fn every_new_policy_is_checked() {
         let policy = watch::Sender::new(Arc::new(Snapshot::default()));
-        let evidence = Evidence { mode: Mode::Explicit, cgroup: None, token: None };
+        let evidence = Evidence { mode: CaptureMode::Explicit, cgroup: None, token: None };
         let asked = std::sync::atomic::AtomicU32::new(0);
         let refused = |_: &Snapshot, _| asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 2;
         let waiting = until_refused(policy.subscribe(), &SystemClock, &evidence, refused);
@@ -76,7 +76,7 @@ mod tests {
         let token = TokenHash([7; 32]);
         let end = SystemClock.now() + jiff::SignedDuration::from_millis(300);
         let policy = watch::Sender::new(Arc::new(onecli_policy::testing::with_session(token, end)));
-        let evidence = Evidence { mode: Mode::Explicit, cgroup: None, token: Some(token) };
+        let evidence = Evidence { mode: CaptureMode::Explicit, cgroup: None, token: Some(token) };
         let refused = |snapshot: &Snapshot, now: Timestamp| snapshot.identify(&evidence, now).is_err();
         let waiting = until_refused(policy.subscribe(), &SystemClock, &evidence, refused);
         tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap();

@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use onecli_audit::Text;
 use onecli_model::harmless::{TestAnswer, TestRequest};
 use onecli_model::{Code, Placement, Refusal, Secret, Site};
-use onecli_policy::{Mode, TestPermit};
+use onecli_policy::{CaptureMode, TestPermit};
 
 use super::authorized::{Authorization, AuthorizedRequest};
 use super::forward;
@@ -42,7 +42,7 @@ impl Gateway {
         let mut audit = RequestAudit::begin(self, &connection)?;
         let request_id = audit.request_id();
         let record = audit.record();
-        record.mode = Some(onecli_audit::Mode::Daemon);
+        record.mode = Some(onecli_audit::CaptureMode::Daemon);
         record.rule = Some(Text::new(&format!("secret test by uid {}", test.uid)));
         let allowed = match allow(self, &connection, test, &mut audit) {
             Ok(allowed) => allowed,
@@ -70,7 +70,7 @@ fn connection(test: &TestRequest) -> Connection {
     Connection {
         scheme: if test.tls { Scheme::Https } else { Scheme::Http },
         authority: Some(test.authority.clone()),
-        ..Connection::new(Mode::Explicit, None, no_peer)
+        ..Connection::new(CaptureMode::Explicit, None, no_peer)
     }
 }
 

@@ -6,14 +6,14 @@ use http::{Request, header};
 use jiff::Timestamp;
 use onecli_audit::{Record, Text};
 use onecli_model::{Authority, Code, Placeholder, RequestId};
-use onecli_policy::Mode;
+use onecli_policy::CaptureMode;
 
 use super::head::Head;
 use crate::scheme::Scheme;
 use crate::session::connection::Connection;
 
 fn connection(scheme: Scheme, authority: Option<&str>, port: Option<u16>) -> Connection {
-    let mut connection = Connection::new(Mode::Transparent, None, "127.0.0.1:1".parse().unwrap());
+    let mut connection = Connection::new(CaptureMode::Transparent, None, "127.0.0.1:1".parse().unwrap());
     connection.scheme = scheme;
     connection.authority = authority.map(|text| Authority::parse(text, Some(443)).unwrap());
     connection.port = port;

@@ -8,7 +8,7 @@ use http::{Method, Request};
 use onecli_audit::{Record, Text};
 use onecli_model::{AgentId, Authority, Code, Refusal};
 use onecli_net::Origin;
-use onecli_policy::{Evidence, Identity, Mode, Snapshot};
+use onecli_policy::{CaptureMode, Evidence, Identity, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::body_memory::ConnectionMemory;
@@ -49,7 +49,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// A connection of which only the sender is known.
-    pub(crate) fn new(mode: Mode, origin: Option<Origin>, peer: SocketAddr) -> Connection {
+    pub(crate) fn new(mode: CaptureMode, origin: Option<Origin>, peer: SocketAddr) -> Connection {
         let cgroup = origin.as_ref().and_then(|origin| origin.cgroup.clone());
         Connection {
             evidence: Evidence { mode, cgroup, token: None },
@@ -133,8 +133,8 @@ impl Connection {
     pub(crate) fn describe(&self, snapshot: &Snapshot, record: &mut Record) {
         record.agent = snapshot.suspect(&self.evidence).map(|agent| agent.name.clone());
         record.mode = Some(match self.evidence.mode {
-            Mode::Transparent => onecli_audit::Mode::Transparent,
-            Mode::Explicit => onecli_audit::Mode::Explicit,
+            CaptureMode::Transparent => onecli_audit::CaptureMode::Transparent,
+            CaptureMode::Explicit => onecli_audit::CaptureMode::Explicit,
         });
         if let Some(authority) = &self.authority {
             record.target(authority.host(), authority.port());

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use onecli_audit::{AuditLog, Entries, Event, Quota, QuotaLimits, Verdict};
 use onecli_model::AgentId;
 use onecli_net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
-use onecli_policy::{Mode, Snapshot};
+use onecli_policy::{CaptureMode, Snapshot};
 use onecli_store::SqliteStore;
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
 use onecli_tls::{AgentTls, CertAuthority, UpstreamTls};
@@ -98,7 +98,7 @@ impl Scene {
 
     fn audit(&self) -> RequestAudit {
         let peer = "127.0.0.1:1".parse().unwrap();
-        RequestAudit::begin(&self.gateway, &Connection::new(Mode::Explicit, None, peer)).unwrap()
+        RequestAudit::begin(&self.gateway, &Connection::new(CaptureMode::Explicit, None, peer)).unwrap()
     }
 
     async fn recorded(&self) -> Vec<(Event, Option<Verdict>, Option<&'static str>)> {
