@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onecli_audit::{AuditLog, FOLD_WINDOW, Fold, Mode, Quota, Record, Text};
+use onecli_audit::{AuditLog, ConnectionMode, FOLD_WINDOW, Fold, Quota, Record, Text};
 use onecli_model::{AgentId, Clock, Code, Random, RequestId, error_chain};
 use onecli_policy::Snapshot;
 use onecli_sys::kernel::Denial;
@@ -133,7 +133,7 @@ impl DenialReport {
             .inspect_err(|error| tracing::error!(%error, "a kernel refusal is not recorded: no request id"))
             .ok()?;
         let (mut payer, mut record) = (AgentId::NOBODY, Record::new(id));
-        record.mode = Some(Mode::Transparent);
+        record.mode = Some(ConnectionMode::Transparent);
         record.deny(Code::KernelDenied);
         // There is no response with a status: the system call failed with EPERM.
         record.status = None;

@@ -38,7 +38,7 @@ pub use fold::{FOLD_WINDOW, Fold, Repeated};
 pub use log::{AuditLog, Begin, Durability, Durable, Known, Settings};
 pub use quota::{Quota, QuotaExceeded, QuotaLimits};
 pub use reader::{Entries, Line, Position};
-pub use record::{Entry, Event, Mode, Record, Verdict};
+pub use record::{ConnectionMode, Entry, Event, Record, Verdict};
 pub use recover::log_in;
 pub use retention::Retention;
 pub use text::Text;

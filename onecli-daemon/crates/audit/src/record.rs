@@ -29,7 +29,7 @@ pub enum Event {
 /// How a connection reached the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum ConnectionMode {
     /// The kernel redirected it.
     Transparent,
     /// The client used `HTTPS_PROXY`.
@@ -139,7 +139,7 @@ pub struct Record {
     pub factors: Option<Factors>,
     /// How the connection reached the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<Mode>,
+    pub mode: Option<ConnectionMode>,
     /// The method (RFC 9110 section 9).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Text>,
@@ -279,7 +279,7 @@ impl Record {
             event,
             agent: "one".parse().ok(),
             factors: Some(Factors::BOTH),
-            mode: Some(Mode::Transparent),
+            mode: Some(ConnectionMode::Transparent),
             method: text("POST"),
             host: text("api.example.com"),
             port: Some(443),

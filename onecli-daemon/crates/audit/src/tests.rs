@@ -79,7 +79,7 @@ async fn a_line_has_the_documented_fields() {
     let log = open(&dir);
     let mut full = record(1);
     full.factors = Some(Factors::BOTH);
-    full.mode = Some(Mode::Transparent);
+    full.mode = Some(ConnectionMode::Transparent);
     full.request("POST", &CanonicalPath::parse("/v1/chat").unwrap());
     full.inject([(&"openai".parse().unwrap(), 3)]);
     full.address = Some("192.0.2.7:443".into());

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
-use onecli_audit::{AuditLog, Mode, Quota, Record, Repeated, Text};
+use onecli_audit::{AuditLog, ConnectionMode, Quota, Record, Repeated, Text};
 use onecli_model::{Clock, Code, Egress, Factors, Host, Random, RequestId};
 use onecli_net::SyntheticAddresses;
 use onecli_policy::{Identity, Snapshot};
@@ -352,7 +352,7 @@ impl Parts {
             .ok()?;
         let mut record = Record::new(id);
         record.agent = Some(asker.name.clone());
-        record.mode = Some(Mode::Transparent);
+        record.mode = Some(ConnectionMode::Transparent);
         record.cgroup = asker.evidence.cgroup.as_ref().map(|cgroup| Text::new(cgroup.as_str()));
         record.host = name.map(Text::new);
         record.port = Some(PORT);

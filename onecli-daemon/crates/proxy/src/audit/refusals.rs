@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use onecli_audit::{Event, Fold, Mode, Record, Repeated, Text, Verdict};
+use onecli_audit::{ConnectionMode, Event, Fold, Record, Repeated, Text, Verdict};
 use onecli_model::{AgentId, AgentName};
 use onecli_policy::Snapshot;
 
@@ -20,7 +20,7 @@ struct Kind {
     verdict: Option<Verdict>,
     code: Option<Text>,
     status: Option<u16>,
-    mode: Option<Mode>,
+    mode: Option<ConnectionMode>,
     method: Option<Text>,
     host: Option<Text>,
     port: Option<u16>,

@@ -42,7 +42,7 @@ impl Gateway {
         let mut audit = RequestAudit::begin(self, &connection)?;
         let request_id = audit.request_id();
         let record = audit.record();
-        record.mode = Some(onecli_audit::CaptureMode::Daemon);
+        record.mode = Some(onecli_audit::ConnectionMode::Daemon);
         record.rule = Some(Text::new(&format!("secret test by uid {}", test.uid)));
         let allowed = match allow(self, &connection, test, &mut audit) {
             Ok(allowed) => allowed,

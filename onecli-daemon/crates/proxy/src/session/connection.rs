@@ -133,8 +133,8 @@ impl Connection {
     pub(crate) fn describe(&self, snapshot: &Snapshot, record: &mut Record) {
         record.agent = snapshot.suspect(&self.evidence).map(|agent| agent.name.clone());
         record.mode = Some(match self.evidence.mode {
-            CaptureMode::Transparent => onecli_audit::CaptureMode::Transparent,
-            CaptureMode::Explicit => onecli_audit::CaptureMode::Explicit,
+            CaptureMode::Transparent => onecli_audit::ConnectionMode::Transparent,
+            CaptureMode::Explicit => onecli_audit::ConnectionMode::Explicit,
         });
         if let Some(authority) = &self.authority {
             record.target(authority.host(), authority.port());

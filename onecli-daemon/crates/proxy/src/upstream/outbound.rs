@@ -11,7 +11,7 @@ use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use onecli_audit::{AuditLog, Mode, Record, Text};
+use onecli_audit::{AuditLog, ConnectionMode, Record, Text};
 use onecli_model::{AgentId, Authority, Clock, Code, Random, Reach, Refusal, RequestId};
 use onecli_net::{Dialer, Resolver, Transport};
 use onecli_tls::{Alpn, UpstreamTls};
@@ -223,7 +223,7 @@ impl<'r> DaemonAudit<'r> {
             .map_err(|error| OutboundError(error.to_string()))?;
         let mut record = Record::new(id);
         record.agent = Some(purpose.agent.clone());
-        record.mode = Some(Mode::Daemon);
+        record.mode = Some(ConnectionMode::Daemon);
         record.method = Some(Text::new(request.method().as_str()));
         record.path = Some(Text::new(request.uri().path()));
         record.target(authority.host(), authority.port());
