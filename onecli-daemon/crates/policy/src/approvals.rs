@@ -54,7 +54,7 @@ impl FromStr for ApprovalId {
 
 /// The request that needs approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct ApprovalRequest {
     /// The agent that sent the request.
     pub agent: AgentId,
     /// The agent's name.
@@ -87,7 +87,7 @@ pub struct Asked {
 
 /// An approver's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct ApprovalAnswer {
     /// Whether the request is approved.
     pub allowed: bool,
     /// The approver's user id, according to the kernel.
@@ -96,9 +96,9 @@ pub struct Answer {
 
 /// The reason why an approval is no longer pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ApprovalEnd {
     /// It was answered.
-    Answered(Answer),
+    Answered(ApprovalAnswer),
     /// It was not answered in time.
     TimedOut,
     /// A new policy refuses the request.
@@ -109,11 +109,11 @@ pub enum End {
 
 /// A change to the pending approvals.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
+pub enum ApprovalChange {
     /// A new approval.
-    Asked(ApprovalId, Box<Asked>),
+    ApprovalRequest(ApprovalId, Box<ApprovalRequest>),
     /// An approval that is no longer pending.
-    Ended(ApprovalId, End),
+    Ended(ApprovalId, ApprovalEnd),
 }
 
 /// The reason why approval cannot be requested.
@@ -139,7 +139,7 @@ pub struct NotWaiting;
 #[derive(Debug)]
 pub struct Approvals {
     state: Mutex<State>,
-    changes: broadcast::Sender<Changed>,
+    changes: broadcast::Sender<ApprovalChange>,
 }
 
 impl Default for Approvals {
@@ -157,8 +157,8 @@ struct State {
 
 #[derive(Debug)]
 struct Open {
-    asked: Asked,
-    answer: oneshot::Sender<Answer>,
+    asked: ApprovalRequest,
+    answer: oneshot::Sender<ApprovalAnswer>,
 }
 
 /// One pending approval. It resolves to the answer; dropping it withdraws the approval.
@@ -166,9 +166,9 @@ struct Open {
 pub struct Waiting {
     approvals: Arc<Approvals>,
     id: ApprovalId,
-    answer: oneshot::Receiver<Answer>,
+    answer: oneshot::Receiver<ApprovalAnswer>,
     /// The end that is reported if it is dropped unanswered.
-    end: End,
+    end: ApprovalEnd,
 }
 
 impl Approvals {
@@ -179,7 +179,7 @@ impl Approvals {
     pub fn ask(
         self: &Arc<Self>,
         now: Instant,
-        asked: Asked,
+        asked: ApprovalRequest,
         random: &dyn Random,
     ) -> Result<Waiting, AskError> {
         let mut bits = [0; 5];
@@ -199,38 +199,41 @@ impl Approvals {
         }
         *count += 1;
         if self.changes.receiver_count() > 0 {
-            self.tell(Changed::Asked(id, Box::new(asked.clone())));
+            self.tell(ApprovalChange::Asked(id, Box::new(asked.clone())));
         }
         open.insert(id, Open { asked, answer });
-        Ok(Waiting { approvals: Arc::clone(self), id, answer: receiver, end: End::Withdrawn })
+        Ok(Waiting { approvals: Arc::clone(self), id, answer: receiver, end: ApprovalEnd::Withdrawn })
     }
 
     /// Answers an approval; returns the request.
     ///
     /// # Errors
     /// [`NotWaiting`].
-    pub fn answer(&self, id: ApprovalId, answer: Answer) -> Result<Asked, NotWaiting> {
+    pub fn answer(&self, id: ApprovalId, answer: ApprovalAnswer) -> Result<ApprovalRequest, NotWaiting> {
         let mut state = self.lock();
         let Open { asked, answer: waiting } = state.open.remove(&id).ok_or(NotWaiting)?;
         let sent = waiting.send(answer);
-        self.tell(Changed::Ended(id, if sent.is_ok() { End::Answered(answer) } else { End::Withdrawn }));
+        self.tell(ApprovalChange::Ended(
+            id,
+            if sent.is_ok() { ApprovalEnd::Answered(answer) } else { ApprovalEnd::Withdrawn },
+        ));
         sent.map(|()| asked).map_err(|_| NotWaiting)
     }
 
     /// The pending approvals, oldest first.
-    pub fn list(&self) -> Vec<(ApprovalId, Asked)> {
+    pub fn list(&self) -> Vec<(ApprovalId, ApprovalRequest)> {
         self.lock().list()
     }
 
     /// The pending approvals, and each later change to them.
-    pub fn watch(&self) -> (Vec<(ApprovalId, Asked)>, broadcast::Receiver<Changed>) {
+    pub fn watch(&self) -> (Vec<(ApprovalId, ApprovalRequest)>, broadcast::Receiver<ApprovalChange>) {
         // Changes are sent under the lock, so none is missed or sent twice.
         let state = self.lock();
         (state.list(), self.changes.subscribe())
     }
 
     /// Sends a change; there may be no client that watches.
-    fn tell(&self, changed: Changed) {
+    fn tell(&self, changed: ApprovalChange) {
         let _ = self.changes.send(changed);
     }
 
@@ -240,7 +243,7 @@ impl Approvals {
 }
 
 impl State {
-    fn list(&self) -> Vec<(ApprovalId, Asked)> {
+    fn list(&self) -> Vec<(ApprovalId, ApprovalRequest)> {
         let mut list: Vec<_> = self.open.iter().map(|(id, open)| (*id, open.asked.clone())).collect();
         list.sort_by_key(|(id, asked)| (asked.since, *id));
         list
@@ -249,7 +252,7 @@ impl State {
 
 impl Waiting {
     /// Ends it for this reason.
-    pub fn end(mut self, end: End) {
+    pub fn end(mut self, end: ApprovalEnd) {
         self.end = end;
     }
 
@@ -260,9 +263,9 @@ impl Waiting {
 }
 
 impl Future for Waiting {
-    type Output = Answer;
+    type Output = ApprovalAnswer;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ApprovalAnswer> {
         match Pin::new(&mut self.answer).poll(cx) {
             Poll::Ready(Ok(answer)) => Poll::Ready(answer),
             // The sender stays in the table until it answers.
@@ -275,7 +278,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.approvals.lock();
         if state.open.remove(&self.id).is_some() {
-            self.approvals.tell(Changed::Ended(self.id, self.end));
+            self.approvals.tell(ApprovalChange::Ended(self.id, self.end));
         }
     }
 }

@@ -21,7 +21,8 @@ mod snapshot;
 mod trace;
 
 pub use approvals::{
-    Answer, ApprovalId, Approvals, AskError, Asked, Changed, End, NotWaiting, PER_MINUTE, Waiting,
+    ApprovalAnswer, ApprovalChange, ApprovalEnd, ApprovalId, ApprovalRequest, Approvals, AskError,
+    NotWaiting, PER_MINUTE, Waiting,
 };
 pub use decide::{Decision, DecisionOutcome, DecisionReason, RequestFacts};
 pub use grant::{Grant, Sent, Watch};

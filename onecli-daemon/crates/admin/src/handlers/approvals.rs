@@ -8,7 +8,7 @@ use futures_util::stream::{self, Stream};
 use http::header::{self, HeaderName};
 use onecli_api::{ApprovalDetail, ApprovalEvent, ApprovalOutcome, ApprovalView, BodyView, HeaderView};
 use onecli_model::placeholder_scan;
-use onecli_policy::{Answer, ApprovalId, Asked, Changed, End};
+use onecli_policy::{ApprovalAnswer, ApprovalChange, ApprovalEnd, ApprovalId, ApprovalRequest};
 use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
@@ -57,7 +57,7 @@ pub(crate) fn answer(
     allowed: bool,
     uid: u32,
 ) -> Result<ApprovalView, AdminError> {
-    let answered = context.handles.approvals.answer(id, Answer { allowed, uid });
+    let answered = context.handles.approvals.answer(id, ApprovalAnswer { allowed, uid });
     let asked = answered.map_err(|_| AdminError::not_found("approval", &id))?;
     let change = if allowed { "approval allow" } else { "approval deny" };
     tracing::info!(change, %id, agent = %asked.agent_name, request = %asked.request, "admin change");
@@ -80,7 +80,7 @@ pub(crate) fn watch(
 
 struct Watch {
     first: Option<Bytes>,
-    changes: Receiver<Changed>,
+    changes: Receiver<ApprovalChange>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -94,16 +94,20 @@ impl Watch {
     }
 }
 
-fn event(changed: Changed) -> ApprovalEvent {
+fn event(changed: ApprovalChange) -> ApprovalEvent {
     match changed {
-        Changed::Asked(id, asked) => ApprovalEvent::Waiting(view(id, *asked).into()),
-        Changed::Ended(id, end) => {
+        ApprovalChange::Asked(id, asked) => ApprovalEvent::Waiting(view(id, *asked).into()),
+        ApprovalChange::Ended(id, end) => {
             let (outcome, uid) = match end {
-                End::Answered(Answer { allowed: true, uid }) => (ApprovalOutcome::Allowed, Some(uid)),
-                End::Answered(Answer { allowed: false, uid }) => (ApprovalOutcome::Denied, Some(uid)),
-                End::TimedOut => (ApprovalOutcome::TimedOut, None),
-                End::Revoked => (ApprovalOutcome::Revoked, None),
-                End::Withdrawn => (ApprovalOutcome::Withdrawn, None),
+                ApprovalEnd::Answered(ApprovalAnswer { allowed: true, uid }) => {
+                    (ApprovalOutcome::Allowed, Some(uid))
+                }
+                ApprovalEnd::Answered(ApprovalAnswer { allowed: false, uid }) => {
+                    (ApprovalOutcome::Denied, Some(uid))
+                }
+                ApprovalEnd::TimedOut => (ApprovalOutcome::TimedOut, None),
+                ApprovalEnd::Revoked => (ApprovalOutcome::Revoked, None),
+                ApprovalEnd::Withdrawn => (ApprovalOutcome::Withdrawn, None),
             };
             ApprovalEvent::Ended { id: id.to_string(), outcome, uid }
         }
@@ -147,7 +151,7 @@ fn is_printable(text: &str) -> bool {
     text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }
 
-fn view(id: ApprovalId, asked: Asked) -> ApprovalView {
+fn view(id: ApprovalId, asked: ApprovalRequest) -> ApprovalView {
     ApprovalView {
         id: id.to_string(),
         agent: asked.agent_name,

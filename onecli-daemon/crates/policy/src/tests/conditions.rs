@@ -78,8 +78,8 @@ proptest! {
     }
 }
 
-fn asked(agent: u128) -> Asked {
-    Asked {
+fn asked(agent: u128) -> ApprovalRequest {
+    ApprovalRequest {
         agent: AgentId(Uuid::from_u128(agent)),
         agent_name: "coder".parse().unwrap(),
         rule: RuleId(1),
@@ -103,7 +103,7 @@ async fn approval_is_for_one_request_and_answered_once() {
     let first = approvals.ask(now(), asked(1), &OsRandom).unwrap();
     let second = approvals.ask(now(), asked(1), &OsRandom).unwrap();
     assert_eq!(approvals.list().len(), 2);
-    let (id, answer) = (first.id(), Answer { allowed: true, uid: 7 });
+    let (id, answer) = (first.id(), ApprovalAnswer { allowed: true, uid: 7 });
     assert_eq!(id.to_string().parse::<ApprovalId>().unwrap(), id);
     approvals.answer(id, answer).unwrap();
     assert_eq!(first.await, answer);

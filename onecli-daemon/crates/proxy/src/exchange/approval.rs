@@ -8,7 +8,7 @@ use http::header;
 use hyper::body::Body as _;
 use onecli_audit::Text;
 use onecli_model::{Code, Refusal, RequestId, Rule, RuleId, SecretId};
-use onecli_policy::{Answer, AskError, Asked, End, Exceeded, PER_MINUTE};
+use onecli_policy::{ApprovalAnswer, ApprovalEnd, ApprovalRequest, AskError, Exceeded, PER_MINUTE};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
@@ -131,11 +131,11 @@ async fn ask(
         answer = timeout(gateway.approval_timeout, &mut waiting) => Some(answer),
     };
     let Some(answer) = answer else {
-        waiting.end(End::Revoked);
+        waiting.end(ApprovalEnd::Revoked);
         return Err(Revoked::refusal(gateway.taken_back()));
     };
-    let Ok(Answer { allowed, uid }) = answer else {
-        waiting.end(End::TimedOut);
+    let Ok(ApprovalAnswer { allowed, uid }) = answer else {
+        waiting.end(ApprovalEnd::TimedOut);
         return Err(Refusal::new(
             Code::ApprovalTimeout,
             format!("approval request {id} was not answered in time"),
@@ -156,7 +156,7 @@ async fn ask(
     .by(rule))
 }
 
-fn asked(gateway: &Gateway, allowed: &AuthorizedRequest, rule: &Rule, request: RequestId) -> Asked {
+fn asked(gateway: &Gateway, allowed: &AuthorizedRequest, rule: &Rule, request: RequestId) -> ApprovalRequest {
     let AuthorizedRequest { identity, head, authorization, body, .. } = allowed;
     let held = match body {
         Payload::Whole(bytes) => Some(bytes.clone().unwrap_or_default()),
@@ -164,7 +164,7 @@ fn asked(gateway: &Gateway, allowed: &AuthorizedRequest, rule: &Rule, request: R
         _ => None,
     };
     let since = gateway.clock.now();
-    Asked {
+    ApprovalRequest {
         agent: identity.agent().id,
         agent_name: identity.agent().name.clone(),
         rule: rule.id,
