@@ -118,13 +118,13 @@ pub enum ApprovalChange {
 
 /// The reason why approval cannot be requested.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum ApprovalError {
     /// The bound on waiting requests is reached.
     #[error("too many requests are waiting for operator approval")]
     Full,
     /// The agent has requested approval [`PER_MINUTE`] times within the last minute.
     #[error("the agent has requested operator approval {PER_MINUTE} times within a minute")]
-    Often,
+    RateLimited,
     /// No id could be generated.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -133,7 +133,7 @@ pub enum AskError {
 /// No approval with this id is pending: it was answered, it timed out, or the client disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no request is waiting under this id")]
-pub struct NotWaiting;
+pub struct NotPending;
 
 /// The pending approvals.
 #[derive(Debug)]
@@ -163,7 +163,7 @@ struct Open {
 
 /// One pending approval. It resolves to the answer; dropping it withdraws the approval.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct PendingApproval {
     approvals: Arc<Approvals>,
     id: ApprovalId,
     answer: oneshot::Receiver<ApprovalAnswer>,
@@ -175,13 +175,13 @@ impl Approvals {
     /// Requests approval.
     ///
     /// # Errors
-    /// [`AskError`].
+    /// [`ApprovalError`].
     pub fn ask(
         self: &Arc<Self>,
         now: Instant,
         asked: ApprovalRequest,
         random: &dyn Random,
-    ) -> Result<Waiting, AskError> {
+    ) -> Result<PendingApproval, ApprovalError> {
         let mut bits = [0; 5];
         random.fill(&mut bits)?;
         let id = ApprovalId(bits);
@@ -190,34 +190,34 @@ impl Approvals {
         let State { open, asked: often } = &mut *state;
         let own = open.values().filter(|other| other.asked.agent == asked.agent).count();
         if own >= PER_AGENT || open.len() >= ALL || open.contains_key(&id) {
-            return Err(AskError::Full);
+            return Err(ApprovalError::Full);
         }
         often.retain(|_, (since, _)| now.saturating_duration_since(*since) < MINUTE);
         let (_, count) = often.entry(asked.agent).or_insert((now, 0));
         if *count >= PER_MINUTE {
-            return Err(AskError::Often);
+            return Err(ApprovalError::RateLimited);
         }
         *count += 1;
         if self.changes.receiver_count() > 0 {
             self.tell(ApprovalChange::Asked(id, Box::new(asked.clone())));
         }
         open.insert(id, Open { asked, answer });
-        Ok(Waiting { approvals: Arc::clone(self), id, answer: receiver, end: ApprovalEnd::Withdrawn })
+        Ok(PendingApproval { approvals: Arc::clone(self), id, answer: receiver, end: ApprovalEnd::Withdrawn })
     }
 
     /// Answers an approval; returns the request.
     ///
     /// # Errors
-    /// [`NotWaiting`].
-    pub fn answer(&self, id: ApprovalId, answer: ApprovalAnswer) -> Result<ApprovalRequest, NotWaiting> {
+    /// [`NotPending`].
+    pub fn answer(&self, id: ApprovalId, answer: ApprovalAnswer) -> Result<ApprovalRequest, NotPending> {
         let mut state = self.lock();
-        let Open { asked, answer: waiting } = state.open.remove(&id).ok_or(NotWaiting)?;
+        let Open { asked, answer: waiting } = state.open.remove(&id).ok_or(NotPending)?;
         let sent = waiting.send(answer);
         self.tell(ApprovalChange::Ended(
             id,
             if sent.is_ok() { ApprovalEnd::Answered(answer) } else { ApprovalEnd::Withdrawn },
         ));
-        sent.map(|()| asked).map_err(|_| NotWaiting)
+        sent.map(|()| asked).map_err(|_| NotPending)
     }
 
     /// The pending approvals, oldest first.
@@ -250,7 +250,7 @@ impl State {
     }
 }
 
-impl Waiting {
+impl PendingApproval {
     /// Ends it for this reason.
     pub fn end(mut self, end: ApprovalEnd) {
         self.end = end;
@@ -262,7 +262,7 @@ impl Waiting {
     }
 }
 
-impl Future for Waiting {
+impl Future for PendingApproval {
     type Output = ApprovalAnswer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ApprovalAnswer> {
@@ -274,7 +274,7 @@ impl Future for Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for PendingApproval {
     fn drop(&mut self) {
         let mut state = self.approvals.lock();
         if state.open.remove(&self.id).is_some() {

@@ -21,8 +21,8 @@ mod snapshot;
 mod trace;
 
 pub use approvals::{
-    ApprovalAnswer, ApprovalChange, ApprovalEnd, ApprovalId, ApprovalRequest, Approvals, AskError,
-    NotWaiting, PER_MINUTE, Waiting,
+    ApprovalAnswer, ApprovalChange, ApprovalEnd, ApprovalError, ApprovalId, ApprovalRequest, Approvals,
+    NotPending, PER_MINUTE, PendingApproval,
 };
 pub use decide::{Decision, DecisionOutcome, DecisionReason, RequestFacts};
 pub use grant::{Grant, Sent, Watch};

@@ -107,11 +107,11 @@ async fn approval_is_for_one_request_and_answered_once() {
     assert_eq!(id.to_string().parse::<ApprovalId>().unwrap(), id);
     approvals.answer(id, answer).unwrap();
     assert_eq!(first.await, answer);
-    assert_eq!(approvals.answer(id, answer), Err(NotWaiting));
+    assert_eq!(approvals.answer(id, answer), Err(NotPending));
     // The client disconnects: no approval is pending any more.
     let gone = second.id();
     drop(second);
-    assert_eq!(approvals.answer(gone, answer), Err(NotWaiting));
+    assert_eq!(approvals.answer(gone, answer), Err(NotPending));
     assert!(approvals.list().is_empty());
 }
 
@@ -119,7 +119,7 @@ async fn approval_is_for_one_request_and_answered_once() {
 fn approvals_of_one_agent_leave_room_for_others() {
     let approvals = Arc::new(Approvals::default());
     let waiting: Vec<_> = (0..16).map(|_| approvals.ask(now(), asked(1), &OsRandom).unwrap()).collect();
-    assert!(matches!(approvals.ask(now(), asked(1), &OsRandom), Err(AskError::Full)));
+    assert!(matches!(approvals.ask(now(), asked(1), &OsRandom), Err(ApprovalError::Full)));
     let _other = approvals.ask(now(), asked(2), &OsRandom).unwrap();
     drop(waiting);
     let _again = approvals.ask(now(), asked(1), &OsRandom).unwrap();
@@ -134,7 +134,7 @@ fn approvals_of_one_agent_are_limited_per_minute() {
     let ask = |agent, after| approvals.ask(start + Duration::from_secs(after), asked(agent), &OsRandom);
     let asked = (0..200).filter(|_| ask(1, 0).is_ok()).count();
     assert_eq!(asked, 60);
-    assert!(matches!(ask(1, 59), Err(AskError::Often)));
+    assert!(matches!(ask(1, 59), Err(ApprovalError::RateLimited)));
     assert!(ask(2, 59).is_ok(), "another agent has its own");
     assert!(ask(1, 60).is_ok());
 }

@@ -8,7 +8,7 @@ use http::header;
 use hyper::body::Body as _;
 use onecli_audit::Text;
 use onecli_model::{Code, Refusal, RequestId, Rule, RuleId, SecretId};
-use onecli_policy::{ApprovalAnswer, ApprovalEnd, ApprovalRequest, AskError, Exceeded, PER_MINUTE};
+use onecli_policy::{ApprovalAnswer, ApprovalEnd, ApprovalError, ApprovalRequest, Exceeded, PER_MINUTE};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
@@ -104,9 +104,9 @@ async fn ask(
     audit.may_ask()?;
     let mut waiting = match gateway.approvals.ask(gateway.clock.instant(), asked, gateway.random.as_ref()) {
         Ok(waiting) => waiting,
-        Err(AskError::Full) => return Err(full(rule)),
-        Err(AskError::Often) => return Err(often(rule)),
-        Err(AskError::Random(error)) => {
+        Err(ApprovalError::Full) => return Err(full(rule)),
+        Err(ApprovalError::RateLimited) => return Err(often(rule)),
+        Err(ApprovalError::Random(error)) => {
             return Err(Refusal::new(
                 Code::Internal,
                 error.to_string(),
