@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 use onecli_audit::Fold;
 use onecli_model::{Agent, AgentId, AgentName, CgroupName, Code};
-use onecli_policy::{CaptureMode, Evidence};
+use onecli_policy::{CaptureMode, ClientEvidence};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Asker {
     pub(super) agent: AgentId,
     pub(super) name: AgentName,
-    pub(super) evidence: Evidence,
+    pub(super) evidence: ClientEvidence,
     pub(super) refusals: Mutex<Fold<(String, Code)>>,
     pub(super) unfollowed: Mutex<Unfollowed>,
     pub(super) coined: tokio::sync::Mutex<Coined>,
@@ -58,7 +58,7 @@ impl Asker {
             agent: agent.id,
             name: agent.name.clone(),
             // According to the kernel: it alone delivers datagrams here, and only those of this cgroup.
-            evidence: Evidence {
+            evidence: ClientEvidence {
                 mode: CaptureMode::Transparent,
                 cgroup: Some(agent.cgroup.clone()),
                 token: None,

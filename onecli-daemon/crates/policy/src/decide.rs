@@ -12,7 +12,7 @@ use onecli_model::{
 };
 
 use super::grant::{Grant, Sent, Watch};
-use super::identity::{Evidence, Identity};
+use super::identity::{ClientEvidence, Identity};
 use super::refusals::{ambiguous, denied_request, host_denied, not_for_this, placeholder_wanted, removed};
 use super::snapshot::{AgentView, Snapshot};
 use super::trace::Trace;
@@ -213,7 +213,7 @@ impl Snapshot {
     /// a placeholder.
     pub fn still_allows(
         &self,
-        evidence: &Evidence,
+        evidence: &ClientEvidence,
         now: Timestamp,
         agent: AgentId,
         request: &RequestFacts<'_>,

@@ -18,7 +18,7 @@ pub enum CaptureMode {
 
 /// The evidence that a connection provides about its client.
 #[derive(Debug, Clone)]
-pub struct Evidence {
+pub struct ClientEvidence {
     /// How it reached the daemon.
     pub mode: CaptureMode,
     /// The managed cgroup it came from, according to the kernel.
@@ -65,7 +65,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// A [`Refusal`] that names the missing or wrong proof.
-    pub fn identify(&self, evidence: &Evidence, now: Timestamp) -> Result<Identity, Refusal> {
+    pub fn identify(&self, evidence: &ClientEvidence, now: Timestamp) -> Result<Identity, Refusal> {
         let by_cgroup = match &evidence.cgroup {
             Some(cgroup) => Some(self.agent_of_cgroup(cgroup).ok_or_else(|| {
                 Refusal::new(
@@ -124,19 +124,19 @@ impl Snapshot {
 
     /// The agent that `evidence` points to: that of the cgroup according to the kernel, else that of the token,
     /// live or expired. It is for records of refusals before identification, and implies no permission.
-    pub fn suspect(&self, evidence: &Evidence) -> Option<&Arc<Agent>> {
+    pub fn suspect(&self, evidence: &ClientEvidence) -> Option<&Arc<Agent>> {
         let by_cgroup = evidence.cgroup.as_ref().and_then(|cgroup| self.agent_of_cgroup(cgroup));
         by_cgroup.or_else(|| self.owner_of_token(evidence.token.as_ref()?))
     }
 
     /// The uid of the user whose `onecli run` the token in `evidence` was minted for. It is for the record and
     /// implies no permission.
-    pub fn launched_by(&self, evidence: &Evidence) -> Option<u32> {
+    pub fn launched_by(&self, evidence: &ClientEvidence) -> Option<u32> {
         self.launcher_of_token(evidence.token.as_ref()?)
     }
 
     /// The end of the session whose token is in `evidence`; an agent's own token has no end.
-    pub fn session_end(&self, evidence: &Evidence) -> Option<Timestamp> {
+    pub fn session_end(&self, evidence: &ClientEvidence) -> Option<Timestamp> {
         self.end_of_token(evidence.token.as_ref()?)
     }
 }

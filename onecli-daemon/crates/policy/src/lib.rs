@@ -27,7 +27,7 @@ pub use approvals::{
 pub use decide::{Decision, DecisionOutcome, DecisionReason, RequestFacts};
 pub use grant::{Grant, Sent, Watch};
 pub use host_index::HostGroups;
-pub use identity::{CaptureMode, Evidence, Identity};
+pub use identity::{CaptureMode, ClientEvidence, Identity};
 pub use limits::{Exceeded, Limits};
 pub use route::Route;
 pub use scope::widened;

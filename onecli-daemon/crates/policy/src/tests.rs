@@ -103,8 +103,8 @@ fn world() -> Snapshot {
     )
 }
 
-fn evidence(mode: CaptureMode, cgroup: Option<&str>, token: Option<u8>) -> Evidence {
-    Evidence {
+fn evidence(mode: CaptureMode, cgroup: Option<&str>, token: Option<u8>) -> ClientEvidence {
+    ClientEvidence {
         mode,
         cgroup: cgroup.map(|name| format!("agent-{name}.slice").parse().unwrap()),
         token: token.map(|n| TokenHash([n; 32])),
@@ -365,7 +365,7 @@ fn revoked_grants_end_running_requests() {
     let own = evidence(CaptureMode::Explicit, None, Some(3));
     let session = evidence(CaptureMode::Explicit, None, Some(33));
     let late = NOW + jiff::SignedDuration::from_secs(60);
-    let allows = |world: &Snapshot, evidence: &Evidence, now, used: &[SecretId]| {
+    let allows = |world: &Snapshot, evidence: &ClientEvidence, now, used: &[SecretId]| {
         world.still_allows(evidence, now, agent_id(3), &facts, used).is_some()
     };
 

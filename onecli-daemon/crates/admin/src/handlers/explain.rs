@@ -12,8 +12,8 @@ use onecli_model::{
 };
 use onecli_model::{named::MAX_NAMED, named::Naming, named::named_resources};
 use onecli_policy::{
-    CaptureMode, Considered, Decision, DecisionOutcome, Evidence, Identity, RequestFacts, Route, Snapshot,
-    Subject, Trace,
+    CaptureMode, ClientEvidence, Considered, Decision, DecisionOutcome, Identity, RequestFacts, Route,
+    Snapshot, Subject, Trace,
 };
 use onecli_store::StoredState;
 
@@ -68,12 +68,16 @@ pub(crate) async fn explain(context: &AdminContext, request: Explain) -> Result<
 }
 
 /// Returns the evidence that an agent presents in its intended environment.
-pub(super) fn evidence(stored: &StoredState, agent: &Agent) -> Evidence {
+pub(super) fn evidence(stored: &StoredState, agent: &Agent) -> ClientEvidence {
     if agent.factors.cgroup {
-        return Evidence { mode: CaptureMode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None };
+        return ClientEvidence {
+            mode: CaptureMode::Transparent,
+            cgroup: Some(agent.cgroup.clone()),
+            token: None,
+        };
     }
     let token = stored.agents.iter().find(|own| own.agent.id == agent.id).map(|own| own.token_hash);
-    Evidence { mode: CaptureMode::Explicit, cgroup: None, token }
+    ClientEvidence { mode: CaptureMode::Explicit, cgroup: None, token }
 }
 
 struct HypotheticalRequest {

@@ -14,7 +14,7 @@ fn world(grants: &[u8], egress: Egress, factors: Factors) -> Snapshot {
     Snapshot::compile(SnapshotInput { agents, secrets, grants, ..SnapshotInput::default() }, &stand_in)
 }
 
-fn goes_on(world: &Snapshot, evidence: &Evidence, used: &[u8]) -> bool {
+fn goes_on(world: &Snapshot, evidence: &ClientEvidence, used: &[u8]) -> bool {
     let used: Vec<SecretId> = used.iter().map(|n| SecretId(Uuid::from_u128(u128::from(*n)))).collect();
     let request = PlainRequest::new("GET", "api.test/v1/x");
     world.still_allows(evidence, NOW, AgentId(Uuid::from_u128(3)), &request.facts(), &used).is_some()

@@ -12,7 +12,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use onecli_audit::{AuditLog, Quota, Record};
 use onecli_model::{AgentId, CgroupName, Clock, Code, Random, RequestId};
 use onecli_net::{Dialer, Resolver, SyntheticAddresses};
-use onecli_policy::{Approvals, Evidence, Limits, Snapshot};
+use onecli_policy::{Approvals, ClientEvidence, Limits, Snapshot};
 use onecli_tls::{AgentTls, CertAuthority, UpstreamTls};
 use onecli_vault::{Credentials, Vault};
 use tokio::sync::watch;
@@ -221,7 +221,7 @@ impl Gateway {
     /// true. If that is already so, it resolves immediately.
     pub(crate) async fn until_refused(
         &self,
-        evidence: &Evidence,
+        evidence: &ClientEvidence,
         refused: impl Fn(&Snapshot, Timestamp) -> bool,
     ) {
         tokio::select! {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use onecli_model::Clock;
-use onecli_policy::{Evidence, Snapshot};
+use onecli_policy::{ClientEvidence, Snapshot};
 use tokio::sync::watch;
 
 /// Longest and shortest wait for a session's end. The host's clock may be changed, and the host may sleep.
@@ -17,7 +17,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 pub(super) async fn until_refused(
     mut policy: watch::Receiver<Arc<Snapshot>>,
     clock: &dyn Clock,
-    evidence: &Evidence,
+    evidence: &ClientEvidence,
     refused: impl Fn(&Snapshot, Timestamp) -> bool,
 ) {
     loop {
@@ -57,7 +57,7 @@ mod tests {
     #[tokio::test]
     async fn every_new_policy_is_checked() {
         let policy = watch::Sender::new(Arc::new(Snapshot::default()));
-        let evidence = Evidence { mode: CaptureMode::Explicit, cgroup: None, token: None };
+        let evidence = ClientEvidence { mode: CaptureMode::Explicit, cgroup: None, token: None };
         let asked = std::sync::atomic::AtomicU32::new(0);
         let refused = |_: &Snapshot, _| asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 2;
         let waiting = until_refused(policy.subscribe(), &SystemClock, &evidence, refused);
@@ -76,7 +76,7 @@ mod tests {
         let token = TokenHash([7; 32]);
         let end = SystemClock.now() + jiff::SignedDuration::from_millis(300);
         let policy = watch::Sender::new(Arc::new(onecli_policy::testing::with_session(token, end)));
-        let evidence = Evidence { mode: CaptureMode::Explicit, cgroup: None, token: Some(token) };
+        let evidence = ClientEvidence { mode: CaptureMode::Explicit, cgroup: None, token: Some(token) };
         let refused = |snapshot: &Snapshot, now: Timestamp| snapshot.identify(&evidence, now).is_err();
         let waiting = until_refused(policy.subscribe(), &SystemClock, &evidence, refused);
         tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap();

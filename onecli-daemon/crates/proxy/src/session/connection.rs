@@ -8,7 +8,7 @@ use http::{Method, Request};
 use onecli_audit::{Record, Text};
 use onecli_model::{AgentId, Authority, Code, Refusal};
 use onecli_net::Origin;
-use onecli_policy::{CaptureMode, Evidence, Identity, Snapshot};
+use onecli_policy::{CaptureMode, ClientEvidence, Identity, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::body_memory::ConnectionMemory;
@@ -31,7 +31,7 @@ pub(crate) enum Destination {
 /// A client's connection, with the evidence of its identity.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
-    pub(crate) evidence: Evidence,
+    pub(crate) evidence: ClientEvidence,
     pub(crate) origin: Option<Origin>,
     pub(crate) peer: SocketAddr,
     pub(crate) scheme: Scheme,
@@ -52,7 +52,7 @@ impl Connection {
     pub(crate) fn new(mode: CaptureMode, origin: Option<Origin>, peer: SocketAddr) -> Connection {
         let cgroup = origin.as_ref().and_then(|origin| origin.cgroup.clone());
         Connection {
-            evidence: Evidence { mode, cgroup, token: None },
+            evidence: ClientEvidence { mode, cgroup, token: None },
             origin,
             peer,
             scheme: Scheme::Http,
