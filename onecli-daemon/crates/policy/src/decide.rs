@@ -11,7 +11,7 @@ use onecli_model::{
     PathPattern, PathReadings, Placeholder, Reach, Refusal, Rule, RuleId, Secret, SecretId, Site, Slot,
 };
 
-use super::grant::{Grant, Sent, Watch};
+use super::grant::{Grant, SentAs, Watch};
 use super::identity::{ClientEvidence, Identity};
 use super::refusals::{ambiguous, denied_request, host_denied, not_for_this, placeholder_wanted, removed};
 use super::snapshot::{AgentView, Snapshot};
@@ -233,7 +233,7 @@ impl Snapshot {
     /// for all that is [stored](Self::stored_at) for the host.
     pub fn watches(&self, identity: &Identity, host: &Host) -> Vec<Watch> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
-        view.watched(host).map(|s| Watch::new(Arc::clone(s), Sent::Placed)).collect()
+        view.watched(host).map(|s| Watch::new(Arc::clone(s), SentAs::Placed)).collect()
     }
 
     /// The result of the agent's grants for a request, without rules.

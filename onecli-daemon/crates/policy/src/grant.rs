@@ -36,7 +36,7 @@ impl Grant {
 
 /// The form in which a secret is sent to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Sent {
+pub enum SentAs {
     /// Its value, or a token issued for it, by its placement.
     Placed,
     /// The value with which tokens are requested, sent to the token endpoint.
@@ -47,17 +47,17 @@ pub enum Sent {
 #[derive(Debug, Clone)]
 pub struct Watch {
     secret: Arc<Secret>,
-    sent: Sent,
+    sent: SentAs,
     is_replaced: bool,
 }
 
 impl Watch {
-    pub(super) fn new(secret: Arc<Secret>, sent: Sent) -> Watch {
+    pub(super) fn new(secret: Arc<Secret>, sent: SentAs) -> Watch {
         Watch { secret, sent, is_replaced: false }
     }
 
     /// A permission for a replaced value that is retained.
-    pub(super) fn replaced(secret: Arc<Secret>, sent: Sent) -> Watch {
+    pub(super) fn replaced(secret: Arc<Secret>, sent: SentAs) -> Watch {
         Watch { secret, sent, is_replaced: true }
     }
 
@@ -67,14 +67,14 @@ impl Watch {
     }
 
     /// The form in which the secret was sent and can come back.
-    pub fn sent(&self) -> Sent {
+    pub fn sent(&self) -> SentAs {
         self.sent
     }
 
     /// Creates a permission without a policy, for tests.
     #[cfg(any(test, feature = "testing"))]
     pub fn for_test(secret: Secret) -> Watch {
-        Watch::new(Arc::new(secret), Sent::Placed)
+        Watch::new(Arc::new(secret), SentAs::Placed)
     }
 
     /// The secret to search for.

@@ -6,7 +6,7 @@ use onecli_model::{Agent, AgentId, Code, Egress, Factors, Refusal, SecretId};
 use uuid::Uuid;
 
 use super::decide::{RequestFacts, judged, refuse_fresh_credentials};
-use super::grant::{Grant, Sent, Watch};
+use super::grant::{Grant, SentAs, Watch};
 use super::identity::Identity;
 use super::snapshot::Snapshot;
 
@@ -57,7 +57,7 @@ impl Snapshot {
         Ok(TestPermit {
             identity: Identity::of_tester(agent),
             grant,
-            watch: Watch::new(secret, Sent::Placed),
+            watch: Watch::new(secret, SentAs::Placed),
         })
     }
 }

@@ -9,7 +9,7 @@ use onecli_model::{
     Agent, AgentId, CgroupName, Host, HostPattern, Mint, Placeholder, Rule, Secret, SecretId, TokenHash,
 };
 
-use super::grant::{Sent, Watch};
+use super::grant::{SentAs, Watch};
 use super::host_index::{HostGroups, HostIndex};
 use super::rules::RuleSet;
 
@@ -70,7 +70,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct Stored {
     secret: Arc<Secret>,
-    sent: Sent,
+    sent: SentAs,
     port: u16,
     is_replaced: bool,
 }
@@ -148,11 +148,11 @@ impl Snapshot {
         for secret in secrets {
             let stored = |sent, port| Stored { secret: Arc::clone(secret), sent, port, is_replaced };
             for pattern in secret.target.host.iter() {
-                self.stored.insert(pattern, stored(Sent::Placed, secret.target.port));
+                self.stored.insert(pattern, stored(SentAs::Placed, secret.target.port));
             }
             if let Some(endpoint) = secret.profile.mint.as_ref().and_then(Mint::endpoint) {
                 let pattern = HostPattern::Exact(endpoint.host().clone());
-                self.stored.insert(&pattern, stored(Sent::ToEndpoint, endpoint.port()));
+                self.stored.insert(&pattern, stored(SentAs::ToEndpoint, endpoint.port()));
             }
         }
     }
@@ -176,7 +176,7 @@ impl Snapshot {
     /// The secret, if its value is sent to this host.
     pub(super) fn stored_secret(&self, host: &Host, id: SecretId) -> Option<Arc<Secret>> {
         let groups = self.stored.find(host);
-        let is_placed = |stored: &&Stored| stored.secret.id == id && stored.sent == Sent::Placed;
+        let is_placed = |stored: &&Stored| stored.secret.id == id && stored.sent == SentAs::Placed;
         self.stored.items(&groups).find(is_placed).map(|stored| Arc::clone(&stored.secret))
     }
 

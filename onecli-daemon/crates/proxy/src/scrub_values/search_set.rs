@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 use onecli_model::{Secret, SecretValue, ValueClass};
-use onecli_policy::{Sent, Watch};
+use onecli_policy::{SentAs, Watch};
 use onecli_vault::{Credentials, wire_forms};
 use zeroize::Zeroizing;
 
@@ -134,7 +134,7 @@ impl SearchSet {
     /// Secrets for which tokens are issued.
     pub(crate) fn issued(&self) -> impl Iterator<Item = &Watch> {
         let is_issued =
-            |watch: &&Watch| watch.sent() == Sent::Placed && watch.secret().profile.mint.is_some();
+            |watch: &&Watch| watch.sent() == SentAs::Placed && watch.secret().profile.mint.is_some();
         self.moving.iter().map(Moving::watch).filter(is_issued)
     }
 
@@ -149,7 +149,8 @@ impl SearchSet {
 
     /// The spellings of stored values that requests to the host carry, for the secrets that `is_one` selects.
     pub(crate) fn placed(&self, is_one: impl Fn(&Watch) -> bool) -> Vec<Needle> {
-        let of_those = self.stored.iter().filter(|(watch, _)| watch.sent() == Sent::Placed && is_one(watch));
+        let of_those =
+            self.stored.iter().filter(|(watch, _)| watch.sent() == SentAs::Placed && is_one(watch));
         of_those.flat_map(|(_, needles)| needles.iter().cloned()).collect()
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use onecli_model::{Clock, Host};
-use onecli_policy::{HostGroups, Sent, Snapshot, Watch};
+use onecli_policy::{HostGroups, SentAs, Snapshot, Watch};
 use onecli_vault::Credentials;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -160,7 +160,7 @@ fn content(watches: &[Watch]) -> Content {
         let secret = watch.secret();
         hash.update(secret.id.0.as_bytes());
         hash.update(secret.version.to_be_bytes());
-        hash.update([u8::from(watch.sent() == Sent::Placed)]);
+        hash.update([u8::from(watch.sent() == SentAs::Placed)]);
         hash.update(secret.sealed.0.len().to_be_bytes());
         hash.update(&secret.sealed.0);
     }

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use onecli_model::{AgentId, Secret, SecretValue, WireForm};
-use onecli_policy::{Sent, Watch};
+use onecli_policy::{SentAs, Watch};
 
 use super::{CredentialError, Credentials};
 use crate::error::VaultError;
@@ -18,7 +18,7 @@ impl Credentials {
     /// [`VaultError`]: the value cannot be opened.
     pub fn stored_forms(&self, watch: &Watch) -> Result<Option<Vec<WireForm>>, VaultError> {
         let secret = watch.secret();
-        let is_issued = watch.sent() == Sent::Placed && secret.profile.mint.is_some();
+        let is_issued = watch.sent() == SentAs::Placed && secret.profile.mint.is_some();
         if is_issued || secret.profile.source.is_some() {
             return Ok(None);
         }
@@ -45,7 +45,7 @@ impl Credentials {
     /// The recent values of the secret in memory, of all agents. Nothing is fetched, requested or waited for.
     pub fn values_in_memory(&self, watch: &Watch) -> Vec<SecretValue> {
         let secret = watch.secret();
-        if watch.sent() == Sent::Placed && secret.profile.mint.is_some() {
+        if watch.sent() == SentAs::Placed && secret.profile.mint.is_some() {
             return self.issued(secret);
         }
         let Some(source) = &secret.profile.source else { return Vec::new() };
@@ -100,7 +100,7 @@ pub fn wire_forms(watch: &Watch, value: &SecretValue) -> Vec<WireForm> {
     let secret = watch.secret();
     let class = secret.class.unwrap_or_else(|| secret.class_of(value));
     let forms = match (watch.sent(), &secret.profile.mint) {
-        (Sent::ToEndpoint, Some(mint)) => {
+        (SentAs::ToEndpoint, Some(mint)) => {
             tokens::sent_to_endpoint(mint, value).iter().flat_map(WireForm::of_form).collect()
         }
         _ => secret.placement.wire_forms(value),
