@@ -203,7 +203,7 @@ impl Snapshot {
             is_ruled: applied.is_ruled,
             sessions,
         };
-        view.rule_named(request, outcome)
+        view.restrict_to_named(request, outcome)
     }
 
     /// Checks that the decision for `request` still stands: for the same agent, with every secret that was `used`.

@@ -14,7 +14,7 @@ impl AgentView {
     /// Restricts the ruling for `request` to what is allowed for every resource that it names. A resource that
     /// cannot be parsed is refused if a credential is injected or rules exist: a secret is at least limited by its
     /// hosts.
-    pub(super) fn rule_named(
+    pub(super) fn restrict_to_named(
         &self,
         request: &RequestFacts<'_>,
         mut outcome: DecisionOutcome,
@@ -26,8 +26,8 @@ impl AgentView {
                 return DecisionOutcome::deny(named_is_unreadable(resource));
             }
             for (authority, path) in &resource.places {
-                let place = Place { resource, authority, path: PathReadings::new(path) };
-                if let Err(refusal) = self.rule_place(request, &place, &mut outcome) {
+                let location = NamedLocation { resource, authority, path: PathReadings::new(path) };
+                if let Err(refusal) = self.check_location(request, &location, &mut outcome) {
                     return DecisionOutcome::deny(refusal);
                 }
             }
@@ -41,22 +41,22 @@ impl AgentView {
         injects || !self.rules.is_empty()
     }
 
-    fn rule_place(
+    fn check_location(
         &self,
         request: &RequestFacts<'_>,
-        place: &Place<'_>,
+        location: &NamedLocation<'_>,
         outcome: &mut DecisionOutcome,
     ) -> Result<(), Refusal> {
         let mut allowed = self.agent.egress == Egress::Allow;
-        for method in [request.method, &place.resource.use_as] {
-            let applied = self.rules.apply(place.authority, method, &place.path, &mut Trace::none());
+        for method in [request.method, &location.resource.use_as] {
+            let applied = self.rules.apply(location.authority, method, &location.path, &mut Trace::none());
             if let Some(rule) = applied.deny {
-                return Err(denied_by(rule, format_args!("{method} {place}")));
+                return Err(denied_by(rule, format_args!("{method} {location}")));
             }
             if let Some(rule) = applied.approve {
                 // An approver sees only the URL.
                 if outcome.approve.as_ref().is_none_or(|own| own.id != rule.id) {
-                    return Err(named_wants_approval(rule, place));
+                    return Err(named_wants_approval(rule, location));
                 }
                 allowed = true;
             }
@@ -69,24 +69,26 @@ impl AgentView {
         }
         let refused = match &outcome.decision {
             Decision::Inject(grants) => {
-                grants.iter().map(Grant::secret).find(|secret| !place.is_covered_by(secret))
+                grants.iter().map(Grant::secret).find(|secret| !location.is_covered_by(secret))
             }
-            Decision::Forward if allowed || self.secrets.iter().any(|own| place.is_covered_by(own)) => None,
-            Decision::Forward => return Err(not_for_named(None, place)),
+            Decision::Forward if allowed || self.secrets.iter().any(|own| location.is_covered_by(own)) => {
+                None
+            }
+            Decision::Forward => return Err(not_for_named(None, location)),
             Decision::Deny(_) => None,
         };
-        refused.map_or(Ok(()), |secret| Err(not_for_named(Some(secret), place)))
+        refused.map_or(Ok(()), |secret| Err(not_for_named(Some(secret), location)))
     }
 }
 
 /// A location that a server may interpret a named resource as.
-pub(super) struct Place<'r> {
+pub(super) struct NamedLocation<'r> {
     pub(super) resource: &'r NamedResource,
     authority: &'r Authority,
     path: PathReadings<'r>,
 }
 
-impl Place<'_> {
+impl NamedLocation<'_> {
     /// Reports whether the location is at the secret's host and port, and below its paths.
     fn is_covered_by(&self, secret: &Secret) -> bool {
         let target = &secret.target;
@@ -96,7 +98,7 @@ impl Place<'_> {
     }
 }
 
-impl std::fmt::Display for Place<'_> {
+impl std::fmt::Display for NamedLocation<'_> {
     /// `host:port/path, which 'field' names`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}{}, which '{}' names", self.authority, self.path, self.resource.field)

@@ -8,7 +8,7 @@ use onecli_model::{Authority, Code, Egress, NamedResource, Placement, Refusal, R
 
 use super::decide::{DecisionReason, RequestFacts};
 use super::identity::Identity;
-use super::named::Place;
+use super::named::NamedLocation;
 
 pub(super) fn ambiguous(ambiguity: Ambiguity) -> Refusal {
     Refusal::new(
@@ -55,24 +55,25 @@ pub(super) fn named_is_unreadable(resource: &NamedResource) -> Refusal {
     )
 }
 
-pub(super) fn named_wants_approval(rule: &Rule, place: &Place<'_>) -> Refusal {
+pub(super) fn named_wants_approval(rule: &Rule, location: &NamedLocation<'_>) -> Refusal {
     Refusal::new(
         Code::BadRequest,
-        format!("rule {} requires approval for {place}, but an approver would see only the URL", rule.id),
+        format!("rule {} requires approval for {location}, but an approver would see only the URL", rule.id),
         "name the resource in the URL of a separate request",
     )
     .by(rule)
 }
 
-pub(super) fn not_for_named(secret: Option<&Secret>, place: &Place<'_>) -> Refusal {
+pub(super) fn not_for_named(secret: Option<&Secret>, location: &NamedLocation<'_>) -> Refusal {
     let (message, hint) = match secret {
         Some(secret) => (
-            format!("secret '{}' may not be used for {place}", secret.name),
+            format!("secret '{}' may not be used for {location}", secret.name),
             format!("'onecli secret show {}' prints its hosts and paths", secret.name),
         ),
-        None => {
-            (format!("no grant and no rule allows {place}"), "'onecli rule add allow' allows it".to_owned())
-        }
+        None => (
+            format!("no grant and no rule allows {location}"),
+            "'onecli rule add allow' allows it".to_owned(),
+        ),
     };
     Refusal::new(Code::EgressDenied, message, hint).by(DecisionReason::Default(Egress::Deny))
 }
