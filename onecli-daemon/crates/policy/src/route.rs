@@ -45,26 +45,27 @@ impl Snapshot {
     /// As [`Snapshot::route`]; `stored` says whether a response may contain a value.
     fn route_stored(&self, identity: &Identity, authority: &Authority, stored: bool) -> Route {
         let Some(view) = self.agent(identity.agent().id) else { return Route::Deny(removed()) };
-        let whole = view.rules.whole(authority);
-        if let Some(rule) = whole.deny {
+        let connection = view.rules.for_connection(authority);
+        if let Some(rule) = connection.deny {
             return Route::Deny(denied_by(rule, authority));
         }
         let secret = self.may_match(identity.agent().id, authority.host());
         let egress = identity.agent().egress;
-        if !secret && !whole.hopeful && egress == Egress::Deny {
+        if !secret && !connection.may_allow && egress == Egress::Deny {
             return Route::Deny(host_denied(identity, authority, view.former_at(authority.host())));
         }
         // Values that any agent may have stored there must not come back unread, unless an administrator allows it.
-        if secret || whole.inspect || (stored && whole.tunnel.is_none()) {
+        if secret || connection.inspect || (stored && connection.tunnel.is_none()) {
             return Route::Inspect;
         }
-        match (whole.tunnel.or(whole.allow), egress) {
+        match (connection.tunnel.or(connection.allow), egress) {
             (Some(rule), _) => {
-                let reach = Reach { open: whole.reach.open || egress == Egress::Allow, ..whole.reach };
+                let reach =
+                    Reach { open: connection.reach.open || egress == Egress::Allow, ..connection.reach };
                 Route::Tunnel { reach, reason: rule.as_ref().into() }
             }
             (None, Egress::Allow) => Route::Tunnel {
-                reach: Reach { open: true, ..whole.reach },
+                reach: Reach { open: true, ..connection.reach },
                 reason: DecisionReason::Default(egress),
             },
             // The requests must be read to find out whether they are allowed.
@@ -110,10 +111,10 @@ impl Snapshot {
     /// Reports whether the agent may resolve this name.
     pub fn may_resolve(&self, identity: &Identity, host: &Host) -> bool {
         let Some(view) = self.agent(identity.agent().id) else { return false };
-        match view.rules.hope(host) {
+        match view.rules.may_allow(host) {
             None => false,
-            Some(hopeful) => {
-                hopeful
+            Some(may_allow) => {
+                may_allow
                     || identity.agent().egress == Egress::Allow
                     || self.may_match(identity.agent().id, host)
             }

@@ -35,7 +35,7 @@ pub(super) struct Applied<'s> {
 
 /// The result of the rules for a connection before anything on it is read.
 #[derive(Debug, Default)]
-pub(super) struct Whole<'s> {
+pub(super) struct ConnectionRules<'s> {
     /// A rule that denies everything on it.
     pub(super) deny: Option<&'s Arc<Rule>>,
     /// A rule that allows everything on it.
@@ -43,7 +43,7 @@ pub(super) struct Whole<'s> {
     /// A rule that allows everything on it to pass unread, even if a secret is stored for the host.
     pub(super) tunnel: Option<&'s Arc<Rule>>,
     /// Whether some request on it may be allowed.
-    pub(super) hopeful: bool,
+    pub(super) may_allow: bool,
     /// Whether requests on it must be read.
     pub(super) inspect: bool,
     /// The address restrictions of the rules.
@@ -123,41 +123,41 @@ impl RuleSet {
     }
 
     /// The result of the rules for a connection to `authority`.
-    pub(super) fn whole(&self, authority: &Authority) -> Whole<'_> {
-        let mut whole = Whole::default();
+    pub(super) fn for_connection(&self, authority: &Authority) -> ConnectionRules<'_> {
+        let mut connection = ConnectionRules::default();
         self.visit(authority.host(), |rule| {
             let terms = &rule.terms;
             if terms.is_for(authority).is_err() {
                 return;
             }
             let judges = terms.judges(authority).is_ok();
-            whole.inspect |= terms.wants_inspection();
+            connection.inspect |= terms.wants_inspection();
             match terms.action() {
                 Action::Deny if !terms.is_whole() => {}
-                Action::Deny if judges => first(&mut whole.deny, rule),
-                Action::Deny => whole.reach.denied.extend(terms.address()),
-                Action::Approve => whole.hopeful = true,
+                Action::Deny if judges => first(&mut connection.deny, rule),
+                Action::Deny => connection.reach.denied.extend(terms.address()),
+                Action::Approve => connection.may_allow = true,
                 Action::Limit => {}
                 Action::Allow if !judges => {}
                 Action::Allow => {
-                    whole.hopeful = true;
+                    connection.may_allow = true;
                     if terms.is_whole() {
-                        first(&mut whole.allow, rule);
+                        first(&mut connection.allow, rule);
                         if terms.is_tunnel() {
-                            first(&mut whole.tunnel, rule);
+                            first(&mut connection.tunnel, rule);
                         }
-                        whole.reach.open |= terms.address().is_none();
-                        whole.reach.allowed.extend(terms.address());
+                        connection.reach.open |= terms.address().is_none();
+                        connection.reach.allowed.extend(terms.address());
                     }
                 }
             }
         });
-        whole
+        connection
     }
 
     /// Whether a rule may allow some request to this host, on some port. `None`: all requests are refused.
-    pub(super) fn hope(&self, host: &Host) -> Option<bool> {
-        let (mut hopeful, mut denied) = (false, false);
+    pub(super) fn may_allow(&self, host: &Host) -> Option<bool> {
+        let (mut may_allow, mut denied) = (false, false);
         self.visit(host, |rule| {
             let terms = &rule.terms;
             if !terms.is_for_host(host) {
@@ -167,13 +167,13 @@ impl RuleSet {
                 Action::Deny => {
                     denied |= terms.is_whole() && terms.port().is_none() && terms.address().is_none();
                 }
-                Action::Approve => hopeful = true,
+                Action::Approve => may_allow = true,
                 // A rule that names only a network is for connections without a host name.
-                Action::Allow => hopeful |= terms.host().is_some() || terms.address().is_none(),
+                Action::Allow => may_allow |= terms.host().is_some() || terms.address().is_none(),
                 Action::Limit => {}
             }
         });
-        (!denied).then_some(hopeful)
+        (!denied).then_some(may_allow)
     }
 
     /// Reports whether a rule that allows, or requires approval, names this very host.
