@@ -124,7 +124,7 @@ impl Snapshot {
 
     /// The agent that `evidence` points to: that of the cgroup according to the kernel, else that of the token,
     /// live or expired. It is for records of refusals before identification, and implies no permission.
-    pub fn suspect(&self, evidence: &ClientEvidence) -> Option<&Arc<Agent>> {
+    pub fn likely_agent(&self, evidence: &ClientEvidence) -> Option<&Arc<Agent>> {
         let by_cgroup = evidence.cgroup.as_ref().and_then(|cgroup| self.agent_of_cgroup(cgroup));
         by_cgroup.or_else(|| self.owner_of_token(evidence.token.as_ref()?))
     }

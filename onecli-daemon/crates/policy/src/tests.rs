@@ -150,8 +150,9 @@ fn an_expired_session_token_is_unknown() {
 fn refusal_record_names_the_likely_agent() {
     let world = world();
     let check = |cgroup, token, expected: Option<&str>| {
-        let got =
-            world.suspect(&evidence(CaptureMode::Explicit, cgroup, token)).map(|agent| agent.name.as_str());
+        let got = world
+            .likely_agent(&evidence(CaptureMode::Explicit, cgroup, token))
+            .map(|agent| agent.name.as_str());
         assert_eq!(got, expected, "{cgroup:?} {token:?}");
     };
     check(None, None, None);

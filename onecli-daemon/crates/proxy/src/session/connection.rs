@@ -131,7 +131,7 @@ impl Connection {
     /// Writes what the kernel and the connection report into an audit record. The record names the agent that they
     /// indicate, even if it is refused.
     pub(crate) fn describe(&self, snapshot: &Snapshot, record: &mut Record) {
-        record.agent = snapshot.suspect(&self.evidence).map(|agent| agent.name.clone());
+        record.agent = snapshot.likely_agent(&self.evidence).map(|agent| agent.name.clone());
         record.mode = Some(match self.evidence.mode {
             CaptureMode::Transparent => onecli_audit::ConnectionMode::Transparent,
             CaptureMode::Explicit => onecli_audit::ConnectionMode::Explicit,
