@@ -111,7 +111,7 @@ pub enum ApprovalEnd {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApprovalChange {
     /// A new approval.
-    ApprovalRequest(ApprovalId, Box<ApprovalRequest>),
+    Requested(ApprovalId, Box<ApprovalRequest>),
     /// An approval that is no longer pending.
     Ended(ApprovalId, ApprovalEnd),
 }
@@ -199,7 +199,7 @@ impl Approvals {
         }
         *count += 1;
         if self.changes.receiver_count() > 0 {
-            self.tell(ApprovalChange::Asked(id, Box::new(asked.clone())));
+            self.tell(ApprovalChange::Requested(id, Box::new(asked.clone())));
         }
         open.insert(id, Open { asked, answer });
         Ok(PendingApproval { approvals: Arc::clone(self), id, answer: receiver, end: ApprovalEnd::Withdrawn })

@@ -96,7 +96,7 @@ impl Watch {
 
 fn event(changed: ApprovalChange) -> ApprovalEvent {
     match changed {
-        ApprovalChange::Asked(id, asked) => ApprovalEvent::Waiting(view(id, *asked).into()),
+        ApprovalChange::Requested(id, asked) => ApprovalEvent::Waiting(view(id, *asked).into()),
         ApprovalChange::Ended(id, end) => {
             let (outcome, uid) = match end {
                 ApprovalEnd::Answered(ApprovalAnswer { allowed: true, uid }) => {
