@@ -24,7 +24,7 @@ use super::recover;
 use super::retention::Retention;
 use super::segment::{self, SEGMENT_BYTES, Segments};
 use super::tree::Tree;
-use super::writer::{Upkeep, Writer};
+use super::writer::{Maintenance, Writer};
 
 /// The most records that wait in memory. Decisions are refused once the queue is half full, so that the rest
 /// remains for the outcomes of running requests.
@@ -245,7 +245,7 @@ impl AuditLog {
             retention,
             refused: 0,
             company: 0,
-            upkeep: Upkeep::new(last_seq),
+            maintenance: Maintenance::new(last_seq),
         };
         std::thread::Builder::new()
             .name("audit".to_owned())

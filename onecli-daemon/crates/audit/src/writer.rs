@@ -81,12 +81,12 @@ pub(super) struct Writer {
     pub(super) refused: u64,
     /// The number of decisions in the last write.
     pub(super) company: usize,
-    pub(super) upkeep: Upkeep,
+    pub(super) maintenance: Maintenance,
 }
 
 /// Periodic maintenance of the log.
 #[derive(Debug)]
-pub(super) struct Upkeep {
+pub(super) struct Maintenance {
     /// The time at which maintenance is due; `None` if there is nothing to do.
     due: Option<Instant>,
     /// The state that the next checkpoint covers, once it is synced.
@@ -104,9 +104,9 @@ pub(super) struct Upkeep {
     kept: Option<u64>,
 }
 
-impl Upkeep {
-    pub(super) fn new(synced: u64) -> Upkeep {
-        Upkeep {
+impl Maintenance {
+    pub(super) fn new(synced: u64) -> Maintenance {
+        Maintenance {
             due: None,
             fresh: None,
             syncing: Background::default(),
@@ -119,7 +119,7 @@ impl Upkeep {
     }
 }
 
-impl Upkeep {
+impl Maintenance {
     /// How long the writer may wait for records only; `None` if without limit.
     fn wait(&self, now: Instant) -> Option<Duration> {
         let due = self.due.map(|due| due.saturating_duration_since(now));
@@ -135,7 +135,7 @@ impl Writer {
             if let Err(error) = self.commit() {
                 self.fail(&error);
             }
-            self.keep_up();
+            self.maintain();
             let closing = matches!(self.waiting.front(), Some(Item::Close(_)));
             if closing || (!open && self.waiting.is_empty()) {
                 break;
@@ -173,7 +173,7 @@ impl Writer {
         let wait = match (self.waiting.is_empty(), self.healthy()) {
             (_, false) => Some(RETRY),
             (false, true) => Some(Duration::ZERO),
-            (true, true) => self.upkeep.wait(self.clock.instant()),
+            (true, true) => self.maintenance.wait(self.clock.instant()),
         };
         let first = match wait {
             None => self.items.recv().map_err(RecvTimeoutError::from),
@@ -240,7 +240,7 @@ impl Writer {
 
     /// Reports whether the next write is synchronous.
     fn syncs(&self) -> bool {
-        self.durability == Durability::Strict || self.upkeep.failed.is_some()
+        self.durability == Durability::Strict || self.maintenance.failed.is_some()
     }
 
     /// Writes one batch from the front of the queue, up to a request to close, and notifies the waiting callers.
@@ -250,7 +250,7 @@ impl Writer {
         let about_us = [
             (CODE_REFUSED, self.refused),
             (CODE_LOST, lost),
-            (CODE_UNSYNCED, self.upkeep.failed.unwrap_or(0)),
+            (CODE_UNSYNCED, self.maintenance.failed.unwrap_or(0)),
         ];
 
         let time = self.clock.now();
@@ -274,7 +274,7 @@ impl Writer {
             self.append(&lines, time)?;
             self.shared.lost.fetch_sub(lost, Ordering::Relaxed);
             self.refused = 0;
-            self.upkeep.failed = None;
+            self.maintenance.failed = None;
             self.shared.fault.send_if_modified(|fault| fault.take().is_some());
         }
 
@@ -284,13 +284,13 @@ impl Writer {
         let mut done = self.tree.size();
         if tree.size() > done {
             (self.tree, self.prev) = (tree, prev);
-            if self.upkeep.synced == self.tree.size() {
+            if self.maintenance.synced == self.tree.size() {
                 self.told.send_replace(self.tree.size());
             }
-            self.upkeep.due.get_or_insert(self.clock.instant() + PERIOD);
+            self.maintenance.due.get_or_insert(self.clock.instant() + PERIOD);
         }
         let flushes = self.waiting.range(..size).any(|item| matches!(item, Item::Flush(_)));
-        if flushes && self.upkeep.synced < self.tree.size() {
+        if flushes && self.maintenance.synced < self.tree.size() {
             self.sync_now()?;
         }
         for item in self.waiting.drain(..size) {
@@ -323,7 +323,7 @@ impl Writer {
         self.segments.append(lines, sync, &|| signer.sign(&before))?;
         let records = memchr::memchr_iter(b'\n', lines).count() as u64;
         if sync {
-            self.upkeep.synced = self.tree.size() + records;
+            self.maintenance.synced = self.tree.size() + records;
         }
         Ok(())
     }
@@ -332,20 +332,20 @@ impl Writer {
         if let Some(file) = self.segments.handle()
             && let Err(error) = file.and_then(|file| file.sync_data())
         {
-            self.upkeep.failed = Some(self.tree.size() - self.upkeep.synced);
+            self.maintenance.failed = Some(self.tree.size() - self.maintenance.synced);
             return Err(AuditError::io(&self.dir, "sync the last segment of")(error));
         }
-        self.upkeep.synced = self.tree.size();
+        self.maintenance.synced = self.tree.size();
         self.told.send_replace(self.tree.size());
         Ok(())
     }
 
     /// Syncs, signs and prunes when it is due.
-    fn keep_up(&mut self) {
-        if let Some(result) = self.upkeep.syncing.finished() {
+    fn maintain(&mut self) {
+        if let Some(result) = self.maintenance.syncing.finished() {
             self.synced(result.flatten());
         }
-        match self.upkeep.looking.finished() {
+        match self.maintenance.looking.finished() {
             Some(Ok(Ok(expired))) => {
                 self.tell_of_kept(expired.kept);
                 if !expired.is_empty() {
@@ -357,22 +357,22 @@ impl Writer {
             None => {}
         }
         let now = self.clock.instant();
-        if self.upkeep.due.is_none_or(|due| due > now) || !self.healthy() {
+        if self.maintenance.due.is_none_or(|due| due > now) || !self.healthy() {
             return;
         }
-        if self.upkeep.synced == self.tree.size() {
+        if self.maintenance.synced == self.tree.size() {
             self.publisher.publish(self.checkpoint(self.clock.now()));
-            self.upkeep.due = None;
+            self.maintenance.due = None;
             self.shared.look_at_space(&self.dir);
             self.look_for_old(now);
             return;
         }
-        if !self.upkeep.syncing.is_running() {
-            self.upkeep.fresh = Some(self.checkpoint(self.clock.now()));
+        if !self.maintenance.syncing.is_running() {
+            self.maintenance.fresh = Some(self.checkpoint(self.clock.now()));
             let started = match self.segments.handle() {
                 Some(file) => file.and_then(|file| {
                     let seq = self.tree.size();
-                    self.upkeep.syncing.start("audit-sync", move || file.sync_data().map(|()| seq))
+                    self.maintenance.syncing.start("audit-sync", move || file.sync_data().map(|()| seq))
                 }),
                 None => Ok(()),
             };
@@ -380,23 +380,24 @@ impl Writer {
                 self.synced(Err(error));
             }
         }
-        self.upkeep.due = Some(now + SYNCING);
+        self.maintenance.due = Some(now + SYNCING);
     }
 
     /// Handles the result of a background sync.
     fn synced(&mut self, result: std::io::Result<u64>) {
         match result {
             Ok(seq) => {
-                self.upkeep.synced = self.upkeep.synced.max(seq);
-                self.told.send_replace(self.upkeep.synced);
-                if let Some(checkpoint) = self.upkeep.fresh.take() {
+                self.maintenance.synced = self.maintenance.synced.max(seq);
+                self.told.send_replace(self.maintenance.synced);
+                if let Some(checkpoint) = self.maintenance.fresh.take() {
                     self.publisher.publish(checkpoint);
                 }
-                let more = self.upkeep.synced < self.tree.size();
-                self.upkeep.due = Some(self.clock.instant() + if more { PERIOD } else { Duration::ZERO });
+                let more = self.maintenance.synced < self.tree.size();
+                self.maintenance.due =
+                    Some(self.clock.instant() + if more { PERIOD } else { Duration::ZERO });
             }
             Err(error) => {
-                self.upkeep.failed = Some(self.tree.size() - self.upkeep.synced);
+                self.maintenance.failed = Some(self.tree.size() - self.maintenance.synced);
                 let error = AuditError::io(&self.dir, "sync the last segment of")(error);
                 self.fail(&error);
             }
@@ -407,15 +408,15 @@ impl Writer {
     /// reads the expired segments once more.
     fn look_for_old(&mut self, now: Instant) {
         let number = self.segments.number();
-        let nothing = self.retention == Retention::default() || self.upkeep.looking.is_running();
-        if nothing || self.upkeep.prune.is_some_and(|(due, last)| now < due && last == number) {
+        let nothing = self.retention == Retention::default() || self.maintenance.looking.is_running();
+        if nothing || self.maintenance.prune.is_some_and(|(due, last)| now < due && last == number) {
             return;
         }
-        self.upkeep.prune = Some((now + PRUNING, number));
+        self.maintenance.prune = Some((now + PRUNING, number));
         let (dir, retention, time, log) = (self.dir.clone(), self.retention, self.clock.now(), self.log);
         let signer = Arc::clone(&self.signer);
         let look = move || retention::expired(&dir, &retention, time, log, &signer);
-        if let Err(error) = self.upkeep.looking.start("audit-old", look) {
+        if let Err(error) = self.maintenance.looking.start("audit-old", look) {
             tracing::error!(%error, "cannot search for old audit segments");
         }
     }
@@ -423,7 +424,7 @@ impl Writer {
     /// Records, once per segment, that pruning has stopped: the disk will fill up.
     fn tell_of_kept(&mut self, kept: Option<u64>) {
         if let Some(segment) = kept
-            && self.upkeep.kept != kept
+            && self.maintenance.kept != kept
         {
             tracing::error!(
                 segment,
@@ -433,7 +434,7 @@ impl Writer {
             let record = Record::of_the_log(retention::CODE_KEPT, segment);
             self.waiting.push_back(Item::Outcome(Box::new(record)));
         }
-        self.upkeep.kept = kept;
+        self.maintenance.kept = kept;
     }
 
     /// Removes the expired segments. A signed record of the removal is on disk first.
@@ -448,7 +449,7 @@ impl Writer {
             self.sync_now()
         });
         // The state of an older sync that is still running must not be published after this one.
-        self.upkeep.fresh = None;
+        self.maintenance.fresh = None;
         match written.and_then(|()| self.publisher.publish_now(self.checkpoint(self.clock.now()))) {
             Ok(()) => {
                 if let Err(error) = expired.remove(&self.dir) {
