@@ -244,7 +244,7 @@ impl AuditLog {
             durability,
             retention,
             refused: 0,
-            company: 0,
+            batch_decisions: 0,
             maintenance: Maintenance::new(last_seq),
         };
         std::thread::Builder::new()

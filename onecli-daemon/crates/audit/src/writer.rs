@@ -80,7 +80,7 @@ pub(super) struct Writer {
     /// notices that the disk works again.
     pub(super) refused: u64,
     /// The number of decisions in the last write.
-    pub(super) company: usize,
+    pub(super) batch_decisions: usize,
     pub(super) maintenance: Maintenance,
 }
 
@@ -213,7 +213,7 @@ impl Writer {
             self.take();
         }
         let mut before = self.decisions();
-        while self.company >= CROWD
+        while self.batch_decisions >= CROWD
             && self.durability == Durability::Strict
             && before < ENOUGH
             && !left(&*self.clock).is_zero()
@@ -280,7 +280,8 @@ impl Writer {
 
         // The number of the last durable record is published first, because a caller that is answered below may
         // read it.
-        self.company = self.waiting.range(..size).filter(|item| matches!(item, Item::Decision(..))).count();
+        self.batch_decisions =
+            self.waiting.range(..size).filter(|item| matches!(item, Item::Decision(..))).count();
         let mut done = self.tree.size();
         if tree.size() > done {
             (self.tree, self.prev) = (tree, prev);
