@@ -18,12 +18,12 @@ pub const TARGET: &str = "onecli::alert";
 /// Writes alerts.
 #[derive(Debug)]
 pub(super) struct Alerts {
-    queue: Option<SyncSender<Told>>,
+    queue: Option<SyncSender<QueuedAlert>>,
     ended: Receiver<()>,
     missed: u64,
 }
 
-enum Told {
+enum QueuedAlert {
     Alert(u64, Box<Record>),
     Missed(u64),
 }
@@ -37,8 +37,8 @@ impl Alerts {
         let (queue, alerts) = mpsc::sync_channel(QUEUE);
         let (alive, ended) = mpsc::channel::<()>();
         std::thread::Builder::new().name("alerts".to_owned()).spawn(move || {
-            for told in alerts {
-                write(&told);
+            for queued in alerts {
+                write(&queued);
             }
             drop(alive);
         })?;
@@ -48,10 +48,10 @@ impl Alerts {
     /// Queues the record with number `seq`, if it is an alert. Never waits.
     pub(super) fn raise(&mut self, seq: u64, record: &Record) {
         let Some(queue) = self.queue.as_ref().filter(|_| record.event == Event::Alert) else { return };
-        if self.missed > 0 && queue.try_send(Told::Missed(self.missed)).is_ok() {
+        if self.missed > 0 && queue.try_send(QueuedAlert::Missed(self.missed)).is_ok() {
             self.missed = 0;
         }
-        if queue.try_send(Told::Alert(seq, Box::new(record.clone()))).is_err() {
+        if queue.try_send(QueuedAlert::Alert(seq, Box::new(record.clone()))).is_err() {
             self.missed += 1;
         }
     }
@@ -67,10 +67,10 @@ impl Drop for Alerts {
 
 /// Writes neither a value nor a path, because an agent may put anything into a path. Every text is escaped and
 /// bounded by [`super::Text`].
-fn write(told: &Told) {
-    let (seq, record) = match told {
-        Told::Alert(seq, record) => (*seq, record),
-        Told::Missed(count) => {
+fn write(queued: &QueuedAlert) {
+    let (seq, record) = match queued {
+        QueuedAlert::Alert(seq, record) => (*seq, record),
+        QueuedAlert::Missed(count) => {
             return tracing::warn!(target: TARGET, count, "the alert queue was full: these alerts are only in the audit log");
         }
     };

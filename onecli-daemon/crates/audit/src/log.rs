@@ -213,8 +213,8 @@ impl AuditLog {
         segment::sync_directory(dir.path())?;
         let last_seq = tree.size();
         let (queue, items) = mpsc::channel();
-        let (told, durable) = watch::channel(last_seq);
-        let (told_pruned, pruned) = watch::channel(0);
+        let (durable_tx, durable) = watch::channel(last_seq);
+        let (pruned_tx, pruned) = watch::channel(0);
         let shared = Arc::new(Shared { reserve, ..Shared::default() });
         shared.look_at_space(dir.path());
         let log = AuditLog { queue, shared: shared.clone(), durable, pruned, checkpoints, id, begin };
@@ -234,8 +234,8 @@ impl AuditLog {
             segments,
             clock,
             shared,
-            told,
-            pruned: told_pruned,
+            durable_tx,
+            pruned: pruned_tx,
             log: id,
             signer,
             publisher,

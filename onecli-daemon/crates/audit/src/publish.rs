@@ -13,12 +13,12 @@ use super::error::AuditError;
 use super::segment;
 
 /// A checkpoint, and the sender that reports when it is on disk.
-type Handed = (Checkpoint, Option<SyncSender<Result<(), AuditError>>>);
+type Submission = (Checkpoint, Option<SyncSender<Result<(), AuditError>>>);
 
 /// The publisher thread. Dropping this handle publishes the queued checkpoints and ends the thread.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    checkpoints: Option<Sender<Handed>>,
+    checkpoints: Option<Sender<Submission>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -27,13 +27,13 @@ impl Publisher {
     pub(super) fn start(
         dir: &Path,
         signer: Arc<Signer>,
-        told: watch::Sender<Option<Arc<str>>>,
+        notes: watch::Sender<Option<Arc<str>>>,
     ) -> Result<Publisher, AuditError> {
         let (checkpoints, queue) = mpsc::channel();
         let path = dir.to_owned();
         let thread = std::thread::Builder::new()
             .name("checkpoints".to_owned())
-            .spawn(move || publish(&path, &signer, &queue, &told))
+            .spawn(move || publish(&path, &signer, &queue, &notes))
             .map_err(AuditError::io(dir, "start the publisher of"))?;
         Ok(Publisher { checkpoints: Some(checkpoints), thread: Some(thread) })
     }
@@ -67,7 +67,12 @@ impl Drop for Publisher {
     }
 }
 
-fn publish(dir: &Path, signer: &Signer, queue: &Receiver<Handed>, told: &watch::Sender<Option<Arc<str>>>) {
+fn publish(
+    dir: &Path,
+    signer: &Signer,
+    queue: &Receiver<Submission>,
+    notes: &watch::Sender<Option<Arc<str>>>,
+) {
     let mut failing = false;
     while let Ok((mut checkpoint, waits)) = queue.recv() {
         let mut waiting = Vec::from_iter(waits);
@@ -87,6 +92,6 @@ fn publish(dir: &Path, signer: &Signer, queue: &Receiver<Handed>, told: &watch::
         for ack in waiting {
             let _ = ack.send(written.clone());
         }
-        told.send_replace(Some(note.into()));
+        notes.send_replace(Some(note.into()));
     }
 }

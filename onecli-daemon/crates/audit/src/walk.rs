@@ -82,7 +82,7 @@ pub(super) fn walk(
         marks: marks.iter().copied().skip_while(|mark| mark.tree.size() <= head.tree.size()).peekable(),
     };
     let mut offset = 0;
-    let mut told = 0;
+    let mut reported = 0;
     while let Some(len) = memchr::memchr(b'\n', &bytes[offset..]).filter(|len| *len > 0) {
         let line = &bytes[offset..offset + len];
         let after = offset + len + 1;
@@ -90,12 +90,12 @@ pub(super) fn walk(
             break;
         }
         offset = after;
-        if offset - told >= STEP {
-            progress((offset - told) as u64);
-            told = offset;
+        if offset - reported >= STEP {
+            progress((offset - reported) as u64);
+            reported = offset;
         }
     }
-    progress((bytes.len() - told) as u64);
+    progress((bytes.len() - reported) as u64);
     let unfinished = segment::without_room(&bytes[offset..]);
     // Only one thing may follow the records: a line cut short, in the current segment, behind everything that was
     // signed.

@@ -63,7 +63,7 @@ pub(super) struct Writer {
     pub(super) segments: Segments,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shared: Arc<Shared>,
-    pub(super) told: watch::Sender<u64>,
+    pub(super) durable_tx: watch::Sender<u64>,
     /// The number of the last record that this writer has removed with its segment.
     pub(super) pruned: watch::Sender<u64>,
     pub(super) log: LogId,
@@ -156,7 +156,8 @@ impl Writer {
             tracing::error!(%error, "the audit log could not be closed cleanly");
         } else if self.healthy() {
             self.publisher.publish(Checkpoint { ended: true, ..self.checkpoint(self.clock.now()) });
-            self.told.send_if_modified(|seq| std::mem::replace(seq, self.tree.size()) != self.tree.size());
+            self.durable_tx
+                .send_if_modified(|seq| std::mem::replace(seq, self.tree.size()) != self.tree.size());
         }
         let Writer { segments, mut waiting, publisher, alerts, .. } = self;
         // Waits until the last checkpoint is written.
@@ -286,7 +287,7 @@ impl Writer {
         if tree.size() > done {
             (self.tree, self.prev) = (tree, prev);
             if self.maintenance.synced == self.tree.size() {
-                self.told.send_replace(self.tree.size());
+                self.durable_tx.send_replace(self.tree.size());
             }
             self.maintenance.due.get_or_insert(self.clock.instant() + PERIOD);
         }
@@ -337,7 +338,7 @@ impl Writer {
             return Err(AuditError::io(&self.dir, "sync the last segment of")(error));
         }
         self.maintenance.synced = self.tree.size();
-        self.told.send_replace(self.tree.size());
+        self.durable_tx.send_replace(self.tree.size());
         Ok(())
     }
 
@@ -389,7 +390,7 @@ impl Writer {
         match result {
             Ok(seq) => {
                 self.maintenance.synced = self.maintenance.synced.max(seq);
-                self.told.send_replace(self.maintenance.synced);
+                self.durable_tx.send_replace(self.maintenance.synced);
                 if let Some(checkpoint) = self.maintenance.fresh.take() {
                     self.publisher.publish(checkpoint);
                 }
