@@ -16,7 +16,6 @@ use super::alerts::Alerts;
 use super::checkpoint::{Checkpoint, Signer};
 use super::encode::{self, Link};
 use super::error::AuditError;
-use super::orphans;
 use super::publish::Publisher;
 use super::reader::Position;
 use super::record::Record;
@@ -24,6 +23,7 @@ use super::recover;
 use super::retention::Retention;
 use super::segment::{self, SEGMENT_BYTES, Segments};
 use super::tree::Tree;
+use super::unfinished;
 use super::writer::{Maintenance, Writer};
 
 /// The most records that wait in memory. Decisions are refused once the queue is half full, so that the rest
@@ -184,14 +184,14 @@ impl AuditLog {
         let resumed_state = state(&resumed.tree, resumed.prev);
         let head = || signer.sign(&resumed_state);
         let mut segments = Segments::open(dir, lock, resumed.place, segment_bytes, &head)?;
-        let mut orphans = orphans::find(dir.path(), &signer, resumed.place)?;
+        let mut unfinished = unfinished::find(dir.path(), &signer, resumed.place)?;
         let begin = Begin { segment: segments.number(), after: resumed.tree.size() };
         let (mut tree, mut prev) = (resumed.tree, resumed.prev);
         if let Some(first) = resumed.unsigned {
             // Outcomes of unsigned decisions are written before the alert and counted with the unsigned records.
-            let at = orphans.partition_point(|(seq, _)| *seq < first);
+            let at = unfinished.partition_point(|(seq, _)| *seq < first);
             let resting: Vec<Record> =
-                orphans.split_off(at).into_iter().map(|(_, decided)| decided.interrupted()).collect();
+                unfinished.split_off(at).into_iter().map(|(_, decided)| decided.interrupted()).collect();
             let last = tree.size() + resting.len() as u64;
             tracing::warn!(
                 first,
@@ -222,7 +222,7 @@ impl AuditLog {
             tracing::warn!(code, count, "the audit log differs from the state that the previous daemon left");
             log.outcome(Record::of_the_log(code, count));
         }
-        for (_, decided) in orphans {
+        for (_, decided) in unfinished {
             log.outcome(decided.interrupted());
         }
         let alerts = Alerts::start().map_err(AuditError::io(dir.path(), "start the alerts of"))?;

@@ -14,9 +14,9 @@ use super::walk;
 
 /// The part of the log's end that is searched, in bytes: some ten thousand records, read in less than half a
 /// second.
-const LOOKED_AT: usize = 8 << 20;
+const SEARCH_BYTES: usize = 8 << 20;
 /// The most decisions that receive an outcome.
-const MOST: usize = 4096;
+const MAX_FOUND: usize = 4096;
 
 /// Finds the last decisions, with their numbers and oldest first, of allowed requests and tunnels that have no
 /// outcome at the end of the log. A decision further back, of a long-lived tunnel, is not found. The new outcomes
@@ -45,11 +45,11 @@ pub(super) fn find(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<(u64
     }
     let mut open: Vec<(u64, Record)> = open.into_values().collect();
     open.sort_by_key(|(seq, _)| *seq);
-    open.truncate(MOST);
+    open.truncate(MAX_FOUND);
     Ok(open)
 }
 
-/// The last [`LOOKED_AT`] bytes of the log, latest segment first.
+/// The last [`SEARCH_BYTES`] bytes of the log, latest segment first.
 fn proven(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<Vec<u8>>, AuditError> {
     let Place::In { number: mut next, end } = place else { return Ok(Vec::new()) };
     let read = |number: u64| {
@@ -59,7 +59,7 @@ fn proven(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<Vec<u8>>, Aud
     let mut text = read(next)?;
     text.truncate(usize::try_from(end).unwrap_or(usize::MAX));
     let mut texts = Vec::new();
-    let mut wanted = LOOKED_AT;
+    let mut wanted = SEARCH_BYTES;
     loop {
         let start = text.len().saturating_sub(wanted);
         wanted -= text.len() - start;
