@@ -42,4 +42,4 @@ pub use record::{ConnectionMode, Entry, Event, Record, Verdict};
 pub use recover::log_in;
 pub use retention::Retention;
 pub use text::Text;
-pub use verify::{Bad, Findings, Verification, Verified, VerifyError, verify};
+pub use verify::{Finding, Findings, Verification, Verified, VerifyError, verify};

@@ -66,7 +66,7 @@ pub struct Verified {
 /// A finding: a part of the log that differs from what was signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{}{}: {what}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
-pub struct Bad {
+pub struct Finding {
     /// The file.
     pub file: PathBuf,
     /// The line, from 1.
@@ -86,7 +86,7 @@ pub struct Bad {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Findings {
     /// The first findings, at least one and at most [`Findings::MOST`].
-    pub findings: Vec<Bad>,
+    pub findings: Vec<Finding>,
     /// The number of further findings.
     pub more: usize,
     /// The first segment from which on nothing was found.
@@ -107,7 +107,7 @@ pub enum VerifyError {
     Audit(#[from] AuditError),
     /// The log differs from what was signed.
     #[error("the log differs from what was signed: {} findings", .0.findings.len() + .0.more)]
-    Bad(Box<Findings>),
+    Findings(Box<Findings>),
     /// No segment has the requested number.
     #[error("there is no segment {from} in {}; 'ls' shows their numbers", dir.display())]
     NoSegment {
@@ -118,23 +118,23 @@ pub enum VerifyError {
     },
 }
 
-impl Bad {
-    pub(super) fn file(path: &Path, what: impl Into<String>) -> Bad {
-        Bad { file: path.to_owned(), line: None, seq: None, time: None, what: what.into() }
+impl Finding {
+    pub(super) fn file(path: &Path, what: impl Into<String>) -> Finding {
+        Finding { file: path.to_owned(), line: None, seq: None, time: None, what: what.into() }
     }
 }
 
 /// Verifies a log, which may grow meanwhile. `progress` receives the bytes done and the total.
 ///
 /// # Errors
-/// [`VerifyError::Bad`] with all findings.
+/// [`VerifyError::Finding`] with all findings.
 pub fn verify(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, VerifyError> {
     let path = segment::checkpoint_path(&wanted.dir);
     let before = std::fs::read(&path).ok();
     let verified = verify_once(wanted, progress);
     // Meanwhile a daemon may have continued a log that had ended.
     match verified {
-        Err(VerifyError::Bad(_)) if std::fs::read(&path).ok() != before => verify_once(wanted, progress),
+        Err(VerifyError::Findings(_)) if std::fs::read(&path).ok() != before => verify_once(wanted, progress),
         verified => verified,
     }
 }
@@ -181,18 +181,18 @@ fn key_in(dir: &Path) -> Result<Verifier, VerifyError> {
     let path = segment::key_path(dir);
     let text = std::fs::read_to_string(&path).map_err(AuditError::io(&path, "read"))?;
     let key: Result<Verifier, NoteError> = text.parse();
-    key.map_err(|error| found(vec![(0, Bad::file(&path, error.to_string()))], &[]))
+    key.map_err(|error| found(vec![(0, Finding::file(&path, error.to_string()))], &[]))
 }
 
 /// All findings in the order of their segments.
-fn found(mut findings: Vec<(u64, Bad)>, numbers: &[u64]) -> VerifyError {
+fn found(mut findings: Vec<(u64, Finding)>, numbers: &[u64]) -> VerifyError {
     findings.sort_by_key(|(segment, _)| *segment);
     let last = findings.last().map_or(0, |(segment, _)| *segment);
     let good_from = numbers.iter().copied().find(|number| *number > last);
     let more = findings.len().saturating_sub(Findings::MOST);
     findings.truncate(Findings::MOST);
-    let findings = findings.into_iter().map(|(_, bad)| bad).collect();
-    VerifyError::Bad(Box::new(Findings { findings, more, good_from }))
+    let findings = findings.into_iter().map(|(_, finding)| finding).collect();
+    VerifyError::Findings(Box::new(Findings { findings, more, good_from }))
 }
 
 /// The files in the directory and the signed statements about them. `None` in `heads` is an invalid head.
@@ -206,10 +206,10 @@ struct Log<'d> {
     /// All signed checkpoints, in order of size.
     marks: Vec<Checkpoint>,
     /// The findings, each with the number of its segment.
-    findings: Vec<(u64, Bad)>,
+    findings: Vec<(u64, Finding)>,
 }
 
-type Walks = Vec<Option<Result<Walked, Bad>>>;
+type Walks = Vec<Option<Result<Walked, Finding>>>;
 
 impl<'d> Log<'d> {
     fn read(dir: &'d Path, numbers: Vec<u64>, key: Verifier, note: std::io::Result<String>) -> Log<'d> {
@@ -222,10 +222,10 @@ impl<'d> Log<'d> {
                 Err(format!("unreadable; without it a cut-off end of the log goes undetected: {error}"))
             }
         };
-        let latest = latest.map_err(|what| findings.push((last, Bad::file(&path, what)))).ok();
+        let latest = latest.map_err(|what| findings.push((last, Finding::file(&path, what)))).ok();
         let heads: Vec<_> = numbers
             .iter()
-            .map(|&number| head(dir, number, key).map_err(|bad| findings.push((number, bad))).ok())
+            .map(|&number| head(dir, number, key).map_err(|finding| findings.push((number, finding))).ok())
             .collect();
         let mut marks: Vec<_> = latest.iter().chain(heads.iter().skip(1).flatten()).cloned().collect();
         marks.sort_by_key(|mark| mark.tree.size());
@@ -245,8 +245,8 @@ impl<'d> Log<'d> {
             match open {
                 Ok(mark) => self.marks.push(mark),
                 Err(error) => {
-                    let bad = Bad::file(Path::new("a witness's checkpoint"), error.to_string());
-                    self.findings.push((last, bad));
+                    let finding = Finding::file(Path::new("a witness's checkpoint"), error.to_string());
+                    self.findings.push((last, finding));
                 }
             }
         }
@@ -297,7 +297,7 @@ impl<'d> Log<'d> {
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         let walks = results.into_iter().map(|result| match result {
             Some(Err(WalkError::Audit(error))) => Err(VerifyError::Audit(error)),
-            Some(Err(WalkError::Bad(bad))) => Ok(Some(Err(*bad))),
+            Some(Err(WalkError::Finding(finding))) => Ok(Some(Err(*finding))),
             Some(Ok(walked)) => Ok(Some(Ok(walked))),
             None => Ok(None),
         });
@@ -305,7 +305,7 @@ impl<'d> Log<'d> {
     }
 
     /// Compares the segments with each other and with the signed checkpoints.
-    fn compare(&self, is_whole: bool, walks: &Walks) -> Vec<(u64, Bad)> {
+    fn compare(&self, is_whole: bool, walks: &Walks) -> Vec<(u64, Finding)> {
         let mut findings = Vec::new();
         if is_whole {
             findings.extend(self.beginning(walks));
@@ -313,9 +313,9 @@ impl<'d> Log<'d> {
         for (at, walked) in walks.iter().enumerate() {
             let number = self.numbers[at];
             match walked {
-                Some(Err(bad)) => findings.push((number, bad.clone())),
+                Some(Err(finding)) => findings.push((number, finding.clone())),
                 Some(Ok(walked)) => {
-                    findings.extend(self.end_of(at, walked).map(|bad| (number, bad)));
+                    findings.extend(self.end_of(at, walked).map(|finding| (number, finding)));
                 }
                 None => {}
             }
@@ -325,14 +325,14 @@ impl<'d> Log<'d> {
             && self.heads.iter().all(Option::is_some)
         {
             let what = format!("the records 1 to {} of log {} are gone", latest.tree.size(), latest.log);
-            findings.push((self.numbers.last().copied().unwrap_or(0), Bad::file(self.dir, what)));
+            findings.push((self.numbers.last().copied().unwrap_or(0), Finding::file(self.dir, what)));
         }
         findings
     }
 
     /// Checks the end of a segment: it must agree with the next segment's head. The last segment of a log must
     /// contain all signed records.
-    fn end_of(&self, at: usize, walked: &Walked) -> Option<Bad> {
+    fn end_of(&self, at: usize, walked: &Walked) -> Option<Finding> {
         let (path, end) = (self.path(at), walked.tree.size());
         let own = self.heads[at].as_ref()?;
         if !self.ends(at) {
@@ -350,7 +350,7 @@ impl<'d> Log<'d> {
             } else {
                 format!("the segment ends with record {end}, and the next one begins with {first}")
             };
-            return Some(Bad { line: Some(walked.lines), seq: Some(end + 1), ..Bad::file(&path, what) });
+            return Some(Finding { line: Some(walked.lines), seq: Some(end + 1), ..Bad::file(&path, what) });
         }
         if let Some(mark) = self.marks.iter().find(|mark| mark.log == own.log && mark.tree.size() > end) {
             let what = format!(
@@ -358,7 +358,7 @@ impl<'d> Log<'d> {
                 mark.time,
                 mark.tree.size()
             );
-            return Some(Bad { seq: Some(end + 1), ..Bad::file(&path, what) });
+            return Some(Finding { seq: Some(end + 1), ..Bad::file(&path, what) });
         }
         if let Some(Some(next)) = self.heads.get(at + 1) {
             let what = format!(
@@ -366,7 +366,7 @@ impl<'d> Log<'d> {
                  the next segment: its first record contains the reason",
                 own.log, next.log
             );
-            return Some(Bad { seq: Some(end), ..Bad::file(&path, what) });
+            return Some(Finding { seq: Some(end), ..Bad::file(&path, what) });
         }
         let latest = self.latest.as_ref().filter(|latest| latest.ended && latest.log == own.log)?;
         let behind = end - latest.tree.size();
@@ -378,15 +378,15 @@ impl<'d> Log<'d> {
                 walked.unfinished
             );
             let line = Some((walked.lines + 1).saturating_sub(behind));
-            Bad { line, seq: Some(latest.tree.size() + 1), ..Bad::file(&path, what) }
+            Finding { line, seq: Some(latest.tree.size() + 1), ..Bad::file(&path, what) }
         })
     }
 
     /// Checks that a record reports the removal of everything before the first segment.
-    fn beginning(&self, walks: &Walks) -> Option<(u64, Bad)> {
+    fn beginning(&self, walks: &Walks) -> Option<(u64, Finding)> {
         let Some(number) = self.numbers.first() else {
             let last = self.latest.as_ref().map_or(0, |latest| latest.tree.size());
-            return Some((0, Bad::file(self.dir, format!("the records 1 to {last} are gone"))));
+            return Some((0, Finding::file(self.dir, format!("the records 1 to {last} are gone"))));
         };
         let own = self.heads[0].as_ref()?;
         let same = self.heads.iter().zip(walks).filter_map(|(head, walked)| {
@@ -400,17 +400,18 @@ impl<'d> Log<'d> {
                 "the records {} to {first} are missing, and no record reports that retention removed them",
                 pruned + 1
             );
-            (*number, Bad::file(&self.path(0), what))
+            (*number, Finding::file(&self.path(0), what))
         })
     }
 }
 
 /// Reads the head of a segment, of this log or of a previous one.
-fn head(dir: &Path, number: u64, key: Verifier) -> Result<Checkpoint, Bad> {
+fn head(dir: &Path, number: u64, key: Verifier) -> Result<Checkpoint, Finding> {
     let path = segment::head_path(dir, number);
-    let note = std::fs::read_to_string(&path)
-        .map_err(|error| Bad::file(&path, format!("the segment's signed head cannot be read: {error}")))?;
-    key.open_any(&note).map_err(|error| Bad::file(&path, error.to_string()))
+    let note = std::fs::read_to_string(&path).map_err(|error| {
+        Finding::file(&path, format!("the segment's signed head cannot be read: {error}"))
+    })?;
+    key.open_any(&note).map_err(|error| Finding::file(&path, error.to_string()))
 }
 
 #[cfg(test)]

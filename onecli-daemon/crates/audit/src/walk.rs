@@ -9,7 +9,7 @@ use super::error::AuditError;
 use super::segment;
 use super::text::Text;
 use super::tree::{Tree, leaf_hash};
-use super::verify::Bad;
+use super::verify::Finding;
 
 /// The interval of progress reports, in bytes.
 const STEP: usize = 4 << 20;
@@ -29,7 +29,7 @@ pub(super) fn is_as_signed(dir: &Path, number: u64, next: u64, signer: &Signer) 
 #[derive(Debug)]
 pub(super) enum WalkError {
     Audit(AuditError),
-    Bad(Box<Bad>),
+    Finding(Box<Finding>),
 }
 
 impl From<AuditError> for WalkError {
@@ -38,9 +38,9 @@ impl From<AuditError> for WalkError {
     }
 }
 
-impl From<Bad> for WalkError {
-    fn from(bad: Bad) -> WalkError {
-        WalkError::Bad(Box::new(bad))
+impl From<Finding> for WalkError {
+    fn from(finding: Finding) -> WalkError {
+        WalkError::Finding(Box::new(finding))
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn walk(
 ) -> Result<Walked, WalkError> {
     let len = std::fs::metadata(path).map_err(AuditError::io(path, "inspect"))?.len();
     if len > LARGEST {
-        return Err(Bad::file(path, format!("a segment cannot have {len} bytes")).into());
+        return Err(Finding::file(path, format!("a segment cannot have {len} bytes")).into());
     }
     let bytes = std::fs::read(path).map_err(AuditError::io(path, "read"))?;
     let mut walker = Walker {
@@ -102,7 +102,7 @@ pub(super) fn walk(
     let cut_short = memchr::memchr(b'\n', &bytes[offset..]).is_none_or(|end| end >= unfinished);
     let beyond = walker.marks.peek().is_none();
     if unfinished > 0 && !(is_last && cut_short && beyond) {
-        return Err(walker.bad(None, "this is not a record of this log").into());
+        return Err(walker.finding(None, "this is not a record of this log").into());
     }
     Ok(Walked {
         about: About::read(&bytes[..offset], walker.proven),
@@ -172,7 +172,7 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
             } else {
                 format!("record {} stands where record {expected} belongs", start.seq)
             };
-            return Err(self.bad(Some(start), &what).into());
+            return Err(self.finding(Some(start), &what).into());
         }
         let hash = leaf_hash(line);
         let own = Link::of(&hash);
@@ -193,20 +193,20 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
 
     /// Builds the finding for a line that is not linked to the one before. The line behind it shows which of the
     /// two was changed.
-    fn unlinked(&self, start: Start<'_>, own: Link, after: usize) -> Bad {
+    fn unlinked(&self, start: Start<'_>, own: Link, after: usize) -> Finding {
         let rest = &self.bytes[after..];
         let next = memchr::memchr(b'\n', rest).and_then(|end| Start::read(&rest[..end]));
         let before = self.before.and_then(Start::read);
         match before {
             Some(before) if next.is_none_or(|next| next.prev == own) => {
-                let mut bad = self.bad(
+                let mut finding = self.finding(
                     Some(before),
                     "the record was changed: the next one is linked to a different record",
                 );
-                bad.line = Some(self.lines);
-                bad
+                finding.line = Some(self.lines);
+                finding
             }
-            _ => self.bad(
+            _ => self.finding(
                 Some(start),
                 "the record was changed or replaced: it is not linked to the one before it",
             ),
@@ -215,23 +215,23 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
 
     /// Builds the finding for records that differ from what was signed although all links fit: an attacker rewrote
     /// the links.
-    fn disagrees(&self, mark: &Checkpoint) -> Bad {
+    fn disagrees(&self, mark: &Checkpoint) -> Finding {
         let (first, last) = (self.proven + 1, mark.tree.size());
         let line = self.lines - (last - first);
-        let mut bad = self.bad(None, &format!(
+        let mut finding = self.finding(None, &format!(
             "the records {first} to {last} differ from those signed at {:.6}: one of them was changed, and \
              the links behind it were rewritten; this is the first unproven record",
             mark.time
         ));
         let text = self.bytes.split(|byte| *byte == b'\n').nth(usize::try_from(line - 1).unwrap_or(0));
-        bad.time = text.and_then(Start::read).map(|start| String::from(Text::new(start.time)));
-        (bad.line, bad.seq) = (Some(line), Some(first));
-        bad
+        finding.time = text.and_then(Start::read).map(|start| String::from(Text::new(start.time)));
+        (finding.line, finding.seq) = (Some(line), Some(first));
+        finding
     }
 
     /// Builds a finding for the next line.
-    fn bad(&self, start: Option<Start<'_>>, what: &str) -> Bad {
-        Bad {
+    fn finding(&self, start: Option<Start<'_>>, what: &str) -> Finding {
+        Finding {
             line: Some(self.lines + 1),
             seq: Some(start.map_or(self.tree.size() + 1, |start| start.seq)),
             time: start.map(|start| String::from(Text::new(start.time))),

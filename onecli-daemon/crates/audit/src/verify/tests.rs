@@ -103,13 +103,13 @@ impl Scene {
     }
 
     /// The first finding.
-    fn bad(&self) -> Bad {
+    fn bad(&self) -> Finding {
         findings(self.verify()).remove(0)
     }
 
     /// The numbers of the segments that have findings.
     fn bad_segments(&self) -> Vec<u64> {
-        let number = |bad: Bad| {
+        let number = |bad: Finding| {
             let number = bad.file.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             number.unwrap_or_else(|| panic!("{bad:?}"))
         };
@@ -138,9 +138,9 @@ fn older_log_verifies() {
     scene.bad();
 }
 
-fn findings(result: Result<Verified, VerifyError>) -> Vec<Bad> {
+fn findings(result: Result<Verified, VerifyError>) -> Vec<Finding> {
     match result {
-        Err(VerifyError::Bad(found)) => found.findings,
+        Err(VerifyError::Findings(found)) => found.findings,
         other => panic!("{other:?}"),
     }
 }

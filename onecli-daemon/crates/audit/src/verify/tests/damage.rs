@@ -15,7 +15,7 @@ async fn records_after_known_damage_are_verified() {
     write(&scene.dir, Settings::for_tests(), 30).await;
     assert_eq!(scene.alerts(), ["audit_damaged"]);
     assert_eq!(scene.bad_segments(), [1]);
-    let Err(VerifyError::Bad(found)) = scene.verify() else { panic!("it is damaged") };
+    let Err(VerifyError::Findings(found)) = scene.verify() else { panic!("it is damaged") };
     assert_eq!((found.more, found.good_from), (0, Some(2)));
     let verified = scene.verify_from(2).unwrap();
     assert_eq!((verified.first, verified.last, verified.from), (9, 69, Some(2)));
@@ -98,6 +98,6 @@ async fn findings_are_bounded() {
     for number in segment::list(scene.dir.path()).unwrap() {
         fs::write(scene.path(number), "no record\n").unwrap();
     }
-    let Err(VerifyError::Bad(found)) = scene.verify() else { panic!("no record is left") };
+    let Err(VerifyError::Findings(found)) = scene.verify() else { panic!("no record is left") };
     assert_eq!((found.findings.len(), found.more, found.good_from), (Findings::MOST, 20, None));
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onecli_audit::{Bad, Findings, Verification, Verified, VerifyError, verify};
+use onecli_audit::{Finding, Findings, Verification, Verified, VerifyError, verify};
 
 use super::args::VerifyArgs;
 use crate::error::CliError;
@@ -22,7 +22,7 @@ pub(crate) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError>
         Ok(verified) => show(&verified, output),
         Err(VerifyError::Audit(error)) => Err(CliError::Audit(error)),
         Err(error @ VerifyError::NoSegment { .. }) => Err(CliError::Usage(error.to_string())),
-        Err(VerifyError::Bad(found)) => Err(print_error(found, output)?),
+        Err(VerifyError::Findings(found)) => Err(print_error(found, output)?),
     }
 }
 
@@ -124,7 +124,7 @@ struct Answer<'a> {
     #[serde(flatten)]
     verified: Option<&'a Verified>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    bad: Option<&'a Bad>,
+    bad: Option<&'a Finding>,
     #[serde(flatten)]
     found: Option<&'a Findings>,
 }
