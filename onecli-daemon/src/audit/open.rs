@@ -30,7 +30,7 @@ pub(crate) async fn open_audit(
     // them.
     let noted = store.get_meta(AUDIT_LOG).await?.and_then(|log| log.parse().ok());
     let known = match noted.or(onecli_audit::log_in(dir.path(), &signer)?) {
-        Some(log) => Some(onecli_audit::Known { log, last: store.last_audit_line(log).await? }),
+        Some(log) => Some(onecli_audit::LastKnown { log, last: store.last_audit_line(log).await? }),
         None => None,
     };
     let config = &config.audit;

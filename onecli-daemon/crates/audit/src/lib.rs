@@ -35,7 +35,7 @@ pub use checkpoint::{NoteError, Signer, Verifier, from_one_line, on_one_line};
 pub use encode::Link;
 pub use error::AuditError;
 pub use fold::{FOLD_WINDOW, Fold, Repeated};
-pub use log::{AuditLog, Begin, Durability, Durable, Known, Settings};
+pub use log::{AuditLog, Begin, Durability, Durable, LastKnown, Settings};
 pub use quota::{Quota, QuotaExceeded, QuotaLimits};
 pub use reader::{Entries, Line, Position};
 pub use record::{ConnectionMode, Entry, Event, Record, Verdict};

@@ -53,7 +53,7 @@ pub struct Settings {
     /// The id for a new log, if one must be started.
     pub fresh: LogId,
     /// The last known state of this log from a source other than its directory.
-    pub known: Option<Known>,
+    pub known: Option<LastKnown>,
     /// When a record counts as written.
     pub durability: Durability,
     /// How much of the log is retained.
@@ -64,7 +64,7 @@ pub struct Settings {
 
 /// The state of a log according to a source other than its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct LastKnown {
     /// The id of the log.
     pub log: LogId,
     /// The last record known there: number and line.

@@ -7,7 +7,7 @@ use onecli_model::LogId;
 use super::checkpoint::{Checkpoint, Signer};
 use super::encode::{self, Link, Start};
 use super::error::AuditError;
-use super::log::Known;
+use super::log::LastKnown;
 use super::segment::{self, Place};
 use super::tree::{Tree, leaf_hash};
 
@@ -105,7 +105,7 @@ pub fn log_in(dir: &Path, signer: &Signer) -> Result<Option<LogId>, AuditError> 
 pub(super) fn recover(
     dir: &Path,
     signer: &Signer,
-    known: Option<&Known>,
+    known: Option<&LastKnown>,
     fresh: LogId,
 ) -> Result<Resumed, AuditError> {
     let Found { numbers, head, checkpoint } = found(dir, signer)?;
@@ -129,7 +129,7 @@ pub(super) fn recover(
     };
     let proven = |log: LogId| if log == resumed.log { resumed.tree.size() } else { 0 };
     Ok(match known {
-        Some(Known { log, last: Some((seq, _)) }) if *seq > proven(*log) => {
+        Some(LastKnown { log, last: Some((seq, _)) }) if *seq > proven(*log) => {
             Resumed::anew(fresh, next, vec![(CODE_TRUNCATED, seq - proven(*log))])
         }
         _ => resumed,

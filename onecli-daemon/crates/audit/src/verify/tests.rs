@@ -13,7 +13,7 @@ use crate::checkpoint::Signer;
 use crate::log::Settings;
 use crate::retention::Retention;
 use crate::tests::as_if_killed;
-use crate::{AuditLog, Durability, Entries, Event, Known, Record};
+use crate::{AuditLog, Durability, Entries, Event, LastKnown, Record};
 
 mod damage;
 mod retention;
@@ -331,7 +331,7 @@ async fn changed_log_is_reported_at_next_start() {
     write(&dir, Settings::for_tests(), 4).await;
     let signer = Settings::for_tests().signer;
     let log = crate::log_in(dir.path(), &signer).unwrap().unwrap();
-    let known = || Some(Known { log, last: Some((11, "what the store has".to_owned())) });
+    let known = || Some(LastKnown { log, last: Some((11, "what the store has".to_owned())) });
     let fresh = onecli_model::LogId(Uuid::from_u128(0xff));
     write(&dir, Settings { fresh, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);

@@ -61,7 +61,7 @@ async fn previous_log_is_verified_separately() {
     let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
     let former = scene.checkpoint();
     let log = scene.verify().unwrap().log;
-    let known = Some(Known { log, last: Some((99, "more than there is".to_owned())) });
+    let known = Some(LastKnown { log, last: Some((99, "more than there is".to_owned())) });
     let settings = Settings { known, fresh: LogId(Uuid::from_u128(0xff)), ..Settings::for_tests() };
     write(&scene.dir, settings, 5).await;
     assert_eq!(scene.alerts(), ["audit_truncated"]);

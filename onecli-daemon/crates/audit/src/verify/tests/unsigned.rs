@@ -24,7 +24,7 @@ fn forged() -> Record {
     record(0xbad)
 }
 
-async fn restart(scene: &Scene, known: Option<Known>) -> LogId {
+async fn restart(scene: &Scene, known: Option<LastKnown>) -> LogId {
     let settings = Settings { known, fresh: FRESH, ..Settings::for_tests() };
     let log = AuditLog::open_sized(&scene.dir, settings, SEGMENT).unwrap();
     let id = log.id();
@@ -32,9 +32,9 @@ async fn restart(scene: &Scene, known: Option<Known>) -> LogId {
     id
 }
 
-fn store_has(scene: &Scene, seq: u64, line: &str) -> Known {
+fn store_has(scene: &Scene, seq: u64, line: &str) -> LastKnown {
     let log = crate::log_in(scene.dir.path(), &Settings::for_tests().signer).unwrap().unwrap();
-    Known { log, last: Some((seq, line.to_owned())) }
+    LastKnown { log, last: Some((seq, line.to_owned())) }
 }
 
 /// The range of records that the log reports as unsigned.
