@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::checkpoint::{Checkpoint, NoteError, Verifier};
 use super::error::AuditError;
 use super::segment;
-use super::walk::{self, About, WalkError, Walked};
+use super::walk::{self, LogStatements, WalkError, Walked};
 
 /// The input of a verification.
 #[derive(Debug, Clone)]
@@ -393,7 +393,8 @@ impl<'d> Log<'d> {
             let is_same = head.as_ref().is_some_and(|head| head.log == own.log);
             walked.as_ref().filter(|_| is_same)?.as_ref().ok()
         });
-        let pruned = About::pruned_through(&same.map(|walked| &walked.about).collect::<Vec<_>>());
+        let pruned =
+            LogStatements::pruned_through(&same.map(|walked| &walked.statements).collect::<Vec<_>>());
         let first = own.tree.size();
         (first > pruned).then(|| {
             let what = format!(

@@ -53,7 +53,7 @@ pub(super) struct Walked {
     pub(super) lines: u64,
     /// Statements of the segment about the log, from signed records only: an attacker with write access could add
     /// others.
-    pub(super) about: About,
+    pub(super) statements: LogStatements,
     /// Bytes at its end that are not a whole record.
     pub(super) unfinished: u64,
 }
@@ -105,7 +105,7 @@ pub(super) fn walk(
         return Err(walker.finding(None, "this is not a record of this log").into());
     }
     Ok(Walked {
-        about: About::read(&bytes[..offset], walker.proven),
+        statements: LogStatements::read(&bytes[..offset], walker.proven),
         tree: walker.tree,
         lines: walker.lines,
         unfinished: unfinished as u64,
@@ -114,36 +114,36 @@ pub(super) fn walk(
 
 /// Statements of records about the log itself.
 #[derive(Debug, Default)]
-pub(super) struct About {
+pub(super) struct LogStatements {
     /// Records of removed segments: each record's number, and the number of the last removed record.
     pruned: Vec<(u64, u64)>,
     /// Ranges of records that a daemon found unsigned and continued from.
     unsigned: Vec<RangeInclusive<u64>>,
 }
 
-impl About {
+impl LogStatements {
     /// Reads the records up to number `proven`.
-    fn read(bytes: &[u8], proven: u64) -> About {
-        let mut about = About::default();
+    fn read(bytes: &[u8], proven: u64) -> LogStatements {
+        let mut statements = LogStatements::default();
         // No text from an agent contains this, because quotes are escaped.
         for at in memchr::memmem::find_iter(bytes, b"\"code\":\"audit_") {
             let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |end| end + 1);
             let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |end| at + end);
             let Ok(entry) = encode::decode(&bytes[start..end]) else { continue };
             if entry.seq <= proven {
-                about.pruned.extend(entry.record.pruned_through().map(|through| (entry.seq, through)));
-                about.unsigned.extend(entry.unsigned());
+                statements.pruned.extend(entry.record.pruned_through().map(|through| (entry.seq, through)));
+                statements.unsigned.extend(entry.unsigned());
             }
         }
-        about
+        statements
     }
 
     /// The number of the last record that retention removed. Statements in records that were unsigned when they
     /// were written are ignored in `all`.
-    pub(super) fn pruned_through(all: &[&About]) -> u64 {
-        let unsigned: Vec<_> = all.iter().flat_map(|about| &about.unsigned).collect();
+    pub(super) fn pruned_through(all: &[&LogStatements]) -> u64 {
+        let unsigned: Vec<_> = all.iter().flat_map(|statements| &statements.unsigned).collect();
         let believed = |seq: u64| !unsigned.iter().any(|range| range.contains(&seq));
-        let pruned = all.iter().flat_map(|about| &about.pruned).filter(|(seq, _)| believed(*seq));
+        let pruned = all.iter().flat_map(|statements| &statements.pruned).filter(|(seq, _)| believed(*seq));
         pruned.map(|(_, through)| *through).max().unwrap_or(0)
     }
 }
