@@ -8,7 +8,7 @@ use super::checkpoint::{Checkpoint, Signer};
 use super::encode::{self, Link, Start};
 use super::error::AuditError;
 use super::log::LastKnown;
-use super::segment::{self, Place};
+use super::segment::{self, WritePosition};
 use super::tree::{Tree, leaf_hash};
 
 /// Code of the record that reports an unfinished write cut off at start. Its count is in bytes.
@@ -36,7 +36,7 @@ pub(super) struct Resumed {
     pub(super) log: LogId,
     pub(super) tree: Tree,
     pub(super) prev: Link,
-    pub(super) place: Place,
+    pub(super) place: WritePosition,
     /// The first of the last records that neither a signature nor the store confirms.
     pub(super) unsigned: Option<u64>,
     /// Events to record in the log: code and count.
@@ -49,7 +49,7 @@ impl Resumed {
             log,
             tree: Tree::default(),
             prev: Link::default(),
-            place: Place::New { number },
+            place: WritePosition::New { number },
             unsigned: None,
             events,
         }
@@ -58,7 +58,7 @@ impl Resumed {
     fn behind(checkpoint: Checkpoint, number: u64, missing: u64) -> Resumed {
         let Checkpoint { log, tree, prev, .. } = checkpoint;
         let events = vec![(CODE_DAMAGED, missing)];
-        Resumed { log, tree, prev, place: Place::New { number }, unsigned: None, events }
+        Resumed { log, tree, prev, place: WritePosition::New { number }, unsigned: None, events }
     }
 }
 
@@ -199,6 +199,6 @@ fn resume_in(
         events.push((if ended { CODE_APPENDED } else { CODE_TORN }, rest.len() as u64));
     }
     let unsigned = (tree.size() > vouched).then_some(vouched + 1);
-    let place = Place::In { number, end: end as u64 };
+    let place = WritePosition::In { number, end: end as u64 };
     Ok(Some(Resumed { log, tree, prev, place, unsigned, events }))
 }

@@ -120,7 +120,7 @@ pub(super) fn without_room(bytes: &[u8]) -> usize {
 
 /// The position at which writing continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum WritePosition {
     /// In this segment, at this offset.
     In { number: u64, end: u64 },
     /// In a new segment with this number.
@@ -149,19 +149,19 @@ impl Segments {
     pub(super) fn open(
         dir: &PrivateDir,
         lock: File,
-        place: Place,
+        place: WritePosition,
         max: u64,
         head: MakeHead<'_>,
     ) -> Result<Segments, AuditError> {
-        let (Place::In { number, .. } | Place::New { number }) = place;
+        let (WritePosition::In { number, .. } | WritePosition::New { number }) = place;
         let dir = dir.path().to_owned();
         let mut segments = Segments { dir, _lock: lock, number, end: 0, len: 0, file: None, max };
         match place {
-            Place::In { end, .. } => {
+            WritePosition::In { end, .. } => {
                 segments.end = end;
                 segments.reopen(head)?;
             }
-            Place::New { number } => segments.begin(number, head)?,
+            WritePosition::New { number } => segments.begin(number, head)?,
         }
         Ok(segments)
     }

@@ -9,7 +9,7 @@ use super::checkpoint::Signer;
 use super::encode;
 use super::error::AuditError;
 use super::record::{Event, Record, Verdict};
-use super::segment::{self, Place};
+use super::segment::{self, WritePosition};
 use super::walk;
 
 /// The part of the log's end that is searched, in bytes: some ten thousand records, read in less than half a
@@ -25,7 +25,11 @@ const MAX_FOUND: usize = 4096;
 ///
 /// # Errors
 /// [`AuditError::Io`].
-pub(super) fn find(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<(u64, Record)>, AuditError> {
+pub(super) fn find(
+    dir: &Path,
+    signer: &Signer,
+    place: WritePosition,
+) -> Result<Vec<(u64, Record)>, AuditError> {
     let mut open: BTreeMap<RequestId, (u64, Record)> = BTreeMap::new();
     for text in proven(dir, signer, place)?.iter().rev() {
         for line in text.split(|byte| *byte == b'\n') {
@@ -50,8 +54,8 @@ pub(super) fn find(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<(u64
 }
 
 /// The last [`SEARCH_BYTES`] bytes of the log, latest segment first.
-fn proven(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<Vec<u8>>, AuditError> {
-    let Place::In { number: mut next, end } = place else { return Ok(Vec::new()) };
+fn proven(dir: &Path, signer: &Signer, place: WritePosition) -> Result<Vec<Vec<u8>>, AuditError> {
+    let WritePosition::In { number: mut next, end } = place else { return Ok(Vec::new()) };
     let read = |number: u64| {
         let path = segment::path(dir, number);
         std::fs::read(&path).map_err(AuditError::io(&path, "read"))
