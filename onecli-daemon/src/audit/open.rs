@@ -29,7 +29,7 @@ pub(crate) async fn open_audit(
     // The store's note takes precedence: an attacker who removed the files would have removed the log's name with
     // them.
     let noted = store.get_meta(AUDIT_LOG).await?.and_then(|log| log.parse().ok());
-    let known = match noted.or(onecli_audit::log_in(dir.path(), &signer)?) {
+    let known = match noted.or(onecli_audit::log_id_in(dir.path(), &signer)?) {
         Some(log) => Some(onecli_audit::LastKnown { log, last: store.last_audit_line(log).await? }),
         None => None,
     };

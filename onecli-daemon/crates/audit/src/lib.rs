@@ -39,7 +39,7 @@ pub use log::{AuditLog, Begin, Durability, Durable, LastKnown, Settings};
 pub use quota::{Quota, QuotaExceeded, QuotaLimits};
 pub use reader::{Entries, Line, Position};
 pub use record::{ConnectionMode, Entry, Event, Record, Verdict};
-pub use recover::log_in;
+pub use recover::log_id_in;
 pub use retention::Retention;
 pub use text::Text;
 pub use verify::{Finding, Findings, Verification, Verified, VerifyError, verify};

@@ -131,7 +131,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Checks whether the file system is running out of space.
-    pub(super) fn look_at_space(&self, dir: &Path) {
+    pub(super) fn check_free_space(&self, dir: &Path) {
         if let Ok(found) = nix::sys::statvfs::statvfs(dir) {
             let free = found.blocks_available() * found.fragment_size();
             self.scarce.store(free < self.reserve, Ordering::Relaxed);
@@ -216,7 +216,7 @@ impl AuditLog {
         let (durable_tx, durable) = watch::channel(last_seq);
         let (pruned_tx, pruned) = watch::channel(0);
         let shared = Arc::new(Shared { reserve, ..Shared::default() });
-        shared.look_at_space(dir.path());
+        shared.check_free_space(dir.path());
         let log = AuditLog { queue, shared: shared.clone(), durable, pruned, checkpoints, id, begin };
         for (code, count) in resumed.events {
             tracing::warn!(code, count, "the audit log differs from the state that the previous daemon left");

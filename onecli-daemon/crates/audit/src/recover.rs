@@ -89,7 +89,7 @@ fn found(dir: &Path, signer: &Signer) -> Result<Found, AuditError> {
 ///
 /// # Errors
 /// [`AuditError::Io`].
-pub fn log_in(dir: &Path, signer: &Signer) -> Result<Option<LogId>, AuditError> {
+pub fn log_id_in(dir: &Path, signer: &Signer) -> Result<Option<LogId>, AuditError> {
     let Found { head, checkpoint, .. } = found(dir, signer)?;
     Ok(head.or(checkpoint).map(|checkpoint| checkpoint.log))
 }
@@ -192,7 +192,7 @@ fn resume_in(
     let rest = &bytes[end..][..segment::without_room(&bytes[end..])];
     // A power failure leaves half a line. Anything longer may be evidence for an investigation.
     if ended && !rest.is_empty() || memchr::memchr(b'\n', rest).is_some() {
-        let path = segment::keep_aside(dir, number, rest)?;
+        let path = segment::save_aside(dir, number, rest)?;
         tracing::warn!(path = %path.display(), "bytes behind the end of the audit log were moved aside");
     }
     if !rest.is_empty() {

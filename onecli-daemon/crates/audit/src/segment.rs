@@ -98,7 +98,7 @@ pub(super) fn sync_directory(dir: &Path) -> Result<(), AuditError> {
 }
 
 /// Saves bytes that are not part of the log beside their segment: as `00000001.aside`, then `.aside-2` and so on.
-pub(super) fn keep_aside(dir: &Path, number: u64, bytes: &[u8]) -> Result<PathBuf, AuditError> {
+pub(super) fn save_aside(dir: &Path, number: u64, bytes: &[u8]) -> Result<PathBuf, AuditError> {
     let mut nth = 1;
     loop {
         let suffix = if nth == 1 { "aside".to_owned() } else { format!("aside-{nth}") };

@@ -99,7 +99,7 @@ pub(super) struct Maintenance {
     failed: Option<u64>,
     /// The time of the next search for old segments, and the current segment at the last search.
     prune: Option<(Instant, u64)>,
-    looking: Background<Result<Expired, AuditError>>,
+    expiry_search: Background<Result<Expired, AuditError>>,
     /// An expired segment that was not removed, once that is recorded.
     kept: Option<u64>,
 }
@@ -113,7 +113,7 @@ impl Maintenance {
             synced,
             failed: None,
             prune: None,
-            looking: Background::default(),
+            expiry_search: Background::default(),
             kept: None,
         }
     }
@@ -123,8 +123,8 @@ impl Maintenance {
     /// How long the writer may wait for records only; `None` if without limit.
     fn wait(&self, now: Instant) -> Option<Duration> {
         let due = self.due.map(|due| due.saturating_duration_since(now));
-        let looking = self.looking.is_running().then_some(SYNCING);
-        due.into_iter().chain(looking).min()
+        let expiry_search = self.expiry_search.is_running().then_some(SYNCING);
+        due.into_iter().chain(expiry_search).min()
     }
 }
 
@@ -347,9 +347,9 @@ impl Writer {
         if let Some(result) = self.maintenance.syncing.finished() {
             self.synced(result.flatten());
         }
-        match self.maintenance.looking.finished() {
+        match self.maintenance.expiry_search.finished() {
             Some(Ok(Ok(expired))) => {
-                self.tell_of_kept(expired.kept);
+                self.record_unremovable(expired.kept);
                 if !expired.is_empty() {
                     self.remove(&expired);
                 }
@@ -365,8 +365,8 @@ impl Writer {
         if self.maintenance.synced == self.tree.size() {
             self.publisher.publish(self.checkpoint(self.clock.now()));
             self.maintenance.due = None;
-            self.shared.look_at_space(&self.dir);
-            self.look_for_old(now);
+            self.shared.check_free_space(&self.dir);
+            self.search_expired(now);
             return;
         }
         if !self.maintenance.syncing.is_running() {
@@ -408,9 +408,9 @@ impl Writer {
 
     /// Searches for segments that exceed the retention's age or size. The search runs in the background because it
     /// reads the expired segments once more.
-    fn look_for_old(&mut self, now: Instant) {
+    fn search_expired(&mut self, now: Instant) {
         let number = self.segments.number();
-        let nothing = self.retention == Retention::default() || self.maintenance.looking.is_running();
+        let nothing = self.retention == Retention::default() || self.maintenance.expiry_search.is_running();
         if nothing || self.maintenance.prune.is_some_and(|(due, last)| now < due && last == number) {
             return;
         }
@@ -418,13 +418,13 @@ impl Writer {
         let (dir, retention, time, log) = (self.dir.clone(), self.retention, self.clock.now(), self.log);
         let signer = Arc::clone(&self.signer);
         let look = move || retention::expired(&dir, &retention, time, log, &signer);
-        if let Err(error) = self.maintenance.looking.start("audit-old", look) {
+        if let Err(error) = self.maintenance.expiry_search.start("audit-old", look) {
             tracing::error!(%error, "cannot search for old audit segments");
         }
     }
 
     /// Records, once per segment, that pruning has stopped: the disk will fill up.
-    fn tell_of_kept(&mut self, kept: Option<u64>) {
+    fn record_unremovable(&mut self, kept: Option<u64>) {
         if let Some(segment) = kept
             && self.maintenance.kept != kept
         {
