@@ -105,7 +105,7 @@ impl DaemonControl for AppHost {
 
     fn record(&self, code: &'static str, detail: &str) {
         match RequestId::generate(self.clock.now(), self.random.as_ref()) {
-            Ok(id) => self.audit.outcome(Record::of_an_administrator(id, code, detail)),
+            Ok(id) => self.audit.outcome(Record::administrative(id, code, detail)),
             Err(error) => tracing::error!(%error, code, "an administrator's action has no audit record"),
         }
     }

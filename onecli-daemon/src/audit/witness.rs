@@ -89,7 +89,7 @@ fn append(path: &Path, note: &str) -> std::io::Result<()> {
 fn syslog(path: &Path, note: &str) -> std::io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    let message = format!("<{PRIORITY}>onecli-daemon: {}", onecli_audit::on_one_line(note));
+    let message = format!("<{PRIORITY}>onecli-daemon: {}", onecli_audit::to_single_line(note));
     socket.send_to(message.as_bytes(), path).map(drop)
 }
 

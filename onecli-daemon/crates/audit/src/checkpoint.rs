@@ -34,12 +34,12 @@ const ED25519_TYPE: u8 = 1;
 const MARK: &str = "audit checkpoint: ";
 
 /// Writes a note on one line, for media that do not preserve line ends: each becomes `\n`.
-pub fn on_one_line(note: &str) -> String {
+pub fn to_single_line(note: &str) -> String {
     format!("{MARK}{}", note.replace('\n', "\\n"))
 }
 
 /// Extracts the note from a line that contains one. Text before it is ignored: syslog's time, host and program.
-pub fn from_one_line(line: &str) -> Option<String> {
+pub fn from_single_line(line: &str) -> Option<String> {
     let (_, note) = line.split_once(MARK)?;
     Some(note.trim_end().replace("\\n", "\n"))
 }
@@ -272,8 +272,8 @@ mod tests {
         assert_eq!(verifier.to_string().parse(), Ok(verifier));
         let note = signer.sign(&checkpoint);
         assert_eq!(verifier.open(&note), Ok(checkpoint.clone()));
-        let logged = format!("Jan  2 03:04:05 host onecli-daemon: {}\n", on_one_line(&note));
-        assert_eq!(from_one_line(&logged).as_deref(), Some(note.as_str()));
+        let logged = format!("Jan  2 03:04:05 host onecli-daemon: {}\n", to_single_line(&note));
+        assert_eq!(from_single_line(&logged).as_deref(), Some(note.as_str()));
         let cosigned = format!("{note}\u{2014} witness.example/w1 AAAAAAAA\n");
         assert_eq!(verifier.open(&cosigned), Ok(checkpoint), "a witness may add its own");
     }

@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn line_bytes_counts_the_whole_line() {
-        for record in [Record::with_every_field(), Record::of_the_log("audit_torn", 7)] {
+        for record in [Record::with_every_field(), Record::about_log("audit_torn", 7)] {
             let mut line = Vec::new();
             encode(Timestamp::UNIX_EPOCH, u64::MAX, Link::default(), &record, &mut line);
             assert_eq!(line_bytes(&record), line.len() as u64);

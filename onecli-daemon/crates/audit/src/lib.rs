@@ -31,7 +31,7 @@ mod writer;
 mod tests;
 
 pub use alerts::TARGET as ALERT_TARGET;
-pub use checkpoint::{NoteError, Signer, Verifier, from_one_line, on_one_line};
+pub use checkpoint::{NoteError, Signer, Verifier, from_single_line, to_single_line};
 pub use encode::Link;
 pub use error::AuditError;
 pub use fold::{FOLD_WINDOW, Fold, Repeated};

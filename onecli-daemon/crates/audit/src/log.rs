@@ -220,7 +220,7 @@ impl AuditLog {
         let log = AuditLog { queue, shared: shared.clone(), durable, pruned, checkpoints, id, begin };
         for (code, count) in resumed.events {
             tracing::warn!(code, count, "the audit log differs from the state that the previous daemon left");
-            log.outcome(Record::of_the_log(code, count));
+            log.outcome(Record::about_log(code, count));
         }
         for (_, decided) in unfinished {
             log.outcome(decided.interrupted());

@@ -115,8 +115,8 @@ impl Entry {
     /// The numbers of the unsigned records that this record reports: only links protect them.
     pub(super) fn unsigned(&self) -> Option<RangeInclusive<u64>> {
         let Record { request_id, event, code, count, .. } = &self.record;
-        let of_the_log = request_id.is_none() && *event == Event::Alert;
-        let ours = of_the_log && code.as_ref().is_some_and(|code| code.as_str() == CODE_UNSIGNED);
+        let about_log = request_id.is_none() && *event == Event::Alert;
+        let ours = about_log && code.as_ref().is_some_and(|code| code.as_str() == CODE_UNSIGNED);
         let first = self.seq.checked_sub(count.filter(|count| ours && *count > 0)?)?;
         Some(first..=self.seq - 1)
     }
@@ -243,13 +243,13 @@ impl Record {
     }
 
     /// Creates a record that the log writes about itself.
-    pub(super) fn of_the_log(code: &str, count: u64) -> Record {
+    pub(super) fn about_log(code: &str, count: u64) -> Record {
         Record { code: Some(Text::new(code)), count: Some(count), ..Record::blank(Event::Alert, None) }
     }
 
     /// Creates a record of an administrative action that affects every credential: on the keys, the authority or
     /// the store.
-    pub fn of_an_administrator(request: RequestId, code: &'static str, detail: &str) -> Record {
+    pub fn administrative(request: RequestId, code: &'static str, detail: &str) -> Record {
         Record {
             code: Some(Text::new(code)),
             rule: Some(Text::new(detail)),
@@ -261,7 +261,7 @@ impl Record {
     pub(super) fn unsigned(first: u64, last: u64) -> Record {
         Record {
             rule: Some(Text::new(&format!("records {first} to {last}"))),
-            ..Record::of_the_log(CODE_UNSIGNED, last + 1 - first)
+            ..Record::about_log(CODE_UNSIGNED, last + 1 - first)
         }
     }
 
@@ -320,9 +320,9 @@ impl Record {
 
     /// If this record reports removed segments: the number of the last record in them.
     pub fn pruned_through(&self) -> Option<u64> {
-        let of_the_log = self.request_id.is_none() && self.event == Event::Outcome;
+        let about_log = self.request_id.is_none() && self.event == Event::Outcome;
         self.count
-            .filter(|_| of_the_log && self.code.as_ref().is_some_and(|code| code.as_str() == CODE_PRUNED))
+            .filter(|_| about_log && self.code.as_ref().is_some_and(|code| code.as_str() == CODE_PRUNED))
     }
 
     fn blank(event: Event, request_id: Option<RequestId>) -> Record {

@@ -269,7 +269,7 @@ impl Writer {
             }
         }
         for (code, count) in about_us.into_iter().filter(|(_, count)| *count > 0) {
-            line(&Record::of_the_log(code, count));
+            line(&Record::about_log(code, count));
         }
         if !lines.is_empty() {
             self.append(&lines, time)?;
@@ -312,7 +312,7 @@ impl Writer {
             }
         }
         for ((code, count), seq) in about_us.into_iter().filter(|(_, count)| *count > 0).zip(done + 1..) {
-            self.alerts.raise(seq, &Record::of_the_log(code, count));
+            self.alerts.raise(seq, &Record::about_log(code, count));
         }
         self.shared.queued.fetch_sub(size, Ordering::Relaxed);
         Ok(())
@@ -433,7 +433,7 @@ impl Writer {
                 "an old audit segment differs from what was signed: it and all later ones are retained"
             );
             self.shared.queued.fetch_add(1, Ordering::Relaxed);
-            let record = Record::of_the_log(retention::CODE_KEPT, segment);
+            let record = Record::about_log(retention::CODE_KEPT, segment);
             self.waiting.push_back(Item::Outcome(Box::new(record)));
         }
         self.maintenance.kept = kept;
@@ -441,7 +441,7 @@ impl Writer {
 
     /// Removes the expired segments. A signed record of the removal is on disk first.
     fn remove(&mut self, expired: &Expired) {
-        let mut record = Record::of_the_log(retention::CODE_PRUNED, expired.through);
+        let mut record = Record::about_log(retention::CODE_PRUNED, expired.through);
         record.event = super::record::Event::Outcome;
         let mut lines = Vec::new();
         let hash = encode::encode(self.clock.now(), self.tree.size() + 1, self.prev, &record, &mut lines);

@@ -45,7 +45,7 @@ fn checkpoints(file: &Path) -> Result<Vec<String>, CliError> {
 /// Returns the notes in a file of appended checkpoints. Each begins with its origin and ends with its signatures, or is
 /// a line of a syslog.
 fn notes(text: &str) -> Vec<String> {
-    let mut notes: Vec<String> = text.lines().filter_map(onecli_audit::from_one_line).collect();
+    let mut notes: Vec<String> = text.lines().filter_map(onecli_audit::from_single_line).collect();
     if !notes.is_empty() {
         return notes;
     }
@@ -152,7 +152,8 @@ mod tests {
         assert_eq!(super::notes(&format!("{}{}", note(1), note(2))), [note(1), note(2)]);
         assert_eq!(super::notes(&format!("{}\n{}", note(1), note(2))), [note(1), note(2)]);
         assert!(super::notes("\n").is_empty());
-        let logged = |n: u8| format!("Jan  2 host onecli-daemon: {}\n", onecli_audit::on_one_line(&note(n)));
+        let logged =
+            |n: u8| format!("Jan  2 host onecli-daemon: {}\n", onecli_audit::to_single_line(&note(n)));
         let syslog = format!("Jan  2 host sshd: hello\n{}{}", logged(1), logged(2));
         assert_eq!(super::notes(&syslog), [note(1), note(2)]);
     }
