@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::record::{Event, Record};
 
 /// The number of alerts that wait to be written. Further ones are counted; the audit log contains them all.
-const QUEUE: usize = 256;
+const QUEUE_CAPACITY: usize = 256;
 /// How long the end of the log waits for the queued alerts.
-const END: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The tracing target of these events, so that a separate log can collect them.
 pub const TARGET: &str = "onecli::alert";
 
@@ -34,7 +34,7 @@ impl Alerts {
     /// # Errors
     /// The system cannot start another thread.
     pub(super) fn start() -> io::Result<Alerts> {
-        let (queue, alerts) = mpsc::sync_channel(QUEUE);
+        let (queue, alerts) = mpsc::sync_channel(QUEUE_CAPACITY);
         let (alive, ended) = mpsc::channel::<()>();
         std::thread::Builder::new().name("alerts".to_owned()).spawn(move || {
             for queued in alerts {
@@ -61,7 +61,7 @@ impl Drop for Alerts {
     fn drop(&mut self) {
         self.queue = None;
         // The time elapsed, or the thread has ended. Unwritten alerts are in the audit log.
-        let _ = self.ended.recv_timeout(END);
+        let _ = self.ended.recv_timeout(DRAIN_TIMEOUT);
     }
 }
 

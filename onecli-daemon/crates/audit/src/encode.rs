@@ -58,11 +58,11 @@ impl TryFrom<String> for Link {
 
 /// [`Entry`] with its record borrowed.
 #[derive(Serialize)]
-struct Numbered<'a> {
+struct EntryRef<'a> {
     #[serde(serialize_with = "microseconds")]
     time: Timestamp,
     seq: u64,
-    #[serde(serialize_with = "shown")]
+    #[serde(serialize_with = "display")]
     prev: Link,
     #[serde(flatten)]
     record: &'a Record,
@@ -73,7 +73,7 @@ struct Numbered<'a> {
 pub(super) fn encode(time: Timestamp, seq: u64, prev: Link, record: &Record, out: &mut Vec<u8>) -> Hash {
     let start = out.len();
     #[expect(clippy::expect_used, reason = "only texts and numbers, and a Vec never fails")]
-    serde_json::to_writer(&mut *out, &Numbered { time, seq, prev, record })
+    serde_json::to_writer(&mut *out, &EntryRef { time, seq, prev, record })
         .expect("a record is always valid JSON");
     let hash = leaf_hash(&out[start..]);
     out.push(b'\n');
@@ -81,7 +81,7 @@ pub(super) fn encode(time: Timestamp, seq: u64, prev: Link, record: &Record, out
 }
 
 /// The bytes of a line besides its record: time, number and link. The longest number has 20 digits.
-const AROUND: usize =
+const ENVELOPE_BYTES: usize =
     r#""time":"2026-01-02T03:04:05.678901Z","seq":,"prev":"0123456789abcdef0123456789abcdef","#.len()
         + 20
         + 1;
@@ -89,7 +89,7 @@ const AROUND: usize =
 /// The upper bound for the length of a record's line with its line feed, in bytes. The actual line is shorter by
 /// one byte for each digit that its number has less than 20.
 pub(super) fn line_bytes(record: &Record) -> u64 {
-    let mut counted = Counter(AROUND);
+    let mut counted = Counter(ENVELOPE_BYTES);
     #[expect(clippy::expect_used, reason = "only texts and numbers, and a counter never fails")]
     serde_json::to_writer(&mut counted, record).expect("a record is always valid JSON");
     counted.0 as u64
@@ -113,7 +113,7 @@ fn microseconds<S: Serializer>(time: &Timestamp, out: S) -> Result<S::Ok, S::Err
     out.collect_str(&format_args!("{time:.6}"))
 }
 
-fn shown<S: Serializer>(link: &Link, out: S) -> Result<S::Ok, S::Error> {
+fn display<S: Serializer>(link: &Link, out: S) -> Result<S::Ok, S::Error> {
     out.collect_str(link)
 }
 
@@ -127,15 +127,15 @@ pub(super) fn decode(line: &[u8]) -> Result<Entry, String> {
 
 /// The beginning that all lines share. Verification reads millions of lines, so this parses nothing behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Start<'l> {
+pub(super) struct LinePrefix<'l> {
     pub(super) time: &'l str,
     pub(super) seq: u64,
     pub(super) prev: Link,
 }
 
-impl<'l> Start<'l> {
+impl<'l> LinePrefix<'l> {
     /// Returns `None` if the line does not begin as [`encode`] writes it.
-    pub(super) fn read(line: &'l [u8]) -> Option<Start<'l>> {
+    pub(super) fn read(line: &'l [u8]) -> Option<LinePrefix<'l>> {
         let rest = line.strip_prefix(br#"{"time":""#)?;
         let (time, rest) = rest.split_at(memchr::memchr(b'"', rest)?);
         let rest = rest.strip_prefix(br#"","seq":"#)?;
@@ -144,7 +144,7 @@ impl<'l> Start<'l> {
         if !rest.starts_with(b"\"") || !rest.ends_with(b"}") {
             return None;
         }
-        Some(Start {
+        Some(LinePrefix {
             time: std::str::from_utf8(time).ok()?,
             seq: std::str::from_utf8(seq).ok()?.parse().ok()?,
             prev: std::str::from_utf8(prev).ok()?.parse().ok()?,

@@ -28,9 +28,9 @@ use super::writer::{Maintenance, Writer};
 
 /// The most records that wait in memory. Decisions are refused once the queue is half full, so that the rest
 /// remains for the outcomes of running requests.
-const QUEUE: usize = 16_384;
+const QUEUE_CAPACITY: usize = 16_384;
 /// How long a decision waits for a slow disk.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// When a record counts as written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -273,14 +273,14 @@ impl AuditLog {
     /// the next call may succeed.
     pub async fn decision(&self, record: Record) -> Result<Durable, AuditError> {
         let queued = self.shared.queued.load(Ordering::Relaxed);
-        if queued >= QUEUE / 2 {
+        if queued >= QUEUE_CAPACITY / 2 {
             return Err(AuditError::Overloaded { queued });
         }
         let (ack, done) = oneshot::channel();
         self.enqueue(Item::Decision(Box::new(record), ack))?;
-        match tokio::time::timeout(PATIENCE, done).await {
+        match tokio::time::timeout(DECISION_TIMEOUT, done).await {
             Ok(done) => done.map_err(|_| AuditError::Closed)?,
-            Err(_) => Err(AuditError::Slow { waited: PATIENCE }),
+            Err(_) => Err(AuditError::Slow { waited: DECISION_TIMEOUT }),
         }
     }
 
@@ -289,7 +289,7 @@ impl AuditLog {
     /// end while the disk fails. Records beyond that are counted, and the count is written as an alert
     /// (`audit_lost`) when the disk works again.
     pub fn outcome(&self, record: Record) {
-        let full = self.shared.queued.load(Ordering::Relaxed) >= QUEUE;
+        let full = self.shared.queued.load(Ordering::Relaxed) >= QUEUE_CAPACITY;
         if full {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
         } else if let Err(error) = self.enqueue(Item::Outcome(Box::new(record))) {

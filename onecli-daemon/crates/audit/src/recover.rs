@@ -5,7 +5,7 @@ use std::path::Path;
 use onecli_model::LogId;
 
 use super::checkpoint::{Checkpoint, Signer};
-use super::encode::{self, Link, Start};
+use super::encode::{self, LinePrefix, Link};
 use super::error::AuditError;
 use super::log::LastKnown;
 use super::segment::{self, WritePosition};
@@ -159,7 +159,7 @@ fn resume_in(
     let (mut end, signed) = (0, vouched);
     while let Some(len) = memchr::memchr(b'\n', &bytes[end..]) {
         let line = &bytes[end..end + len];
-        let fits = Start::read(line).is_some_and(|s| s.seq == tree.size() + 1 && s.prev == prev);
+        let fits = LinePrefix::read(line).is_some_and(|s| s.seq == tree.size() + 1 && s.prev == prev);
         if !fits || encode::decode(line).is_err() || (ended && tree.size() == signed) {
             break;
         }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::checkpoint::{Checkpoint, Signer};
-use super::encode::{self, Link, Start};
+use super::encode::{self, LinePrefix, Link};
 use super::error::AuditError;
 use super::segment;
 use super::text::Text;
@@ -164,7 +164,7 @@ struct Walker<'w, I: Iterator<Item = &'w Checkpoint>> {
 impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
     /// Processes the next line; `after` is the offset of the one behind it. Returns false if it is not a record.
     fn line(&mut self, line: &'w [u8], after: usize) -> Result<bool, WalkError> {
-        let Some(start) = Start::read(line) else { return Ok(false) };
+        let Some(start) = LinePrefix::read(line) else { return Ok(false) };
         let expected = self.tree.size() + 1;
         if start.seq != expected {
             let what = if start.seq > expected {
@@ -193,10 +193,10 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
 
     /// Builds the finding for a line that is not linked to the one before. The line behind it shows which of the
     /// two was changed.
-    fn unlinked(&self, start: Start<'_>, own: Link, after: usize) -> Finding {
+    fn unlinked(&self, start: LinePrefix<'_>, own: Link, after: usize) -> Finding {
         let rest = &self.bytes[after..];
-        let next = memchr::memchr(b'\n', rest).and_then(|end| Start::read(&rest[..end]));
-        let before = self.before.and_then(Start::read);
+        let next = memchr::memchr(b'\n', rest).and_then(|end| LinePrefix::read(&rest[..end]));
+        let before = self.before.and_then(LinePrefix::read);
         match before {
             Some(before) if next.is_none_or(|next| next.prev == own) => {
                 let mut finding = self.finding(
@@ -224,13 +224,13 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
             mark.time
         ));
         let text = self.bytes.split(|byte| *byte == b'\n').nth(usize::try_from(line - 1).unwrap_or(0));
-        finding.time = text.and_then(Start::read).map(|start| String::from(Text::new(start.time)));
+        finding.time = text.and_then(LinePrefix::read).map(|start| String::from(Text::new(start.time)));
         (finding.line, finding.seq) = (Some(line), Some(first));
         finding
     }
 
     /// Builds a finding for the next line.
-    fn finding(&self, start: Option<Start<'_>>, what: &str) -> Finding {
+    fn finding(&self, start: Option<LinePrefix<'_>>, what: &str) -> Finding {
         Finding {
             line: Some(self.lines + 1),
             seq: Some(start.map_or(self.tree.size() + 1, |start| start.seq)),

@@ -25,26 +25,26 @@ use super::segment::Segments;
 use super::tree::Tree;
 
 /// The most records in one write: those that arrived during the previous write, and those gathered since.
-const BATCH: usize = 256;
+const MAX_BATCH: usize = 256;
 /// If the last synchronous write had this many decisions, the next one waits for more of them. Each sync also costs
 /// processor time, which is the bottleneck under load. A single caller never waits for others.
-const CROWD: usize = 4;
+const GATHER_FROM: usize = 4;
 /// The number of decisions that such a write waits for. It leaves enough callers running to use the processors
 /// meanwhile.
-const ENOUGH: usize = 12;
+const GATHER_TARGET: usize = 12;
 /// The wait continues while at least one decision arrives in each such interval.
-const QUANTUM: Duration = Duration::from_micros(100);
+const GATHER_STEP: Duration = Duration::from_micros(100);
 /// The upper bound of that wait. Outcomes, which no caller waits for, wait this long for a decision to share a
 /// write with.
-const GATHERING: Duration = Duration::from_millis(2);
+const GATHER_TIMEOUT: Duration = Duration::from_millis(2);
 /// The interval after which outcomes are retried when a write failed.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest time until a checkpoint covers a record and, with relaxed durability, until the record is synced.
-const PERIOD: Duration = Duration::from_secs(1);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// The interval at which a running sync, or a running search for old segments, is polled.
-const SYNCING: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// The interval at which old segments are searched for. Each new segment also starts a search.
-const PRUNING: Duration = Duration::from_hours(1);
+const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Code of the record that reports outcomes lost while the disk failed. Its count is in records.
 const CODE_LOST: &str = "audit_lost";
@@ -123,7 +123,7 @@ impl Maintenance {
     /// How long the writer may wait for records only; `None` if without limit.
     fn wait(&self, now: Instant) -> Option<Duration> {
         let due = self.due.map(|due| due.saturating_duration_since(now));
-        let expiry_search = self.expiry_search.is_running().then_some(SYNCING);
+        let expiry_search = self.expiry_search.is_running().then_some(POLL_INTERVAL);
         due.into_iter().chain(expiry_search).min()
     }
 }
@@ -172,7 +172,7 @@ impl Writer {
     /// Waits for items to write and receives all that are queued. Returns false once every handle is dropped.
     fn receive(&mut self) -> bool {
         let wait = match (self.waiting.is_empty(), self.healthy()) {
-            (_, false) => Some(RETRY),
+            (_, false) => Some(RETRY_INTERVAL),
             (false, true) => Some(Duration::ZERO),
             (true, true) => self.maintenance.wait(self.clock.instant()),
         };
@@ -194,7 +194,7 @@ impl Writer {
 
     /// Receives the items that are queued.
     fn take(&mut self) {
-        while self.waiting.len() < BATCH {
+        while self.waiting.len() < MAX_BATCH {
             match self.items.try_recv() {
                 Ok(item) => self.waiting.push_back(item),
                 Err(_) => break,
@@ -202,11 +202,13 @@ impl Writer {
         }
     }
 
-    /// Waits for more items if that saves writes and syncs. Delays no caller by more than [`GATHERING`].
+    /// Waits for more items if that saves writes and syncs. Delays no caller by more than [`GATHER_TIMEOUT`].
     fn gather(&mut self) {
         let start = self.clock.instant();
-        let left = |clock: &dyn Clock| GATHERING.saturating_sub(clock.instant().duration_since(start));
-        while self.waiting.iter().all(|item| matches!(item, Item::Outcome(_))) && self.waiting.len() < BATCH {
+        let left = |clock: &dyn Clock| GATHER_TIMEOUT.saturating_sub(clock.instant().duration_since(start));
+        while self.waiting.iter().all(|item| matches!(item, Item::Outcome(_)))
+            && self.waiting.len() < MAX_BATCH
+        {
             match self.items.recv_timeout(left(&*self.clock)) {
                 Ok(item) => self.waiting.push_back(item),
                 Err(_) => return,
@@ -214,13 +216,13 @@ impl Writer {
             self.take();
         }
         let mut before = self.decisions();
-        while self.batch_decisions >= CROWD
+        while self.batch_decisions >= GATHER_FROM
             && self.durability == Durability::Strict
-            && before < ENOUGH
+            && before < GATHER_TARGET
             && !left(&*self.clock).is_zero()
             && !self.waiting.iter().any(|item| matches!(item, Item::Flush(_) | Item::Close(_)))
         {
-            std::thread::sleep(QUANTUM);
+            std::thread::sleep(GATHER_STEP);
             self.take();
             let now = self.decisions();
             if now == before {
@@ -246,7 +248,8 @@ impl Writer {
 
     /// Writes one batch from the front of the queue, up to a request to close, and notifies the waiting callers.
     fn commit(&mut self) -> Result<(), AuditError> {
-        let size = self.waiting.iter().take(BATCH).take_while(|item| !matches!(item, Item::Close(_))).count();
+        let size =
+            self.waiting.iter().take(MAX_BATCH).take_while(|item| !matches!(item, Item::Close(_))).count();
         let lost = self.shared.lost.load(Ordering::Relaxed);
         let about_us = [
             (CODE_REFUSED, self.refused),
@@ -289,7 +292,7 @@ impl Writer {
             if self.maintenance.synced == self.tree.size() {
                 self.durable_tx.send_replace(self.tree.size());
             }
-            self.maintenance.due.get_or_insert(self.clock.instant() + PERIOD);
+            self.maintenance.due.get_or_insert(self.clock.instant() + CHECKPOINT_INTERVAL);
         }
         let flushes = self.waiting.range(..size).any(|item| matches!(item, Item::Flush(_)));
         if flushes && self.maintenance.synced < self.tree.size() {
@@ -382,7 +385,7 @@ impl Writer {
                 self.synced(Err(error));
             }
         }
-        self.maintenance.due = Some(now + SYNCING);
+        self.maintenance.due = Some(now + POLL_INTERVAL);
     }
 
     /// Handles the result of a background sync.
@@ -396,7 +399,7 @@ impl Writer {
                 }
                 let more = self.maintenance.synced < self.tree.size();
                 self.maintenance.due =
-                    Some(self.clock.instant() + if more { PERIOD } else { Duration::ZERO });
+                    Some(self.clock.instant() + if more { CHECKPOINT_INTERVAL } else { Duration::ZERO });
             }
             Err(error) => {
                 self.maintenance.failed = Some(self.tree.size() - self.maintenance.synced);
@@ -414,7 +417,7 @@ impl Writer {
         if nothing || self.maintenance.prune.is_some_and(|(due, last)| now < due && last == number) {
             return;
         }
-        self.maintenance.prune = Some((now + PRUNING, number));
+        self.maintenance.prune = Some((now + PRUNE_INTERVAL, number));
         let (dir, retention, time, log) = (self.dir.clone(), self.retention, self.clock.now(), self.log);
         let signer = Arc::clone(&self.signer);
         let look = move || retention::expired(&dir, &retention, time, log, &signer);
