@@ -12,9 +12,9 @@ use onecli_net::SyntheticAddresses;
 use onecli_policy::{Identity, Snapshot};
 use tokio::sync::watch;
 
-use super::coined::Coin;
 use super::denied::{self, Alone, is_explained};
 use super::message::{Kind, Question, Transport, Unreadable};
+use super::name_budget::NameState;
 use super::names::{Addresses, Names, NoAddress};
 use super::server::Asker;
 
@@ -126,7 +126,7 @@ impl Parts {
             Judgement::Resolve if question.kind() == Kind::Other => (ResponseCode::NoError, nothing()),
             Judgement::Resolve
                 if !snapshot.is_written(&identity, &host)
-                    && let Err(refused) = self.coin(asker, &identity, question, &host).await =>
+                    && let Err(refused) = self.charge_name(asker, &identity, question, &host).await =>
             {
                 (refused, nothing())
             }
@@ -208,7 +208,7 @@ impl Parts {
     /// The lock serializes them, so that no server receives a name whose record is not yet written.
     ///
     /// The number is not limited for an agent with `egress allow`, which may send any data anyway.
-    async fn coin(
+    async fn charge_name(
         &self,
         asker: &Asker,
         identity: &Identity,
@@ -216,30 +216,31 @@ impl Parts {
         host: &Host,
     ) -> Result<(), ResponseCode> {
         let bounded = identity.agent().egress != Egress::Allow;
-        let mut coined =
-            tokio::time::timeout(PATIENCE, asker.coined.lock()).await.map_err(|_| ResponseCode::ServFail)?;
+        let mut name_budget = tokio::time::timeout(PATIENCE, asker.name_budget.lock())
+            .await
+            .map_err(|_| ResponseCode::ServFail)?;
         let now = self.clock.instant();
-        match coined.look(now, host) {
-            Coin::Known => return Ok(()),
-            Coin::TooMany if bounded => {
-                drop(coined);
+        match name_budget.state_of(now, host) {
+            NameState::Known => return Ok(()),
+            NameState::TooMany if bounded => {
+                drop(name_budget);
                 return Err(self.refuse(asker, Some(identity), question, Code::LimitReached).await);
             }
-            Coin::New | Coin::TooMany => {}
+            NameState::New | NameState::TooMany => {}
         }
         let name = host.as_name().unwrap_or_default();
         let mut record = self.record(asker, Some(name)).ok_or(ResponseCode::ServFail)?;
         record.factors = Some(identity.proven());
         record.forward();
         if !self.may_write(asker, now, &record) {
-            drop(coined);
+            drop(name_budget);
             return Err(self.refuse(asker, Some(identity), question, Code::AuditQuota).await);
         }
         if let Err(error) = self.audit.decision(record).await {
             tracing::error!(%error, "a name is not looked up: its query is missing from the audit log");
             return Err(ResponseCode::ServFail);
         }
-        coined.note(now, host.clone());
+        name_budget.note(now, host.clone());
         Ok(())
     }
 

@@ -29,9 +29,9 @@
 
 mod address;
 mod answer;
-mod coined;
 mod denied;
 mod message;
+mod name_budget;
 mod names;
 mod server;
 mod stream;

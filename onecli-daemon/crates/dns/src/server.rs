@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::candidates;
 use super::answer::Parts;
-use super::coined::Coined;
 use super::denied::Unfollowed;
 use super::message::{MAX_QUERY, Transport};
+use super::name_budget::NameBudget;
 
 /// The maximum number of concurrent queries of one agent, over UDP and TCP. Further datagrams are dropped.
 const IN_FLIGHT: usize = 64;
@@ -47,7 +47,7 @@ pub struct Asker {
     pub(super) evidence: ClientEvidence,
     pub(super) refusals: Mutex<Fold<(String, Code)>>,
     pub(super) unfollowed: Mutex<Unfollowed>,
-    pub(super) coined: tokio::sync::Mutex<Coined>,
+    pub(super) name_budget: tokio::sync::Mutex<NameBudget>,
     pub(super) queries: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
 }
@@ -65,7 +65,7 @@ impl Asker {
             },
             refusals: Mutex::default(),
             unfollowed: Mutex::default(),
-            coined: tokio::sync::Mutex::default(),
+            name_budget: tokio::sync::Mutex::default(),
             queries: Arc::new(Semaphore::new(IN_FLIGHT)),
             streams: Arc::new(Semaphore::new(STREAMS)),
         }

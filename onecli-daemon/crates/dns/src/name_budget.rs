@@ -13,7 +13,7 @@ const EVERY: Duration = Duration::from_secs(4);
 
 /// The names outside the operator's configuration that were resolved for one agent.
 #[derive(Debug, Default)]
-pub(super) struct Coined {
+pub(super) struct NameBudget {
     /// Each name with the time of its last query.
     names: HashMap<Host, Instant>,
     /// The number of new names, less one for each [`EVERY`] since.
@@ -23,7 +23,7 @@ pub(super) struct Coined {
 
 /// The state of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Coin {
+pub(super) enum NameState {
     /// The name was recorded recently.
     Known,
     /// The name was not recorded recently, and the limit permits a new one.
@@ -32,12 +32,12 @@ pub(super) enum Coin {
     TooMany,
 }
 
-impl Coined {
+impl NameBudget {
     /// Returns the state of a name at `now`.
-    pub(super) fn look(&mut self, now: Instant, host: &Host) -> Coin {
+    pub(super) fn state_of(&mut self, now: Instant, host: &Host) -> NameState {
         if let Some(asked) = self.names.get_mut(host) {
             *asked = now;
-            return Coin::Known;
+            return NameState::Known;
         }
         let since = *self.since.get_or_insert(now);
         let passed = now.duration_since(since).as_secs() / EVERY.as_secs();
@@ -45,7 +45,7 @@ impl Coined {
             self.used = self.used.saturating_sub(usize::try_from(passed).unwrap_or(usize::MAX));
             self.since = Some(since + EVERY * u32::try_from(passed).unwrap_or(u32::MAX));
         }
-        if self.used < BURST { Coin::New } else { Coin::TooMany }
+        if self.used < BURST { NameState::New } else { NameState::TooMany }
     }
 
     /// Notes that a new name was recorded.
@@ -69,23 +69,23 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a reference time")]
     fn new_names_are_limited_by_burst_and_rate() {
         let name = |n: usize| -> Host { format!("n{n}.example.test").parse().unwrap() };
-        let (start, mut coined) = (Instant::now(), Coined::default());
+        let (start, mut name_budget) = (Instant::now(), NameBudget::default());
         let mut ask = |now: Instant, n: usize| {
-            let coin = coined.look(now, &name(n));
-            if coin == Coin::New {
-                coined.note(now, name(n));
+            let state = name_budget.state_of(now, &name(n));
+            if state == NameState::New {
+                name_budget.note(now, name(n));
             }
-            assert!(coined.names.len() <= BURST);
-            coin
+            assert!(name_budget.names.len() <= BURST);
+            state
         };
-        assert!((0..BURST).all(|n| ask(start, n) == Coin::New));
-        assert_eq!(ask(start, BURST), Coin::TooMany);
-        assert_eq!(ask(start + Duration::from_millis(1), 0), Coin::Known);
-        assert_eq!(ask(start + EVERY * 5 / 2, BURST), Coin::New);
-        assert_eq!(ask(start + EVERY * 5 / 2, BURST + 1), Coin::New);
-        assert_eq!(ask(start + EVERY * 5 / 2, BURST + 2), Coin::TooMany);
-        assert_eq!(ask(start + EVERY * 3, BURST + 2), Coin::New, "the rest of the interval counts");
-        assert_eq!(ask(start + EVERY * 3, 0), Coin::Known, "a name that is queried again stays cached");
-        assert_eq!(ask(start + EVERY * 3, BURST), Coin::Known);
+        assert!((0..BURST).all(|n| ask(start, n) == NameState::New));
+        assert_eq!(ask(start, BURST), NameState::TooMany);
+        assert_eq!(ask(start + Duration::from_millis(1), 0), NameState::Known);
+        assert_eq!(ask(start + EVERY * 5 / 2, BURST), NameState::New);
+        assert_eq!(ask(start + EVERY * 5 / 2, BURST + 1), NameState::New);
+        assert_eq!(ask(start + EVERY * 5 / 2, BURST + 2), NameState::TooMany);
+        assert_eq!(ask(start + EVERY * 3, BURST + 2), NameState::New, "the rest of the interval counts");
+        assert_eq!(ask(start + EVERY * 3, 0), NameState::Known, "a name that is queried again stays cached");
+        assert_eq!(ask(start + EVERY * 3, BURST), NameState::Known);
     }
 }
