@@ -85,12 +85,12 @@ impl ConnectionHandler {
 /// Serves a redirected connection: DNS or the gateway, by its original destination port.
 async fn serve_redirected(context: ServerContext, stream: TcpStream, peer: SocketAddr) {
     let origin = context.origins.origin(&stream);
-    let asker = origin
+    let client = origin
         .as_ref()
         .filter(|origin| origin.flow.original_destination.port() == DNS_PORT)
-        .and_then(|origin| context.dns.as_ref()?.asker(origin.cgroup.as_ref()?));
-    match (asker, &context.dns) {
-        (Some(asker), Some(dns)) => dns.serve_stream(asker, stream).await,
+        .and_then(|origin| context.dns.as_ref()?.client(origin.cgroup.as_ref()?));
+    match (client, &context.dns) {
+        (Some(client), Some(dns)) => dns.serve_stream(client, stream).await,
         // Includes connections of unknown or disabled agents. The gateway refuses and records them.
         _ => serve_transparent(context.gateway, stream, peer, origin).await,
     }

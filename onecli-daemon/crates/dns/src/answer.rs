@@ -16,7 +16,7 @@ use super::denied::{self, Alone, is_explained};
 use super::message::{Kind, Question, Transport, Unreadable};
 use super::name_budget::NameState;
 use super::names::{Addresses, Names, NoAddress};
-use super::server::Asker;
+use super::server::DnsClient;
 
 /// The maximum TTL of an answer, in seconds, so that changes by an operator take effect soon.
 const MAX_TTL: u32 = 60;
@@ -93,7 +93,7 @@ impl Parts {
     /// Returns the answer to a message; `None` if it gets none.
     pub(super) async fn answer(
         &self,
-        asker: &Asker,
+        client: &DnsClient,
         message: &[u8],
         transport: Transport,
     ) -> Option<Vec<u8>> {
@@ -102,41 +102,46 @@ impl Parts {
             Err(Unreadable::Ignore) => return None,
             Err(Unreadable::Answer(answer)) => return Some(answer),
         };
-        let (code, addresses) = self.resolve(asker, &question).await;
+        let (code, addresses) = self.resolve(client, &question).await;
         question.answer(code, &addresses.list, addresses.ttl.min(MAX_TTL), transport)
     }
 
-    async fn resolve(&self, asker: &Asker, question: &Question) -> (ResponseCode, Addresses) {
+    async fn resolve(&self, client: &DnsClient, question: &Question) -> (ResponseCode, Addresses) {
         let snapshot = Arc::clone(&self.policy.borrow());
-        let identity = match snapshot.identify(&asker.evidence, self.clock.now()) {
-            Ok(identity) if identity.agent().id == asker.agent => identity,
-            Ok(_) => return (self.refuse(asker, None, question, Code::AgentUnknown).await, nothing()),
-            Err(refusal) => return self.answer_disabled(asker, question, refusal.code).await,
+        let identity = match snapshot.identify(&client.evidence, self.clock.now()) {
+            Ok(identity) if identity.agent().id == client.agent => identity,
+            Ok(_) => return (self.refuse(client, None, question, Code::AgentUnknown).await, nothing()),
+            Err(refusal) => return self.answer_disabled(client, question, refusal.code).await,
         };
         let Some(host) = question.host() else {
-            return (self.refuse(asker, Some(&identity), question, Code::EgressDenied).await, nothing());
+            return (self.refuse(client, Some(&identity), question, Code::EgressDenied).await, nothing());
         };
         match judge(&snapshot, &identity, &host) {
             Judgement::Loopback => (ResponseCode::NoError, loopback()),
             Judgement::Searched => (ResponseCode::NXDomain, nothing()),
             Judgement::Refuse => {
-                self.deny(asker, Some(&identity), (question, &host), Code::EgressDenied).await
+                self.deny(client, Some(&identity), (question, &host), Code::EgressDenied).await
             }
             // Other types are answered without a query to a name server, so no data leaves in such names.
             Judgement::Resolve if question.kind() == Kind::Other => (ResponseCode::NoError, nothing()),
             Judgement::Resolve
                 if !snapshot.is_written(&identity, &host)
-                    && let Err(refused) = self.charge_name(asker, &identity, question, &host).await =>
+                    && let Err(refused) = self.charge_name(client, &identity, question, &host).await =>
             {
                 (refused, nothing())
             }
-            Judgement::Resolve => self.look_up(asker, question, &host).await,
+            Judgement::Resolve => self.look_up(client, question, &host).await,
         }
     }
 
     /// Looks up the addresses of a name. A name that only the upstream proxy can resolve gets a synthetic address:
     /// connections to it go to the proxy with the name.
-    async fn look_up(&self, asker: &Asker, question: &Question, host: &Host) -> (ResponseCode, Addresses) {
+    async fn look_up(
+        &self,
+        client: &DnsClient,
+        question: &Question,
+        host: &Host,
+    ) -> (ResponseCode, Addresses) {
         let is_proxied = self.synthetic.is_enabled() && self.names.is_proxied(host);
         let patience = if is_proxied { PROXIED_PATIENCE } else { PATIENCE };
         let found = tokio::time::timeout(patience, self.names.addresses(host)).await;
@@ -145,7 +150,7 @@ impl Parts {
                 (ResponseCode::NoError, addresses)
             }
             _ if is_proxied && question.kind() == Kind::Ipv4 => {
-                (ResponseCode::NoError, self.synthetic_address(asker, host))
+                (ResponseCode::NoError, self.synthetic_address(client, host))
             }
             Ok(Ok(_)) => (ResponseCode::NoError, nothing()),
             _ if is_proxied => (ResponseCode::NoError, nothing()),
@@ -157,7 +162,7 @@ impl Parts {
     /// Answers an agent that is refused everything, for the reason in `code`.
     async fn answer_disabled(
         &self,
-        asker: &Asker,
+        client: &DnsClient,
         question: &Question,
         code: Code,
     ) -> (ResponseCode, Addresses) {
@@ -166,9 +171,9 @@ impl Parts {
                 (ResponseCode::NoError, loopback())
             }
             Some(host) if code == Code::AgentDisabled => {
-                self.deny(asker, None, (question, &host), code).await
+                self.deny(client, None, (question, &host), code).await
             }
-            _ => (self.refuse(asker, None, question, code).await, nothing()),
+            _ => (self.refuse(client, None, question, code).await, nothing()),
         }
     }
 
@@ -176,21 +181,21 @@ impl Parts {
     /// record of the connection then also covers the query. No other name server is queried.
     async fn deny(
         &self,
-        asker: &Asker,
+        client: &DnsClient,
         identity: Option<&Identity>,
         (question, host): (&Question, &Host),
         code: Code,
     ) -> (ResponseCode, Addresses) {
         if !self.synthetic.is_enabled() || !is_explained(host) {
-            return (self.refuse(asker, identity, question, code).await, nothing());
+            return (self.refuse(client, identity, question, code).await, nothing());
         }
         let now = self.clock.instant();
-        let waits = asker.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).note(now, host, code);
+        let waits = client.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).note(now, host, code);
         if !waits {
-            asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_other(now);
+            client.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_other(now);
         }
         match question.kind() {
-            Kind::Ipv4 => (ResponseCode::NoError, self.synthetic_address(asker, host)),
+            Kind::Ipv4 => (ResponseCode::NoError, self.synthetic_address(client, host)),
             // Not REFUSED, which ends the lookup of both families in some programs.
             Kind::Ipv6 => (ResponseCode::NoError, nothing()),
             Kind::Other => (ResponseCode::Refused, nothing()),
@@ -198,8 +203,8 @@ impl Parts {
     }
 
     /// Returns the address that represents a name.
-    fn synthetic_address(&self, asker: &Asker, host: &Host) -> Addresses {
-        let address = self.synthetic.assign(asker.agent, host);
+    fn synthetic_address(&self, client: &DnsClient, host: &Host) -> Addresses {
+        let address = self.synthetic.assign(client.agent, host);
         Addresses { list: address.map(IpAddr::from).into_iter().collect(), ttl: denied::TTL }
     }
 
@@ -210,13 +215,13 @@ impl Parts {
     /// The number is not limited for an agent with `egress allow`, which may send any data anyway.
     async fn charge_name(
         &self,
-        asker: &Asker,
+        client: &DnsClient,
         identity: &Identity,
         question: &Question,
         host: &Host,
     ) -> Result<(), ResponseCode> {
         let bounded = identity.agent().egress != Egress::Allow;
-        let mut name_budget = tokio::time::timeout(PATIENCE, asker.name_budget.lock())
+        let mut name_budget = tokio::time::timeout(PATIENCE, client.name_budget.lock())
             .await
             .map_err(|_| ResponseCode::ServFail)?;
         let now = self.clock.instant();
@@ -224,17 +229,17 @@ impl Parts {
             NameState::Known => return Ok(()),
             NameState::TooMany if bounded => {
                 drop(name_budget);
-                return Err(self.refuse(asker, Some(identity), question, Code::LimitReached).await);
+                return Err(self.refuse(client, Some(identity), question, Code::LimitReached).await);
             }
             NameState::New | NameState::TooMany => {}
         }
         let name = host.as_name().unwrap_or_default();
-        let mut record = self.record(asker, Some(name)).ok_or(ResponseCode::ServFail)?;
+        let mut record = self.record(client, Some(name)).ok_or(ResponseCode::ServFail)?;
         record.factors = Some(identity.proven());
         record.forward();
-        if !self.may_write(asker, now, &record) {
+        if !self.may_write(client, now, &record) {
             drop(name_budget);
-            return Err(self.refuse(asker, Some(identity), question, Code::AuditQuota).await);
+            return Err(self.refuse(client, Some(identity), question, Code::AuditQuota).await);
         }
         if let Err(error) = self.audit.decision(record).await {
             tracing::error!(%error, "a name is not looked up: its query is missing from the audit log");
@@ -248,7 +253,7 @@ impl Parts {
     /// receives the answer.
     async fn refuse(
         &self,
-        asker: &Asker,
+        client: &DnsClient,
         identity: Option<&Identity>,
         question: &Question,
         code: Code,
@@ -257,9 +262,9 @@ impl Parts {
         let now = self.clock.instant();
         let key = (name, code);
         let mut record = None;
-        let first = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_if(now, &key, || {
-            record = self.refusal(asker, &key, identity.map(Identity::proven));
-            record.as_ref().is_none_or(|record| self.may_write(asker, now, record))
+        let first = client.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_if(now, &key, || {
+            record = self.refusal(client, &key, identity.map(Identity::proven));
+            record.as_ref().is_none_or(|record| self.may_write(client, now, record))
         });
         if first && let Some(record) = record {
             // The query is refused in any case. The log itself reports records that it could not write.
@@ -271,32 +276,32 @@ impl Parts {
     }
 
     /// Charges one more record to the agent, unless its quota of the audit log is used up.
-    fn may_write(&self, asker: &Asker, now: Instant, record: &Record) -> bool {
+    fn may_write(&self, client: &DnsClient, now: Instant, record: &Record) -> bool {
         let scarce = self.audit.space_is_scarce();
-        self.quota.take(now, asker.agent, (1, record.line_bytes()), scarce).is_ok()
+        self.quota.take(now, client.agent, (1, record.line_bytes()), scarce).is_ok()
     }
 
     /// Records folded refusals, and queries without a connection that have waited long enough.
-    pub(super) fn report(&self, asker: &Asker) {
+    pub(super) fn report(&self, client: &DnsClient) {
         let now = self.clock.instant();
-        let was_connected = |name: &Host, since| self.synthetic.was_connected(asker.agent, name, since);
-        let mut unfollowed = asker.unfollowed.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_connected = |name: &Host, since| self.synthetic.was_connected(client.agent, name, since);
+        let mut unfollowed = client.unfollowed.lock().unwrap_or_else(PoisonError::into_inner);
         let alone = unfollowed.due(now, was_connected);
         drop(unfollowed);
-        self.record_alone(asker, now, alone);
-        let due = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).due(now);
-        self.write(asker, due);
+        self.record_alone(client, now, alone);
+        let due = client.refusals.lock().unwrap_or_else(PoisonError::into_inner).due(now);
+        self.write(client, due);
     }
 
     /// Records queries without a connection, as refusals that may repeat.
-    fn record_alone(&self, asker: &Asker, now: Instant, alone: Vec<Alone>) {
+    fn record_alone(&self, client: &DnsClient, now: Instant, alone: Vec<Alone>) {
         for Alone { name, code, count } in alone {
             let key = (name.to_string(), code);
             let mut record = None;
-            let mut refusals = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut refusals = client.refusals.lock().unwrap_or_else(PoisonError::into_inner);
             let is_first = refusals.note_if(now, &key, || {
-                record = self.refusal(asker, &key, (code != Code::AgentDisabled).then_some(Factors::CGROUP));
-                record.as_ref().is_none_or(|record| self.may_write(asker, now, record))
+                record = self.refusal(client, &key, (code != Code::AgentDisabled).then_some(Factors::CGROUP));
+                record.as_ref().is_none_or(|record| self.may_write(client, now, record))
             });
             refusals.add(&key, count.saturating_sub(1));
             drop(refusals);
@@ -309,52 +314,52 @@ impl Parts {
     /// Builds the record of a refusal.
     fn refusal(
         &self,
-        asker: &Asker,
+        client: &DnsClient,
         (name, code): &(String, Code),
         factors: Option<Factors>,
     ) -> Option<Record> {
-        let mut record = self.record(asker, Some(name))?;
+        let mut record = self.record(client, Some(name))?;
         record.deny(*code);
         record.factors = factors;
         Some(record)
     }
 
     /// Records all queries that no connection has followed so far.
-    pub(super) fn report_alone(&self, asker: &Asker) {
-        let was_connected = |name: &Host, since| self.synthetic.was_connected(asker.agent, name, since);
-        let alone = asker.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).rest(was_connected);
-        self.record_alone(asker, self.clock.instant(), alone);
+    pub(super) fn report_alone(&self, client: &DnsClient) {
+        let was_connected = |name: &Host, since| self.synthetic.was_connected(client.agent, name, since);
+        let alone = client.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).rest(was_connected);
+        self.record_alone(client, self.clock.instant(), alone);
     }
 
     /// Records all pending refusals, because the agent is no longer served.
-    pub(super) fn report_rest(&self, asker: &Asker) {
-        self.report_alone(asker);
+    pub(super) fn report_rest(&self, client: &DnsClient) {
+        self.report_alone(client);
         let now = self.clock.instant();
-        let rest = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).rest(now);
-        self.write(asker, rest);
+        let rest = client.refusals.lock().unwrap_or_else(PoisonError::into_inner).rest(now);
+        self.write(client, rest);
     }
 
-    fn write(&self, asker: &Asker, repeated: Vec<Repeated<(String, Code)>>) {
+    fn write(&self, client: &DnsClient, repeated: Vec<Repeated<(String, Code)>>) {
         for Repeated { key, count } in repeated {
             let (name, code) = key.map_or((None, Code::EgressDenied), |(name, code)| (Some(name), code));
-            if let Some(mut record) = self.record(asker, name.as_deref()) {
+            if let Some(mut record) = self.record(client, name.as_deref()) {
                 record.deny(code);
                 record.count = Some(count);
                 record.factors = Some(Factors::CGROUP);
-                self.quota.charge(self.clock.instant(), asker.agent, (1, record.line_bytes()));
+                self.quota.charge(self.clock.instant(), client.agent, (1, record.line_bytes()));
                 self.audit.outcome(record);
             }
         }
     }
 
-    fn record(&self, asker: &Asker, name: Option<&str>) -> Option<Record> {
+    fn record(&self, client: &DnsClient, name: Option<&str>) -> Option<Record> {
         let id = RequestId::generate(self.clock.now(), self.random.as_ref())
             .inspect_err(|error| tracing::error!(%error, "a DNS query is not recorded: no request id"))
             .ok()?;
         let mut record = Record::new(id);
-        record.agent = Some(asker.name.clone());
+        record.agent = Some(client.name.clone());
         record.mode = Some(ConnectionMode::Transparent);
-        record.cgroup = asker.evidence.cgroup.as_ref().map(|cgroup| Text::new(cgroup.as_str()));
+        record.cgroup = client.evidence.cgroup.as_ref().map(|cgroup| Text::new(cgroup.as_str()));
         record.host = name.map(Text::new);
         record.port = Some(PORT);
         Some(record)

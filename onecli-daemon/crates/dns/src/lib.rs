@@ -41,4 +41,4 @@ mod tests;
 
 pub use answer::Parts;
 pub use names::{Addresses, Names, NoAddress};
-pub use server::{Asker, Keeper, Server, Stamp};
+pub use server::{DnsClient, Keeper, Server, Stamp};

@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// agent may resolve and nothing else. It uses up that agent's limits only and appears in the log as that agent. An
 /// agent cannot do so to another: the kernel refuses its UDP except to port 53, and sends that to its own resolver.
 #[derive(Debug)]
-pub struct Asker {
+pub struct DnsClient {
     pub(super) agent: AgentId,
     pub(super) name: AgentName,
     pub(super) evidence: ClientEvidence,
@@ -52,9 +52,9 @@ pub struct Asker {
     pub(super) streams: Arc<Semaphore>,
 }
 
-impl Asker {
-    pub(super) fn new(agent: &Agent) -> Asker {
-        Asker {
+impl DnsClient {
+    pub(super) fn new(agent: &Agent) -> DnsClient {
+        DnsClient {
             agent: agent.id,
             name: agent.name.clone(),
             // According to the kernel: it alone delivers datagrams here, and only those of this cgroup.
@@ -109,7 +109,7 @@ impl fmt::Debug for Server {
 #[derive(Debug)]
 struct Listening {
     address: Ipv4Addr,
-    asker: Arc<Asker>,
+    client: Arc<DnsClient>,
     task: Serving,
     /// The same address in other network namespaces, by their inode numbers.
     elsewhere: HashMap<u64, Serving>,
@@ -124,9 +124,9 @@ struct Serving {
 }
 
 impl Serving {
-    fn start(parts: &Arc<Parts>, asker: &Arc<Asker>, socket: UdpSocket, address: Ipv4Addr) -> Serving {
+    fn start(parts: &Arc<Parts>, client: &Arc<DnsClient>, socket: UdpSocket, address: Ipv4Addr) -> Serving {
         let stop = CancellationToken::new();
-        let served = serve_datagrams(Arc::clone(parts), Arc::clone(asker), socket, address, stop.clone());
+        let served = serve_datagrams(Arc::clone(parts), Arc::clone(client), socket, address, stop.clone());
         Serving { task: tokio::spawn(served), stop }
     }
 }
@@ -158,9 +158,9 @@ impl Server {
         self.parts.synthetic.retain(|agent| agents.contains_key(&agent));
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         listening.retain(|id, one| {
-            let stays = agents.get(id).is_some_and(|agent| one.asker.is(agent));
+            let stays = agents.get(id).is_some_and(|agent| one.client.is(agent));
             if !stays {
-                self.parts.report_rest(&one.asker);
+                self.parts.report_rest(&one.client);
                 if let Some(keeper) = &self.keeper {
                     keeper.forget(*id);
                 }
@@ -206,7 +206,7 @@ impl Server {
         };
         let _ = tokio::time::timeout(CLOSING, finish).await;
         for one in &all {
-            self.parts.report_rest(&one.asker);
+            self.parts.report_rest(&one.client);
         }
     }
 
@@ -214,15 +214,15 @@ impl Server {
     pub fn record_denied(&self, agent: AgentId) {
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(one) = listening.get(&agent) {
-            self.parts.report_alone(&one.asker);
+            self.parts.report_alone(&one.client);
         }
     }
 
     /// Returns the agent whose DNS queries arrive on a connection from this cgroup.
-    pub fn asker(&self, cgroup: &CgroupName) -> Option<Arc<Asker>> {
+    pub fn client(&self, cgroup: &CgroupName) -> Option<Arc<DnsClient>> {
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut askers = listening.values().map(|one| &one.asker);
-        askers.find(|asker| asker.evidence.cgroup.as_ref() == Some(cgroup)).cloned()
+        let mut clients = listening.values().map(|one| &one.client);
+        clients.find(|client| client.evidence.cgroup.as_ref() == Some(cgroup)).cloned()
     }
 
     fn listen(&self, agent: &Agent) -> io::Result<Listening> {
@@ -236,9 +236,9 @@ impl Server {
             bound
         };
         (self.stamp)(socket.as_fd())?;
-        let asker = Arc::new(Asker::new(agent));
-        let task = Serving::start(&self.parts, &asker, socket, address);
-        Ok(Listening { address, asker, task, elsewhere: HashMap::new() })
+        let client = Arc::new(DnsClient::new(agent));
+        let task = Serving::start(&self.parts, &client, socket, address);
+        Ok(Listening { address, client, task, elsewhere: HashMap::new() })
     }
 
     /// Takes the socket that the previous daemon had for the agent, if its address is still one of the agent's
@@ -264,9 +264,9 @@ impl Server {
         let socket = UdpSocket::from_std(socket)?;
         (self.stamp)(socket.as_fd())?;
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_its = |one: &&mut Listening| one.asker.evidence.cgroup.as_ref() == Some(cgroup);
+        let is_its = |one: &&mut Listening| one.client.evidence.cgroup.as_ref() == Some(cgroup);
         if let Some(one) = listening.values_mut().find(is_its).filter(|one| one.address == address) {
-            let serving = Serving::start(&self.parts, &one.asker, socket, address);
+            let serving = Serving::start(&self.parts, &one.client, socket, address);
             one.elsewhere.insert(netns, serving);
         }
         Ok(())
@@ -275,7 +275,7 @@ impl Server {
     /// Returns the other network namespaces in which the agent of this cgroup is answered.
     pub fn namespaces(&self, cgroup: &CgroupName) -> Vec<u64> {
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_its = |one: &&Listening| one.asker.evidence.cgroup.as_ref() == Some(cgroup);
+        let is_its = |one: &&Listening| one.client.evidence.cgroup.as_ref() == Some(cgroup);
         listening.values().find(is_its).map(|one| one.elsewhere.keys().copied().collect()).unwrap_or_default()
     }
 
@@ -325,7 +325,7 @@ async fn send_from(socket: &UdpSocket, from: Ipv4Addr, data: &[u8], to: SocketAd
 /// queries in progress.
 async fn serve_datagrams(
     parts: Arc<Parts>,
-    asker: Arc<Asker>,
+    client: Arc<DnsClient>,
     socket: UdpSocket,
     address: Ipv4Addr,
     stop: CancellationToken,
@@ -339,11 +339,11 @@ async fn serve_datagrams(
         tokio::select! {
             received = socket.recv_from(&mut buffer) => match received {
                 Ok((length, from)) if length <= MAX_QUERY => {
-                    let Ok(place) = Arc::clone(&asker.queries).try_acquire_owned() else { continue };
+                    let Ok(place) = Arc::clone(&client.queries).try_acquire_owned() else { continue };
                     let query = buffer[..length].to_vec();
-                    let (parts, asker, socket) = (Arc::clone(&parts), Arc::clone(&asker), Arc::clone(&socket));
+                    let (parts, client, socket) = (Arc::clone(&parts), Arc::clone(&client), Arc::clone(&socket));
                     queries.spawn(async move {
-                        if let Some(answer) = parts.answer(&asker, &query, Transport::Datagram).await {
+                        if let Some(answer) = parts.answer(&client, &query, Transport::Datagram).await {
                             // A failure means that the client no longer waits.
                             let _ = send_from(&socket, address, &answer, from).await;
                         }
@@ -352,12 +352,12 @@ async fn serve_datagrams(
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(agent = %asker.name, %error, "an agent's DNS socket failed");
+                    tracing::warn!(agent = %client.name, %error, "an agent's DNS socket failed");
                     tokio::time::sleep(PAUSE).await;
                 }
             },
             Some(_) = queries.join_next() => {}
-            _ = sweep.tick() => parts.report(&asker),
+            _ = sweep.tick() => parts.report(&client),
             () = stop.cancelled() => break,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::message::{MAX_QUERY, Transport};
-use super::server::{Asker, Server};
+use super::server::{DnsClient, Server};
 
 /// The time that a connection may be idle, and the time limit of a message (RFC 7766 section 6.2.3: a few seconds).
 const IDLE: Duration = Duration::from_secs(10);
@@ -14,11 +14,15 @@ const IDLE: Duration = Duration::from_secs(10);
 impl Server {
     /// Answers one query after another until the client closes, is idle for too long or sends bytes that are not DNS.
     /// Closes a connection beyond the agent's limit.
-    pub async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(&self, asker: Arc<Asker>, mut stream: S) {
-        let Ok(_place) = asker.streams.try_acquire() else { return };
+    pub async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        client: Arc<DnsClient>,
+        mut stream: S,
+    ) {
+        let Ok(_place) = client.streams.try_acquire() else { return };
         while let Ok(Some(query)) = in_time(read(&mut stream)).await {
-            let Ok(_query) = asker.queries.acquire().await else { return };
-            let Some(answer) = self.parts.answer(&asker, &query, Transport::Stream).await else { return };
+            let Ok(_query) = client.queries.acquire().await else { return };
+            let Some(answer) = self.parts.answer(&client, &query, Transport::Stream).await else { return };
             if in_time(write(&mut stream, &answer)).await.is_err() {
                 return;
             }

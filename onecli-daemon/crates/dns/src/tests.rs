@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::answer::Parts;
 use super::message::Transport;
 use super::names::{Addresses, Names, NoAddress};
-use super::server::Asker;
+use super::server::DnsClient;
 
 /// A name service with a few names that waits for a permit before it answers.
 #[derive(Debug)]
@@ -130,8 +130,8 @@ struct Stage {
     parts: Parts,
     zone: Arc<Zone>,
     policy: watch::Sender<Arc<Snapshot>>,
-    strict: Asker,
-    open: Asker,
+    strict: DnsClient,
+    open: DnsClient,
 }
 
 impl Stage {
@@ -149,12 +149,12 @@ impl Stage {
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
         };
-        let [strict, open] = agents.map(|agent| Asker::new(&agent));
+        let [strict, open] = agents.map(|agent| DnsClient::new(&agent));
         Stage { _temp: temp, log, parts, zone, policy, strict, open }
     }
 
-    async fn ask(&self, asker: &Asker, query: &Message) -> Message {
-        let answer = self.parts.answer(asker, &query.to_vec().unwrap(), Transport::Datagram).await.unwrap();
+    async fn ask(&self, client: &DnsClient, query: &Message) -> Message {
+        let answer = self.parts.answer(client, &query.to_vec().unwrap(), Transport::Datagram).await.unwrap();
         Message::from_vec(&answer).unwrap()
     }
 
@@ -235,10 +235,10 @@ async fn queries_are_answered_by_policy() {
         ("-a.test.", A, "Refused", "Refused"),
         ("xn--.test.", A, "Refused", "Refused"),
     ] {
-        for (asker, expected) in [(&stage.strict, strict), (&stage.open, open)] {
+        for (client, expected) in [(&stage.strict, strict), (&stage.open, open)] {
             let asked = query(name, kind);
-            let answer = stage.ask(asker, &asked).await;
-            assert_eq!(told(&answer), expected, "{name} {kind} by {}", asker.name);
+            let answer = stage.ask(client, &asked).await;
+            assert_eq!(told(&answer), expected, "{name} {kind} by {}", client.name);
             assert_eq!(answer.metadata.id, 0x4711);
             assert_eq!(answer.metadata.message_type, MessageType::Response);
             assert!(answer.metadata.recursion_available && answer.metadata.recursion_desired);
@@ -369,12 +369,12 @@ async fn refusals_are_recorded_and_folded() {
 async fn unconfigured_names_are_recorded_and_limited() {
     let mut stage = Stage::new();
     stage.parts.quota = Arc::new(Quota::new(QuotaLimits { rate: 1 << 20, bytes: 1 << 40, reserve: 0 }));
-    for (asker, name) in
+    for (client, name) in
         [(&stage.strict, "a.deep.test."), (&stage.open, "other.test."), (&stage.strict, "api.test.")]
     {
         for _ in 0..2 {
             assert_eq!(
-                told(&stage.ask(asker, &query(name, RecordType::A)).await).split(' ').next(),
+                told(&stage.ask(client, &query(name, RecordType::A)).await).split(' ').next(),
                 Some("NoError")
             );
         }

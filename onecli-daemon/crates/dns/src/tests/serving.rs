@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Stage, agent, query, told};
 use crate::message::MAX_QUERY;
-use crate::server::{Asker, Keeper, STREAMS, Server};
+use crate::server::{DnsClient, Keeper, STREAMS, Server};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -60,7 +60,7 @@ async fn agents_have_distinct_addresses() {
         let answer = exchange((addresses[&agent.id], port).into(), &query).await;
         assert_eq!(told(&Message::from_vec(&answer).unwrap()), expected);
     }
-    assert_eq!(server.asker(&two.cgroup).unwrap().agent, two.id);
+    assert_eq!(server.client(&two.cgroup).unwrap().agent, two.id);
 
     // A disabled agent receives the reason.
     let off = Agent { enabled: false, ..two.clone() };
@@ -68,9 +68,9 @@ async fn agents_have_distinct_addresses() {
     assert_eq!(left, HashMap::from([two.id, twin.id].map(|id| (id, addresses[&id]))));
     let left = server.serve(std::iter::once(&twin));
     assert_eq!(left.into_iter().collect::<Vec<_>>(), [(twin.id, addresses[&twin.id])]);
-    assert!(server.asker(&two.cgroup).is_none());
+    assert!(server.client(&two.cgroup).is_none());
     server.close().await;
-    assert!(server.asker(&twin.cgroup).is_none());
+    assert!(server.client(&twin.cgroup).is_none());
 }
 
 /// A substitute for the service manager's store.
@@ -110,8 +110,8 @@ async fn no_query_is_lost_from_one_server_to_the_next() {
         let query = query.clone();
         async move { exchange(address, &query).await }
     });
-    let asker = server.asker(&one.cgroup).unwrap();
-    while asker.queries.available_permits() == 64 {
+    let client = server.client(&one.cgroup).unwrap();
+    while client.queries.available_permits() == 64 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let closing = tokio::spawn(async move { server.close().await });
@@ -146,8 +146,8 @@ async fn queries_beyond_the_limit_are_dropped() {
         socket.send(&query.to_vec().unwrap()).await.unwrap();
     }
     // One more query, which needs no lookup. The waiting queries use all permits.
-    let asker = server.asker(&one.cgroup).unwrap();
-    while asker.queries.available_permits() > 0 {
+    let client = server.client(&one.cgroup).unwrap();
+    while client.queries.available_permits() > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -160,20 +160,20 @@ async fn queries_beyond_the_limit_are_dropped() {
         answered += 1;
     }
     assert_eq!(answered, 64);
-    assert_eq!(asker.queries.available_permits(), 64, "every permit is returned");
+    assert_eq!(client.queries.available_permits(), 64, "every permit is returned");
 }
 
 #[tokio::test]
 async fn streams() {
     let Stage { _temp, parts, .. } = Stage::new();
     let server = Arc::new(Server::new(parts, free_port(), Box::new(|_| Ok(()))));
-    let asker = Arc::new(Asker::new(&agent(1, Egress::Deny)));
+    let client = Arc::new(DnsClient::new(&agent(1, Egress::Deny)));
     let query = query("many.test.", RecordType::A).to_vec().unwrap();
     let framed = [&u16::try_from(query.len()).unwrap().to_be_bytes(), query.as_slice()].concat();
     let connect = || {
         let (client, end) = tokio::io::duplex(8192);
-        let (server, asker) = (Arc::clone(&server), Arc::clone(&asker));
-        (client, tokio::spawn(async move { server.serve_stream(asker, end).await }))
+        let (server, client) = (Arc::clone(&server), Arc::clone(&client));
+        (client, tokio::spawn(async move { server.serve_stream(client, end).await }))
     };
     let (mut client, task) = connect();
     // Three queries in one write, the last of them in two halves.
