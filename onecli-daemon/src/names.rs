@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use onecli_dns::{Addresses, Names, NoAddress};
+use onecli_dns::{Addresses, HostLookup, LookupError};
 use onecli_model::Host;
 use onecli_net::{ResolveError, ResolveFailure, Resolver};
 use onecli_proxy::UpstreamProxy;
@@ -17,19 +17,19 @@ pub(super) struct HostNames {
 }
 
 #[async_trait]
-impl Names for HostNames {
-    async fn addresses(&self, host: &Host) -> Result<Addresses, NoAddress> {
+impl HostLookup for HostNames {
+    async fn addresses(&self, host: &Host) -> Result<Addresses, LookupError> {
         match self.resolver.lookup(host).await {
             Ok(found) => Ok(Addresses { list: found.list, ttl: found.ttl }),
             Err(ResolveError::Failed { failure: ResolveFailure::NoAddress, .. }) => {
                 Ok(Addresses { list: Vec::new(), ttl: 0 })
             }
             Err(ResolveError::Failed { failure: ResolveFailure::NoSuchName, .. }) => {
-                Err(NoAddress::NoSuchName)
+                Err(LookupError::NoSuchName)
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot resolve a name for an agent");
-                Err(NoAddress::Unavailable)
+                Err(LookupError::Unavailable)
             }
         }
     }

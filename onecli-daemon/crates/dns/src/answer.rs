@@ -13,9 +13,9 @@ use onecli_policy::{Identity, Snapshot};
 use tokio::sync::watch;
 
 use super::denied::{self, Alone, is_explained};
+use super::lookup::{Addresses, HostLookup, LookupError};
 use super::message::{Kind, Question, Transport, Unreadable};
 use super::name_budget::NameState;
-use super::names::{Addresses, Names, NoAddress};
 use super::server::DnsClient;
 
 /// The maximum TTL of an answer, in seconds, so that changes by an operator take effect soon.
@@ -32,7 +32,7 @@ pub struct Parts {
     /// The policy; a new snapshot decides the next query.
     pub policy: watch::Receiver<Arc<Snapshot>>,
     /// The source of addresses.
-    pub names: Arc<dyn Names>,
+    pub lookup: Arc<dyn HostLookup>,
     /// Addresses that represent names.
     pub synthetic: Arc<SyntheticAddresses>,
     /// The audit log, for refusals.
@@ -47,7 +47,7 @@ pub struct Parts {
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Parts").field("lookup", &self.lookup).finish_non_exhaustive()
     }
 }
 
@@ -142,9 +142,9 @@ impl Parts {
         question: &Question,
         host: &Host,
     ) -> (ResponseCode, Addresses) {
-        let is_proxied = self.synthetic.is_enabled() && self.names.is_proxied(host);
+        let is_proxied = self.synthetic.is_enabled() && self.lookup.is_proxied(host);
         let patience = if is_proxied { PROXIED_PATIENCE } else { PATIENCE };
-        let found = tokio::time::timeout(patience, self.names.addresses(host)).await;
+        let found = tokio::time::timeout(patience, self.lookup.addresses(host)).await;
         match found {
             Ok(Ok(addresses)) if !(is_proxied && addresses.list.is_empty()) => {
                 (ResponseCode::NoError, addresses)
@@ -154,8 +154,8 @@ impl Parts {
             }
             Ok(Ok(_)) => (ResponseCode::NoError, nothing()),
             _ if is_proxied => (ResponseCode::NoError, nothing()),
-            Ok(Err(NoAddress::NoSuchName)) => (ResponseCode::NXDomain, nothing()),
-            Ok(Err(NoAddress::Unavailable)) | Err(_) => (ResponseCode::ServFail, nothing()),
+            Ok(Err(LookupError::NoSuchName)) => (ResponseCode::NXDomain, nothing()),
+            Ok(Err(LookupError::Unavailable)) | Err(_) => (ResponseCode::ServFail, nothing()),
         }
     }
 

@@ -40,5 +40,5 @@ mod stream;
 mod tests;
 
 pub use answer::Parts;
-pub use names::{Addresses, Names, NoAddress};
+pub use names::{Addresses, HostLookup, LookupError};
 pub use server::{DnsClient, Keeper, Server, Stamp};

@@ -16,7 +16,7 @@ pub struct Addresses {
 
 /// The reason why a lookup has no addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoAddress {
+pub enum LookupError {
     /// The name does not exist.
     NoSuchName,
     /// No server can answer at the moment.
@@ -25,13 +25,13 @@ pub enum NoAddress {
 
 /// Looks names up as the daemon does for its own connections.
 #[async_trait]
-pub trait Names: Send + Sync + std::fmt::Debug {
+pub trait HostLookup: Send + Sync + std::fmt::Debug {
     /// Looks up the addresses of `host`, including blocked ones. The answer does not make the daemon dial any of
     /// them.
     ///
     /// # Errors
-    /// [`NoAddress`].
-    async fn addresses(&self, host: &Host) -> Result<Addresses, NoAddress>;
+    /// [`LookupError`].
+    async fn addresses(&self, host: &Host) -> Result<Addresses, LookupError>;
 
     /// Returns whether connections to `host` go through the upstream proxy, which resolves names itself.
     fn is_proxied(&self, host: &Host) -> bool;

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::answer::Parts;
 use super::message::Transport;
-use super::names::{Addresses, Names, NoAddress};
+use super::names::{Addresses, HostLookup, LookupError};
 use super::server::DnsClient;
 
 /// A name service with a few names that waits for a permit before it answers.
@@ -36,16 +36,16 @@ struct Zone {
 }
 
 #[async_trait]
-impl Names for Zone {
-    async fn addresses(&self, host: &Host) -> Result<Addresses, NoAddress> {
+impl HostLookup for Zone {
+    async fn addresses(&self, host: &Host) -> Result<Addresses, LookupError> {
         let _open = self.open.acquire().await.unwrap();
         match host.as_name().unwrap() {
-            "broken.test" => Err(NoAddress::Unavailable),
+            "broken.test" => Err(LookupError::Unavailable),
             name => match self.names.get(name) {
                 Some(list) => {
                     Ok(Addresses { list: list.clone(), ttl: if name == "brief.test" { 7 } else { 9999 } })
                 }
-                None => Err(NoAddress::NoSuchName),
+                None => Err(LookupError::NoSuchName),
             },
         }
     }
@@ -142,7 +142,7 @@ impl Stage {
         let zone = Arc::new(zone());
         let parts = Parts {
             policy: current,
-            names: Arc::clone(&zone) as Arc<dyn Names>,
+            names: Arc::clone(&zone) as Arc<dyn HostLookup>,
             synthetic: Arc::new(SyntheticAddresses::new(Some("198.18.0.0/15".parse().unwrap()))),
             audit: AuditLog::open(&log, onecli_audit::Settings::for_tests()).unwrap(),
             quota: Arc::new(Quota::new(QuotaLimits { rate: 100, bytes: 1 << 30, reserve: 0 })),
