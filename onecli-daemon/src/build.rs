@@ -156,7 +156,7 @@ fn dns_server(
     let marking = Arc::clone(managed);
     let stamp = Box::new(move |socket: BorrowedFd<'_>| marking.stamp(&socket).map_err(io::Error::other));
     let server = onecli_dns::Server::new(parts, transparent_port, stamp);
-    Arc::new(server.kept_by(Box::new(datagrams)))
+    Arc::new(server.with_socket_store(Box::new(datagrams)))
 }
 
 /// The sources of values, and the client for the daemon's own requests.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use onecli_dns::Keeper;
+use onecli_dns::SocketStore;
 use onecli_model::AgentId;
 use onecli_net::Bound;
 use onecli_sys::privilege;
@@ -124,7 +124,7 @@ pub(crate) struct Sockets {
 #[derive(Debug)]
 pub(crate) struct Datagrams(Mutex<HashMap<String, UdpSocket>>);
 
-impl Keeper for Datagrams {
+impl SocketStore for Datagrams {
     fn take(&self, agent: AgentId) -> Option<UdpSocket> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&name_of(agent))
     }

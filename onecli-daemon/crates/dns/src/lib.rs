@@ -41,4 +41,4 @@ mod tests;
 
 pub use answer::Parts;
 pub use names::{Addresses, HostLookup, LookupError};
-pub use server::{DnsClient, Keeper, Server, Stamp};
+pub use server::{DnsClient, Server, SocketStore, Stamp};

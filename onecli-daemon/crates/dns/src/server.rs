@@ -82,7 +82,7 @@ pub type Stamp = Box<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
 
 /// Holds the agents' sockets between two daemons, so that a query sent in between is answered late instead of
 /// refused.
-pub trait Keeper: Send + Sync {
+pub trait SocketStore: Send + Sync {
     /// Takes the stored socket of an agent out of the store.
     fn take(&self, agent: AgentId) -> Option<std::net::UdpSocket>;
     /// Stores an agent's socket.
@@ -96,7 +96,7 @@ pub struct Server {
     pub(super) parts: Arc<Parts>,
     port: u16,
     stamp: Stamp,
-    keeper: Option<Box<dyn Keeper>>,
+    socket_store: Option<Box<dyn SocketStore>>,
     listening: Mutex<HashMap<AgentId, Listening>>,
 }
 
@@ -140,13 +140,13 @@ impl Drop for Serving {
 impl Server {
     /// Returns a server without sockets. Its sockets will have `port`, which the kernel programs know.
     pub fn new(parts: Parts, port: u16, stamp: Stamp) -> Server {
-        Server { parts: Arc::new(parts), port, stamp, keeper: None, listening: Mutex::default() }
+        Server { parts: Arc::new(parts), port, stamp, socket_store: None, listening: Mutex::default() }
     }
 
     /// Sets a store for sockets that outlive this server.
     #[must_use]
-    pub fn kept_by(mut self, keeper: Box<dyn Keeper>) -> Server {
-        self.keeper = Some(keeper);
+    pub fn with_socket_store(mut self, socket_store: Box<dyn SocketStore>) -> Server {
+        self.socket_store = Some(socket_store);
         self
     }
 
@@ -161,8 +161,8 @@ impl Server {
             let stays = agents.get(id).is_some_and(|agent| one.client.is(agent));
             if !stays {
                 self.parts.report_rest(&one.client);
-                if let Some(keeper) = &self.keeper {
-                    keeper.forget(*id);
+                if let Some(socket_store) = &self.socket_store {
+                    socket_store.forget(*id);
                 }
             }
             stays
@@ -226,12 +226,12 @@ impl Server {
     }
 
     fn listen(&self, agent: &Agent) -> io::Result<Listening> {
-        let (socket, address) = if let Some(kept) = self.kept(agent.id) {
+        let (socket, address) = if let Some(kept) = self.stored_socket(agent.id) {
             kept
         } else {
             let bound = bind(agent.id, self.port)?;
-            if let Some(keeper) = &self.keeper {
-                keeper.keep(agent.id, bound.0.as_fd());
+            if let Some(socket_store) = &self.socket_store {
+                socket_store.keep(agent.id, bound.0.as_fd());
             }
             bound
         };
@@ -243,8 +243,8 @@ impl Server {
 
     /// Takes the socket that the previous daemon had for the agent, if its address is still one of the agent's
     /// candidates.
-    fn kept(&self, agent: AgentId) -> Option<(UdpSocket, Ipv4Addr)> {
-        let socket = self.keeper.as_ref()?.take(agent)?;
+    fn stored_socket(&self, agent: AgentId) -> Option<(UdpSocket, Ipv4Addr)> {
+        let socket = self.socket_store.as_ref()?.take(agent)?;
         let SocketAddr::V4(bound) = socket.local_addr().ok()? else { return None };
         if bound.port() != self.port || !candidates(agent).any(|address| address == *bound.ip()) {
             return None;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Stage, agent, query, told};
 use crate::message::MAX_QUERY;
-use crate::server::{DnsClient, Keeper, STREAMS, Server};
+use crate::server::{DnsClient, STREAMS, Server, SocketStore};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -77,7 +77,7 @@ async fn agents_have_distinct_addresses() {
 #[derive(Default)]
 struct Store(Mutex<HashMap<AgentId, std::net::UdpSocket>>);
 
-impl Keeper for Arc<Store> {
+impl SocketStore for Arc<Store> {
     fn take(&self, agent: AgentId) -> Option<std::net::UdpSocket> {
         self.0.lock().unwrap().get(&agent).map(|kept| kept.try_clone().unwrap())
     }
@@ -97,7 +97,8 @@ impl Keeper for Arc<Store> {
 async fn no_query_is_lost_from_one_server_to_the_next() {
     let (store, port, one) = (Arc::<Store>::default(), free_port(), agent(1, Egress::Deny));
     let start = |parts| {
-        let server = Server::new(parts, port, Box::new(|_| Ok(()))).kept_by(Box::new(Arc::clone(&store)));
+        let server =
+            Server::new(parts, port, Box::new(|_| Ok(()))).with_socket_store(Box::new(Arc::clone(&store)));
         let address = server.serve(std::iter::once(&one))[&one.id];
         (server, SocketAddr::from((address, port)))
     };
