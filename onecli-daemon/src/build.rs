@@ -144,7 +144,7 @@ fn dns_server(
     policy: watch::Receiver<Arc<Snapshot>>,
     datagrams: Datagrams,
 ) -> Arc<onecli_dns::Server> {
-    let parts = onecli_dns::Parts {
+    let parts = onecli_dns::QueryHandler {
         policy,
         names: Arc::new(HostNames { resolver: Arc::clone(&network.resolver), proxy: network.proxy.clone() }),
         synthetic: Arc::clone(&network.synthetic),

@@ -12,9 +12,9 @@ use onecli_net::SyntheticAddresses;
 use onecli_policy::{Identity, Snapshot};
 use tokio::sync::watch;
 
-use super::denied::{self, Alone, is_explained};
+use super::denied::{self, UnconnectedQuery, is_explained};
 use super::lookup::{Addresses, HostLookup, LookupError};
-use super::message::{Kind, Question, Transport, Unreadable};
+use super::message::{Kind, Question, QuestionError, Transport};
 use super::name_budget::NameState;
 use super::server::DnsClient;
 
@@ -28,7 +28,7 @@ const PROXIED_PATIENCE: Duration = Duration::from_secs(1);
 const PORT: u16 = 53;
 
 /// The parts that the resolver uses.
-pub struct Parts {
+pub struct QueryHandler {
     /// The policy; a new snapshot decides the next query.
     pub policy: watch::Receiver<Arc<Snapshot>>,
     /// The source of addresses.
@@ -45,15 +45,15 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
 }
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for QueryHandler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("lookup", &self.lookup).finish_non_exhaustive()
+        f.debug_struct("QueryHandler").field("lookup", &self.lookup).finish_non_exhaustive()
     }
 }
 
 /// The treatment of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Judgement {
+pub(super) enum NameDecision {
     /// Answer with this host's loopback.
     Loopback,
     /// Look it up.
@@ -70,26 +70,26 @@ fn is_loopback(host: &Host) -> bool {
 }
 
 /// Judges a name by the policy.
-pub(super) fn judge(snapshot: &Snapshot, identity: &Identity, host: &Host) -> Judgement {
+pub(super) fn decide(snapshot: &Snapshot, identity: &Identity, host: &Host) -> NameDecision {
     let name = host.as_name().unwrap_or_default();
     if is_loopback(host) {
-        return Judgement::Loopback;
+        return NameDecision::Loopback;
     }
     if snapshot.may_resolve(identity, host) {
-        return Judgement::Resolve;
+        return NameDecision::Resolve;
     }
     let mut rest = name;
     while let Some((shorter, _)) = rest.rsplit_once('.') {
         rest = shorter;
         let known = |host: &Host| rest == "localhost" || snapshot.may_resolve(identity, host);
         if rest.parse().is_ok_and(|host: Host| known(&host)) {
-            return Judgement::Searched;
+            return NameDecision::Searched;
         }
     }
-    Judgement::Refuse
+    NameDecision::Refuse
 }
 
-impl Parts {
+impl QueryHandler {
     /// Returns the answer to a message; `None` if it gets none.
     pub(super) async fn answer(
         &self,
@@ -99,8 +99,8 @@ impl Parts {
     ) -> Option<Vec<u8>> {
         let question = match Question::read(message) {
             Ok(question) => question,
-            Err(Unreadable::Ignore) => return None,
-            Err(Unreadable::Answer(answer)) => return Some(answer),
+            Err(QuestionError::Ignore) => return None,
+            Err(QuestionError::Answer(answer)) => return Some(answer),
         };
         let (code, addresses) = self.resolve(client, &question).await;
         question.answer(code, &addresses.list, addresses.ttl.min(MAX_TTL), transport)
@@ -116,21 +116,21 @@ impl Parts {
         let Some(host) = question.host() else {
             return (self.refuse(client, Some(&identity), question, Code::EgressDenied).await, nothing());
         };
-        match judge(&snapshot, &identity, &host) {
-            Judgement::Loopback => (ResponseCode::NoError, loopback()),
-            Judgement::Searched => (ResponseCode::NXDomain, nothing()),
-            Judgement::Refuse => {
+        match decide(&snapshot, &identity, &host) {
+            NameDecision::Loopback => (ResponseCode::NoError, loopback()),
+            NameDecision::Searched => (ResponseCode::NXDomain, nothing()),
+            NameDecision::Refuse => {
                 self.deny(client, Some(&identity), (question, &host), Code::EgressDenied).await
             }
             // Other types are answered without a query to a name server, so no data leaves in such names.
-            Judgement::Resolve if question.kind() == Kind::Other => (ResponseCode::NoError, nothing()),
-            Judgement::Resolve
+            NameDecision::Resolve if question.kind() == Kind::Other => (ResponseCode::NoError, nothing()),
+            NameDecision::Resolve
                 if !snapshot.is_written(&identity, &host)
                     && let Err(refused) = self.charge_name(client, &identity, question, &host).await =>
             {
                 (refused, nothing())
             }
-            Judgement::Resolve => self.look_up(client, question, &host).await,
+            NameDecision::Resolve => self.look_up(client, question, &host).await,
         }
     }
 
@@ -190,7 +190,7 @@ impl Parts {
             return (self.refuse(client, identity, question, code).await, nothing());
         }
         let now = self.clock.instant();
-        let waits = client.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).note(now, host, code);
+        let waits = client.pending.lock().unwrap_or_else(PoisonError::into_inner).note(now, host, code);
         if !waits {
             client.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_other(now);
         }
@@ -285,17 +285,17 @@ impl Parts {
     pub(super) fn report(&self, client: &DnsClient) {
         let now = self.clock.instant();
         let was_connected = |name: &Host, since| self.synthetic.was_connected(client.agent, name, since);
-        let mut unfollowed = client.unfollowed.lock().unwrap_or_else(PoisonError::into_inner);
-        let alone = unfollowed.due(now, was_connected);
-        drop(unfollowed);
-        self.record_alone(client, now, alone);
+        let mut pending = client.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let unconnected = pending.due(now, was_connected);
+        drop(pending);
+        self.record_unconnected(client, now, unconnected);
         let due = client.refusals.lock().unwrap_or_else(PoisonError::into_inner).due(now);
         self.write(client, due);
     }
 
     /// Records queries without a connection, as refusals that may repeat.
-    fn record_alone(&self, client: &DnsClient, now: Instant, alone: Vec<Alone>) {
-        for Alone { name, code, count } in alone {
+    fn record_unconnected(&self, client: &DnsClient, now: Instant, unconnected: Vec<UnconnectedQuery>) {
+        for UnconnectedQuery { name, code, count } in unconnected {
             let key = (name.to_string(), code);
             let mut record = None;
             let mut refusals = client.refusals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -325,15 +325,15 @@ impl Parts {
     }
 
     /// Records all queries that no connection has followed so far.
-    pub(super) fn report_alone(&self, client: &DnsClient) {
+    pub(super) fn report_unconnected(&self, client: &DnsClient) {
         let was_connected = |name: &Host, since| self.synthetic.was_connected(client.agent, name, since);
-        let alone = client.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).rest(was_connected);
-        self.record_alone(client, self.clock.instant(), alone);
+        let unconnected = client.pending.lock().unwrap_or_else(PoisonError::into_inner).rest(was_connected);
+        self.record_unconnected(client, self.clock.instant(), unconnected);
     }
 
     /// Records all pending refusals, because the agent is no longer served.
     pub(super) fn report_rest(&self, client: &DnsClient) {
-        self.report_alone(client);
+        self.report_unconnected(client);
         let now = self.clock.instant();
         let rest = client.refusals.lock().unwrap_or_else(PoisonError::into_inner).rest(now);
         self.write(client, rest);

@@ -33,7 +33,7 @@ pub(super) fn is_explained(host: &Host) -> bool {
 
 /// Denied queries without a connection so far. The record of a connection also covers its query.
 #[derive(Debug, Default)]
-pub(super) struct Unfollowed(HashMap<(Host, Code), Waiting>);
+pub(super) struct PendingQueries(HashMap<(Host, Code), Waiting>);
 
 #[derive(Debug)]
 struct Waiting {
@@ -43,14 +43,14 @@ struct Waiting {
 
 /// Queries of one name without a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Alone {
+pub(super) struct UnconnectedQuery {
     pub(super) name: Host,
     pub(super) code: Code,
     /// The number of queries, at least one.
     pub(super) count: u64,
 }
 
-impl Unfollowed {
+impl PendingQueries {
     /// Counts a query. Returns false if too many names wait; this query must then be recorded in another way.
     pub(super) fn note(&mut self, now: Instant, name: &Host, code: Code) -> bool {
         let key = (name.clone(), code);
@@ -63,12 +63,16 @@ impl Unfollowed {
 
     /// Removes and returns the queries that have waited long enough. `was_connected` returns whether a connection to
     /// a name arrived since then.
-    pub(super) fn due(&mut self, now: Instant, was_connected: impl Fn(&Host, Instant) -> bool) -> Vec<Alone> {
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        was_connected: impl Fn(&Host, Instant) -> bool,
+    ) -> Vec<UnconnectedQuery> {
         self.take(was_connected, |waiting| now.duration_since(waiting.since) >= PATIENCE)
     }
 
     /// Removes and returns all queries.
-    pub(super) fn rest(&mut self, was_connected: impl Fn(&Host, Instant) -> bool) -> Vec<Alone> {
+    pub(super) fn rest(&mut self, was_connected: impl Fn(&Host, Instant) -> bool) -> Vec<UnconnectedQuery> {
         self.take(was_connected, |_| true)
     }
 
@@ -76,14 +80,14 @@ impl Unfollowed {
         &mut self,
         was_connected: impl Fn(&Host, Instant) -> bool,
         is_over: impl Fn(&Waiting) -> bool,
-    ) -> Vec<Alone> {
+    ) -> Vec<UnconnectedQuery> {
         let mut alone = Vec::new();
         self.0.retain(|(name, code), waiting| {
             if was_connected(name, waiting.since) {
                 return false;
             }
             if is_over(waiting) {
-                alone.push(Alone { name: name.clone(), code: *code, count: waiting.count });
+                alone.push(UnconnectedQuery { name: name.clone(), code: *code, count: waiting.count });
                 return false;
             }
             true
@@ -122,14 +126,14 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a reference time")]
     fn denied_query_is_recorded_unless_a_connection_follows() {
-        let (start, mut queries) = (Instant::now(), Unfollowed::default());
+        let (start, mut queries) = (Instant::now(), PendingQueries::default());
         let name = |n: usize| -> Host { format!("n{n}.test").parse().unwrap() };
         assert!((0..WAITING).all(|n| queries.note(start, &name(n), Code::EgressDenied)));
         assert!(queries.note(start, &name(0), Code::EgressDenied), "the same name again");
         assert!(!queries.note(start, &name(WAITING), Code::EgressDenied), "one name beyond the limit");
         assert!(queries.due(start + PATIENCE / 2, |_, _| false).is_empty(), "not yet");
         let due = queries.due(start + PATIENCE, |host, since| *host != name(0) && since == start);
-        assert_eq!(due, [Alone { name: name(0), code: Code::EgressDenied, count: 2 }]);
+        assert_eq!(due, [UnconnectedQuery { name: name(0), code: Code::EgressDenied, count: 2 }]);
         assert!(queries.rest(|_, _| false).is_empty(), "a connection covers its query");
         assert!(queries.note(start, &name(1), Code::AgentDisabled));
         assert_eq!(queries.rest(|_, _| false).len(), 1);

@@ -39,6 +39,6 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use answer::Parts;
+pub use answer::QueryHandler;
 pub use names::{Addresses, HostLookup, LookupError};
-pub use server::{DnsClient, Server, SocketStore, Stamp};
+pub use server::{DnsClient, Server, SocketMark, SocketStore};

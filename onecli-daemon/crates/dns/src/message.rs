@@ -40,7 +40,7 @@ pub(super) struct Question {
 
 /// A message without a question that the daemon can answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unreadable {
+pub(super) enum QuestionError {
     /// Not a query, for example an answer. It is never answered, because two servers could otherwise answer each
     /// other endlessly.
     Ignore,
@@ -52,16 +52,16 @@ impl Question {
     /// Parses a message.
     ///
     /// # Errors
-    /// [`Unreadable`].
-    pub(super) fn read(bytes: &[u8]) -> Result<Question, Unreadable> {
-        let Some(header) = bytes.first_chunk::<HEADER>() else { return Err(Unreadable::Ignore) };
+    /// [`QuestionError`].
+    pub(super) fn read(bytes: &[u8]) -> Result<Question, QuestionError> {
+        let Some(header) = bytes.first_chunk::<HEADER>() else { return Err(QuestionError::Ignore) };
         if header[2] & 0x80 != 0 {
-            return Err(Unreadable::Ignore);
+            return Err(QuestionError::Ignore);
         }
         if header[2] & 0x78 != 0 {
-            return Err(Unreadable::Answer(bare(header, ResponseCode::NotImp)));
+            return Err(QuestionError::Answer(bare(header, ResponseCode::NotImp)));
         }
-        let malformed = || Unreadable::Answer(bare(header, ResponseCode::FormErr));
+        let malformed = || QuestionError::Answer(bare(header, ResponseCode::FormErr));
         let request = Message::from_vec(bytes).map_err(|_| malformed())?;
         let [question] = request.queries.as_slice() else { return Err(malformed()) };
         let question = question.clone();
@@ -75,8 +75,8 @@ impl Question {
         Ok(read)
     }
 
-    fn reject(&self, code: ResponseCode) -> Unreadable {
-        self.answer(code, &[], 0, Transport::Datagram).map_or(Unreadable::Ignore, Unreadable::Answer)
+    fn reject(&self, code: ResponseCode) -> QuestionError {
+        self.answer(code, &[], 0, Transport::Datagram).map_or(QuestionError::Ignore, QuestionError::Answer)
     }
 
     /// Returns the record type of the question.

@@ -19,8 +19,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::address::candidates;
-use super::answer::Parts;
-use super::denied::Unfollowed;
+use super::answer::QueryHandler;
+use super::denied::PendingQueries;
 use super::message::{MAX_QUERY, Transport};
 use super::name_budget::NameBudget;
 
@@ -46,7 +46,7 @@ pub struct DnsClient {
     pub(super) name: AgentName,
     pub(super) evidence: ClientEvidence,
     pub(super) refusals: Mutex<Fold<(String, Code)>>,
-    pub(super) unfollowed: Mutex<Unfollowed>,
+    pub(super) pending: Mutex<PendingQueries>,
     pub(super) name_budget: tokio::sync::Mutex<NameBudget>,
     pub(super) queries: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
@@ -64,7 +64,7 @@ impl DnsClient {
                 token: None,
             },
             refusals: Mutex::default(),
-            unfollowed: Mutex::default(),
+            pending: Mutex::default(),
             name_budget: tokio::sync::Mutex::default(),
             queries: Arc::new(Semaphore::new(IN_FLIGHT)),
             streams: Arc::new(Semaphore::new(STREAMS)),
@@ -78,7 +78,7 @@ impl DnsClient {
 
 /// Marks a socket as the daemon's, so that the kernel lets queries through to it. After a crash, another process may
 /// have bound the address.
-pub type Stamp = Box<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
+pub type SocketMark = Box<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
 
 /// Holds the agents' sockets between two daemons, so that a query sent in between is answered late instead of
 /// refused.
@@ -93,9 +93,9 @@ pub trait SocketStore: Send + Sync {
 
 /// The agents' resolver.
 pub struct Server {
-    pub(super) parts: Arc<Parts>,
+    pub(super) handler: Arc<QueryHandler>,
     port: u16,
-    stamp: Stamp,
+    stamp: SocketMark,
     socket_store: Option<Box<dyn SocketStore>>,
     listening: Mutex<HashMap<AgentId, Listening>>,
 }
@@ -124,9 +124,14 @@ struct Serving {
 }
 
 impl Serving {
-    fn start(parts: &Arc<Parts>, client: &Arc<DnsClient>, socket: UdpSocket, address: Ipv4Addr) -> Serving {
+    fn start(
+        handler: &Arc<QueryHandler>,
+        client: &Arc<DnsClient>,
+        socket: UdpSocket,
+        address: Ipv4Addr,
+    ) -> Serving {
         let stop = CancellationToken::new();
-        let served = serve_datagrams(Arc::clone(parts), Arc::clone(client), socket, address, stop.clone());
+        let served = serve_datagrams(Arc::clone(handler), Arc::clone(client), socket, address, stop.clone());
         Serving { task: tokio::spawn(served), stop }
     }
 }
@@ -139,8 +144,8 @@ impl Drop for Serving {
 
 impl Server {
     /// Returns a server without sockets. Its sockets will have `port`, which the kernel programs know.
-    pub fn new(parts: Parts, port: u16, stamp: Stamp) -> Server {
-        Server { parts: Arc::new(parts), port, stamp, socket_store: None, listening: Mutex::default() }
+    pub fn new(handler: QueryHandler, port: u16, stamp: SocketMark) -> Server {
+        Server { handler: Arc::new(handler), port, stamp, socket_store: None, listening: Mutex::default() }
     }
 
     /// Sets a store for sockets that outlive this server.
@@ -155,12 +160,12 @@ impl Server {
     /// could be opened has none. Must be called in a tokio runtime.
     pub fn serve<'a>(&self, agents: impl Iterator<Item = &'a Agent>) -> HashMap<AgentId, Ipv4Addr> {
         let agents: HashMap<AgentId, &Agent> = agents.map(|agent| (agent.id, agent)).collect();
-        self.parts.synthetic.retain(|agent| agents.contains_key(&agent));
+        self.handler.synthetic.retain(|agent| agents.contains_key(&agent));
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         listening.retain(|id, one| {
             let stays = agents.get(id).is_some_and(|agent| one.client.is(agent));
             if !stays {
-                self.parts.report_rest(&one.client);
+                self.handler.report_rest(&one.client);
                 if let Some(socket_store) = &self.socket_store {
                     socket_store.forget(*id);
                 }
@@ -206,7 +211,7 @@ impl Server {
         };
         let _ = tokio::time::timeout(CLOSING, finish).await;
         for one in &all {
-            self.parts.report_rest(&one.client);
+            self.handler.report_rest(&one.client);
         }
     }
 
@@ -214,7 +219,7 @@ impl Server {
     pub fn record_denied(&self, agent: AgentId) {
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(one) = listening.get(&agent) {
-            self.parts.report_alone(&one.client);
+            self.handler.report_unconnected(&one.client);
         }
     }
 
@@ -237,7 +242,7 @@ impl Server {
         };
         (self.stamp)(socket.as_fd())?;
         let client = Arc::new(DnsClient::new(agent));
-        let task = Serving::start(&self.parts, &client, socket, address);
+        let task = Serving::start(&self.handler, &client, socket, address);
         Ok(Listening { address, client, task, elsewhere: HashMap::new() })
     }
 
@@ -266,7 +271,7 @@ impl Server {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         let is_its = |one: &&mut Listening| one.client.evidence.cgroup.as_ref() == Some(cgroup);
         if let Some(one) = listening.values_mut().find(is_its).filter(|one| one.address == address) {
-            let serving = Serving::start(&self.parts, &one.client, socket, address);
+            let serving = Serving::start(&self.handler, &one.client, socket, address);
             one.elsewhere.insert(netns, serving);
         }
         Ok(())
@@ -324,7 +329,7 @@ async fn send_from(socket: &UdpSocket, from: Ipv4Addr, data: &[u8], to: SocketAd
 /// Answers from `address` until it is stopped, then finishes the queries it accepted. Aborting the task also ends the
 /// queries in progress.
 async fn serve_datagrams(
-    parts: Arc<Parts>,
+    handler: Arc<QueryHandler>,
     client: Arc<DnsClient>,
     socket: UdpSocket,
     address: Ipv4Addr,
@@ -341,9 +346,9 @@ async fn serve_datagrams(
                 Ok((length, from)) if length <= MAX_QUERY => {
                     let Ok(place) = Arc::clone(&client.queries).try_acquire_owned() else { continue };
                     let query = buffer[..length].to_vec();
-                    let (parts, client, socket) = (Arc::clone(&parts), Arc::clone(&client), Arc::clone(&socket));
+                    let (handler, client, socket) = (Arc::clone(&handler), Arc::clone(&client), Arc::clone(&socket));
                     queries.spawn(async move {
-                        if let Some(answer) = parts.answer(&client, &query, Transport::Datagram).await {
+                        if let Some(answer) = handler.answer(&client, &query, Transport::Datagram).await {
                             // A failure means that the client no longer waits.
                             let _ = send_from(&socket, address, &answer, from).await;
                         }
@@ -357,7 +362,7 @@ async fn serve_datagrams(
                 }
             },
             Some(_) = queries.join_next() => {}
-            _ = sweep.tick() => parts.report(&client),
+            _ = sweep.tick() => handler.report(&client),
             () = stop.cancelled() => break,
         }
     }

@@ -22,7 +22,7 @@ impl Server {
         let Ok(_place) = client.streams.try_acquire() else { return };
         while let Ok(Some(query)) = in_time(read(&mut stream)).await {
             let Ok(_query) = client.queries.acquire().await else { return };
-            let Some(answer) = self.parts.answer(&client, &query, Transport::Stream).await else { return };
+            let Some(answer) = self.handler.answer(&client, &query, Transport::Stream).await else { return };
             if in_time(write(&mut stream, &answer)).await.is_err() {
                 return;
             }

@@ -21,7 +21,7 @@ use onecli_sys::{OsRandom, PrivateDir, SystemClock};
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
-use super::answer::Parts;
+use super::answer::QueryHandler;
 use super::message::Transport;
 use super::names::{Addresses, HostLookup, LookupError};
 use super::server::DnsClient;
@@ -127,7 +127,7 @@ fn snapshot(agents: &[Agent]) -> Snapshot {
 struct Stage {
     _temp: tempfile::TempDir,
     log: PrivateDir,
-    parts: Parts,
+    parts: QueryHandler,
     zone: Arc<Zone>,
     policy: watch::Sender<Arc<Snapshot>>,
     strict: DnsClient,
@@ -140,7 +140,7 @@ impl Stage {
         let agents = [agent(1, Egress::Deny), agent(2, Egress::Allow)];
         let (policy, current) = watch::channel(Arc::new(snapshot(&agents)));
         let zone = Arc::new(zone());
-        let parts = Parts {
+        let parts = QueryHandler {
             policy: current,
             names: Arc::clone(&zone) as Arc<dyn HostLookup>,
             synthetic: Arc::new(SyntheticAddresses::new(Some("198.18.0.0/15".parse().unwrap()))),
@@ -346,7 +346,7 @@ async fn refusals_are_recorded_and_folded() {
     let _ = stage.ask(&stage.strict, &query("a\u{7}.test.", RecordType::A)).await;
     stage.parts.report(&stage.strict);
     assert_eq!(stage.records().await.len(), 1, "a connection may follow the others");
-    stage.parts.report_alone(&stage.strict);
+    stage.parts.report_unconnected(&stage.strict);
     let records = stage.records().await;
     let [bell, evil] = records.as_slice() else { panic!("{records:#?}") };
     assert_eq!(evil.host.as_ref().unwrap().as_str(), "evil.test");
@@ -443,7 +443,7 @@ async fn recorded_refusals_count_against_the_agent_quota() {
     for number in 0..20 {
         let _ = stage.ask(&stage.strict, &query(&format!("evil{number}.test."), RecordType::A)).await;
     }
-    stage.parts.report_alone(&stage.strict);
+    stage.parts.report_unconnected(&stage.strict);
     let recorded = stage.records().await.len();
     assert!((10..=15).contains(&recorded), "ten seconds' worth: {recorded}");
     let now = stage.parts.clock.instant();
@@ -468,7 +468,7 @@ async fn removed_or_disabled_agent_is_refused() {
         let answer = stage.ask(&stage.strict, &query("localhost.", RecordType::A)).await;
         assert_eq!(told(&answer) == "NoError 127.0.0.1", expected != "Refused", "{agents:?}");
     }
-    stage.parts.report_alone(&stage.strict);
+    stage.parts.report_unconnected(&stage.strict);
     let codes: Vec<_> = stage.records().await.iter().filter_map(|record| record.code.clone()).collect();
     let disabled = codes.iter().filter(|code| code.as_str() == Code::AgentDisabled.as_str()).count();
     assert_eq!(disabled, 1, "{codes:?}");
