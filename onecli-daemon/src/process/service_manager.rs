@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use onecli_dns::SocketStore;
 use onecli_model::AgentId;
-use onecli_net::Bound;
+use onecli_net::BoundListener;
 use onecli_sys::privilege;
 use sd_notify::NotifyState;
 use socket2::{Socket, Type};
@@ -72,10 +72,10 @@ impl InheritedSockets {
     }
 
     /// Takes the TCP listener with this address.
-    pub(crate) fn tcp(&mut self, address: SocketAddr) -> Option<Bound> {
+    pub(crate) fn tcp(&mut self, address: SocketAddr) -> Option<BoundListener> {
         let at = self.tcp.iter().position(|(found, _)| *found == address)?;
         let (_, passed) = self.tcp.swap_remove(at);
-        Bound::try_from(OwnedFd::from(passed.socket)).ok()
+        BoundListener::try_from(OwnedFd::from(passed.socket)).ok()
     }
 
     /// Takes the stream listener at this path.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use onecli_admin::Handles;
 use onecli_config::Config;
-use onecli_net::Bound;
+use onecli_net::BoundListener;
 use onecli_proxy::Wire;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -24,8 +24,8 @@ const TIDY: Duration = Duration::from_secs(5);
 
 /// Bound listeners: no client can connect yet.
 pub(crate) struct Listeners {
-    explicit: Vec<(Bound, Wire)>,
-    transparent: Vec<Bound>,
+    explicit: Vec<(BoundListener, Wire)>,
+    transparent: Vec<BoundListener>,
     /// Addresses of the listeners that this process opened itself.
     own: Vec<SocketAddr>,
     sources: Arc<Sources>,
@@ -59,7 +59,7 @@ impl Listeners {
         let port = config.listen.transparent_port;
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
-        let transparent: Vec<Bound> = if managed.is_attached() {
+        let transparent: Vec<BoundListener> = if managed.is_attached() {
             loopback.into_iter().map(|address| open(inherited, address)).collect::<Result<_, _>>()?
         } else {
             // No connection is redirected to them.
@@ -77,7 +77,12 @@ impl Listeners {
 
     /// Returns every address of the daemon. The proxy refuses agents' connections to them.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.explicit.iter().map(|(bound, _)| bound).chain(&self.transparent).map(Bound::address).collect()
+        self.explicit
+            .iter()
+            .map(|(bound, _)| bound)
+            .chain(&self.transparent)
+            .map(BoundListener::address)
+            .collect()
     }
 
     /// Returns the explicit proxy's addresses, each with its protocol.
@@ -92,7 +97,8 @@ impl Listeners {
             .into_iter()
             .map(|(bound, wire)| Ok::<_, AppError>((bound.listen()?, wire)))
             .collect::<Result<Vec<_>, _>>()?;
-        let transparent = self.transparent.into_iter().map(Bound::listen).collect::<Result<Vec<_>, _>>()?;
+        let transparent =
+            self.transparent.into_iter().map(BoundListener::listen).collect::<Result<Vec<_>, _>>()?;
         for listener in explicit.iter().map(|(listener, _)| listener).chain(&transparent) {
             // Not earlier: the service manager takes a socket that does not listen for hung up, and drops it.
             if listener.local_addr().is_ok_and(|address| self.own.contains(&address)) {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onecli_model::{CgroupName, error_chain};
-use onecli_net::Bound;
+use onecli_net::BoundListener;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -259,7 +259,7 @@ impl Namespaces {
     }
 
     fn listen(&self, socket: OwnedFd) -> Result<AbortHandle, String> {
-        let bound = Bound::try_from(socket).map_err(|error| error.to_string())?;
+        let bound = BoundListener::try_from(socket).map_err(|error| error.to_string())?;
         // Stamped before any client can connect: the kernel redirects only to a stamped listener.
         self.managed.stamp(&bound).map_err(|error| error_chain(&error))?;
         let listener = bound.listen().map_err(|error| error.to_string())?;

@@ -32,7 +32,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// A bound TCP socket that does not accept connections yet. Binding may need a privilege that listening does not
 /// need.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundListener {
     socket: Socket,
     address: SocketAddr,
 }
@@ -42,7 +42,7 @@ pub struct Bound {
 ///
 /// # Errors
 /// [`ListenError`], with the next step.
-pub fn bind(address: SocketAddr) -> Result<Bound, ListenError> {
+pub fn bind(address: SocketAddr) -> Result<BoundListener, ListenError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
@@ -50,16 +50,16 @@ pub fn bind(address: SocketAddr) -> Result<Bound, ListenError> {
         }
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
-        Bound::adopt(socket)
+        BoundListener::adopt(socket)
     };
     open().map_err(|source| ListenError { address, source })
 }
 
-impl Bound {
-    fn adopt(socket: Socket) -> io::Result<Bound> {
+impl BoundListener {
+    fn adopt(socket: Socket) -> io::Result<BoundListener> {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?.as_socket();
-        Ok(Bound { socket, address: address.ok_or(io::ErrorKind::InvalidInput)? })
+        Ok(BoundListener { socket, address: address.ok_or(io::ErrorKind::InvalidInput)? })
     }
 
     /// Returns the address, with the port that the kernel chose if none was requested.
@@ -72,7 +72,7 @@ impl Bound {
     /// # Errors
     /// [`ListenError`], for example if another root process that shares the address by `SO_REUSEADDR` listened first.
     pub fn listen(self) -> Result<TcpListener, ListenError> {
-        let Bound { socket, address } = self;
+        let BoundListener { socket, address } = self;
         let listen = || {
             socket.listen(BACKLOG)?;
             TcpListener::from_std(socket.into())
@@ -82,15 +82,15 @@ impl Bound {
 }
 
 /// Accepts a socket that another process of the daemon bound.
-impl TryFrom<OwnedFd> for Bound {
+impl TryFrom<OwnedFd> for BoundListener {
     type Error = io::Error;
 
-    fn try_from(socket: OwnedFd) -> io::Result<Bound> {
-        Bound::adopt(socket.into())
+    fn try_from(socket: OwnedFd) -> io::Result<BoundListener> {
+        BoundListener::adopt(socket.into())
     }
 }
 
-impl AsFd for Bound {
+impl AsFd for BoundListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
