@@ -24,7 +24,7 @@ pub use resolve::{Addresses, ResolveError, ResolveFailure, Resolver};
 pub use rewind::Rewind;
 pub use sniff::{Protocol, SniffError, sniff};
 pub use synthetic::{SyntheticAddresses, client_speaks_first};
-pub use tunnel::{Ended, TunnelBytes, tunnel};
+pub use tunnel::{TunnelBytes, TunnelEnd, tunnel};
 
 #[cfg(test)]
 mod tests;

@@ -113,7 +113,7 @@ async fn tunnel_counts_both_directions_and_stops_on_request() {
     upstream.write_all(b"pong!").await.unwrap();
     agent.read_exact(&mut buffer).await.unwrap();
     stop.send(()).unwrap();
-    assert_eq!(task.await.unwrap().unwrap(), Ended::Stopped);
+    assert_eq!(task.await.unwrap().unwrap(), TunnelEnd::Stopped);
     assert_eq!((bytes.from_agent(), bytes.to_agent()), (4, 5));
 }
 

@@ -34,7 +34,7 @@ impl TunnelBytes {
 
 /// The reason for a regular end of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum TunnelEnd {
     /// Both sides closed.
     Closed,
     /// The daemon stopped it.
@@ -52,7 +52,7 @@ pub async fn tunnel<A, U>(
     bytes: &TunnelBytes,
     idle: Duration,
     stop: impl Future<Output = ()>,
-) -> io::Result<Ended>
+) -> io::Result<TunnelEnd>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
@@ -64,9 +64,9 @@ where
         Counted { stream: upstream, read: Arc::clone(&bytes.to_agent), has_ended: &is_half_closed };
     tokio::select! {
         result = tokio::io::copy_bidirectional_with_sizes(&mut agent, &mut upstream, 16 * 1024, 16 * 1024) => {
-            result.map(|_| Ended::Closed)
+            result.map(|_| TunnelEnd::Closed)
         }
-        () = stop => Ok(Ended::Stopped),
+        () = stop => Ok(TunnelEnd::Stopped),
         () = silence(idle, &is_half_closed, bytes) => {
             Err(io::Error::new(io::ErrorKind::TimedOut, "one side has closed, and the other is silent"))
         }

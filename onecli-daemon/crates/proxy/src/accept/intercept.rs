@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use onecli_audit::Text;
 use onecli_model::{AgentId, Authority, Code, Host, Reach, Refusal};
-use onecli_net::{Ended, Protocol, Rewind, SniffError, TunnelBytes, client_speaks_first, sniff, tunnel};
+use onecli_net::{Protocol, Rewind, SniffError, TunnelBytes, TunnelEnd, client_speaks_first, sniff, tunnel};
 use onecli_policy::{Decision, DecisionReason, Identity, Route};
 use onecli_tls::{Alert, ClientHello, parse_client_hello};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -344,7 +344,7 @@ async fn pass<S>(
     });
     let bytes = TunnelBytes::default();
     let result = tunnel(stream, upstream, &bytes, gateway.patience.idle, revoked).await;
-    if matches!(result, Ok(Ended::Stopped)) {
+    if matches!(result, Ok(TunnelEnd::Stopped)) {
         audit.record().code = Some(Text::new(gateway.taken_back().as_str()));
     }
     audit.tunnelled(&bytes, result.map(drop));

@@ -9,7 +9,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use onecli_audit::Text;
 use onecli_model::{Code, Refusal};
-use onecli_net::{Ended, TunnelBytes, tunnel};
+use onecli_net::{TunnelBytes, TunnelEnd, tunnel};
 use sha1::{Digest, Sha1};
 
 use super::messages::{self, Hits};
@@ -151,7 +151,7 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
     let result = tunnel(client, upstream, &bytes, gateway.patience.idle, revoked).await;
     audit.record().scrub_hits = hits.count();
     Counters::add(&gateway.counters.scrub_hits, hits.count().unwrap_or(0));
-    if matches!(result, Ok(Ended::Stopped)) {
+    if matches!(result, Ok(TunnelEnd::Stopped)) {
         audit.record().code = Some(Text::new(gateway.taken_back().as_str()));
     }
     if let Some(refusal) =
