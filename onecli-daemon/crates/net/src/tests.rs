@@ -38,7 +38,7 @@ async fn rewound_bytes_come_first() {
     client.write_all(b" world").await.unwrap();
     drop(client);
     let mut text = String::new();
-    Rewind::new("hello".into(), server).read_to_string(&mut text).await.unwrap();
+    PrefixedStream::new("hello".into(), server).read_to_string(&mut text).await.unwrap();
     assert_eq!(text, "hello world");
 }
 

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use onecli_audit::Text;
 use onecli_model::{AgentId, Authority, Code, Host, Reach, Refusal};
-use onecli_net::{Protocol, Rewind, SniffError, TunnelBytes, TunnelEnd, client_speaks_first, sniff, tunnel};
+use onecli_net::{
+    PrefixedStream, Protocol, SniffError, TunnelBytes, TunnelEnd, client_speaks_first, sniff, tunnel,
+};
 use onecli_policy::{Decision, DecisionReason, Identity, Route};
 use onecli_tls::{Alert, ClientHello, parse_client_hello};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -49,7 +51,7 @@ pub(super) async fn intercept<S>(
         }
     };
     let is_h2c = ahead.starts_with(b"PRI ");
-    let rewound = Rewind::new(ahead.clone(), stream);
+    let rewound = PrefixedStream::new(ahead.clone(), stream);
     match protocol {
         Protocol::Tls => intercept_tls(gateway, connection, destination, &ahead, rewound).await,
         Protocol::Http => {
@@ -116,7 +118,7 @@ async fn intercept_tls<S>(
     mut connection: Connection,
     destination: Destination,
     hello: &Bytes,
-    mut stream: Rewind<S>,
+    mut stream: PrefixedStream<S>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -308,7 +310,7 @@ async fn pass<S>(
     connection: &Connection,
     identity: &Identity,
     passages: Vec<Passage>,
-    stream: Rewind<S>,
+    stream: PrefixedStream<S>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -355,7 +357,7 @@ async fn refuse_readably<S>(
     gateway: &Arc<Gateway>,
     connection: Connection,
     refusal: Refusal,
-    stream: Rewind<S>,
+    stream: PrefixedStream<S>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -9,19 +9,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Returns the bytes that were read ahead, then those of the stream.
 #[derive(Debug)]
-pub struct Rewind<S> {
+pub struct PrefixedStream<S> {
     ahead: Bytes,
     stream: S,
 }
 
-impl<S> Rewind<S> {
+impl<S> PrefixedStream<S> {
     /// Prepends `ahead` to the rest of `stream`.
-    pub fn new(ahead: Bytes, stream: S) -> Rewind<S> {
-        Rewind { ahead, stream }
+    pub fn new(ahead: Bytes, stream: S) -> PrefixedStream<S> {
+        PrefixedStream { ahead, stream }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PrefixedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -37,7 +37,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PrefixedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
