@@ -15,12 +15,12 @@ use onecli_model::Host;
 #[derive(Debug)]
 pub(super) struct HostsFile {
     path: PathBuf,
-    read: Mutex<Read>,
+    read: Mutex<HostsContent>,
 }
 
 /// The parsed content, and the file's metadata at that time.
 #[derive(Debug, Default)]
-struct Read {
+struct HostsContent {
     stamp: Option<(SystemTime, u64)>,
     hosts: Hosts,
 }
@@ -50,7 +50,7 @@ impl HostsFile {
     }
 }
 
-impl Read {
+impl HostsContent {
     fn refresh(&mut self, path: &std::path::Path) {
         let stamp = path.metadata().and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
         if stamp == self.stamp {
@@ -62,7 +62,7 @@ impl Read {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(path = %path.display(), %error, "cannot read the hosts file"),
         }
-        *self = Read { stamp, hosts };
+        *self = HostsContent { stamp, hosts };
     }
 }
 

@@ -16,7 +16,7 @@ const MAX_ADDRESSES: usize = 8;
 /// The number of cached DNS answers, one for each name and type. A message has at most 64 KiB (RFC 1035 section
 /// 4.2.2), and its parsed records at most about 1.3 MiB (5,461 of 12 bytes); a common one has 1 KiB. The cache is
 /// therefore below 170 MiB even if agents query names whose server is hostile.
-const KEPT_ANSWERS: u64 = 128;
+const CACHED_ANSWERS: u64 = 128;
 
 /// The reason why there is no address to dial.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,7 @@ pub struct Addresses {
 fn configure(options: &mut ResolverOpts) {
     // The daemon reads the file itself before it queries a server.
     options.use_hosts_file = ResolveHosts::Never;
-    options.cache_size = KEPT_ANSWERS;
+    options.cache_size = CACHED_ANSWERS;
 }
 
 /// Resolves hosts: configured names first, then the system's `/etc/hosts` and DNS servers.

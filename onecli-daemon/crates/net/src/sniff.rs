@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// The maximum number of bytes read ahead. A ClientHello with post-quantum keys and many extensions is well below it.
 const MAX_AHEAD: usize = 32 * 1024;
 /// The time that a client has for its first message after the first byte.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SNIFF_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The protocol of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,6 @@ pub async fn sniff<S: AsyncRead + Unpin>(
             }
         }
     };
-    let protocol = tokio::time::timeout(PATIENCE, read).await.map_err(|_| SniffError::Slow)??;
+    let protocol = tokio::time::timeout(SNIFF_TIMEOUT, read).await.map_err(|_| SniffError::Slow)??;
     Ok((protocol, ahead.freeze()))
 }

@@ -59,9 +59,9 @@ where
 {
     let is_half_closed = AtomicBool::new(false);
     let mut agent =
-        Counted { stream: agent, read: Arc::clone(&bytes.from_agent), has_ended: &is_half_closed };
+        CountingStream { stream: agent, read: Arc::clone(&bytes.from_agent), has_ended: &is_half_closed };
     let mut upstream =
-        Counted { stream: upstream, read: Arc::clone(&bytes.to_agent), has_ended: &is_half_closed };
+        CountingStream { stream: upstream, read: Arc::clone(&bytes.to_agent), has_ended: &is_half_closed };
     tokio::select! {
         result = tokio::io::copy_bidirectional_with_sizes(&mut agent, &mut upstream, 16 * 1024, 16 * 1024) => {
             result.map(|_| TunnelEnd::Closed)
@@ -86,14 +86,14 @@ async fn silence(idle: Duration, is_half_closed: &AtomicBool, bytes: &TunnelByte
     }
 }
 
-struct Counted<'t, S> {
+struct CountingStream<'t, S> {
     stream: S,
     read: Arc<AtomicU64>,
     /// Set at the end of this side.
     has_ended: &'t AtomicBool,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CountingStream<'_, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -110,7 +110,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CountingStream<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
