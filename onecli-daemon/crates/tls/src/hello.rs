@@ -61,19 +61,19 @@ fn ends_with_a_record(mut bytes: &[u8]) -> bool {
 
 /// A fatal TLS alert in a record of its own (RFC 8446 section 6), for clients that get no handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Alert {
+pub enum TlsAlert {
     /// `access_denied` (49).
     AccessDenied,
     /// `decode_error` (50).
     DecodeError,
 }
 
-impl Alert {
+impl TlsAlert {
     /// Returns the record to send.
     pub fn record(self) -> [u8; 7] {
         let code = match self {
-            Alert::AccessDenied => 49,
-            Alert::DecodeError => 50,
+            TlsAlert::AccessDenied => 49,
+            TlsAlert::DecodeError => 50,
         };
         [21, 3, 3, 0, 2, 2, code]
     }

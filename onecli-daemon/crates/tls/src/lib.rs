@@ -20,7 +20,7 @@ mod verify;
 pub use agent_stream::ServerStream;
 pub use authority::{CaError, CaMaterial, CertAuthority, CertificateFacts};
 pub use client::{Alpn, LateAlert, UpstreamTls, UpstreamTlsError, VerifiedStream};
-pub use hello::{Alert, ClientHello, parse_client_hello};
+pub use hello::{ClientHello, TlsAlert, parse_client_hello};
 pub use server::AgentTls;
 pub use service::{ServiceStream, ServiceTls};
 

@@ -12,7 +12,7 @@ use onecli_net::{
     PrefixedStream, Protocol, SniffError, TunnelBytes, TunnelEnd, client_speaks_first, sniff, tunnel,
 };
 use onecli_policy::{Decision, DecisionReason, Identity, Route};
-use onecli_tls::{Alert, ClientHello, parse_client_hello};
+use onecli_tls::{ClientHello, TlsAlert, parse_client_hello};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
@@ -140,7 +140,7 @@ async fn intercept_tls<S>(
     };
     match routed {
         Ok(authority) if !gateway.agent_tls.may_accept(budget, authority.host()) => {
-            let _ = stream.write_all(&Alert::AccessDenied.record()).await;
+            let _ = stream.write_all(&TlsAlert::AccessDenied.record()).await;
             refuse_quietly(gateway, &connection, Code::LimitReached).await;
         }
         Ok(authority) => match gateway.agent_tls.accept(authority.host(), stream).await {
@@ -161,14 +161,14 @@ async fn intercept_tls<S>(
             }
         },
         Err(refusal) if matches!(refusal.code, Code::BadRequest) => {
-            let _ = stream.write_all(&Alert::DecodeError.record()).await;
+            let _ = stream.write_all(&TlsAlert::DecodeError.record()).await;
             refuse_unheard(gateway, &connection, &refusal).await;
         }
         Err(refusal) if may_refuse_readably(gateway, &connection, budget) => {
             refuse_readably(gateway, connection, refusal, stream).await;
         }
         Err(refusal) => {
-            let _ = stream.write_all(&Alert::AccessDenied.record()).await;
+            let _ = stream.write_all(&TlsAlert::AccessDenied.record()).await;
             refuse_unheard(gateway, &connection, &refusal).await;
         }
     }
