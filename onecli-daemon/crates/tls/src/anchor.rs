@@ -6,7 +6,7 @@
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use webpki::VerifiedPath;
 
-use super::verify::{Refused, parsed};
+use super::verify::{ChainError, parsed};
 
 /// The reason why a certificate cannot be a root.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,8 +50,8 @@ impl PathLimits {
     /// 4.2.1.9).
     ///
     /// # Errors
-    /// [`Refused::TooLong`], or [`Refused::Unreadable`].
-    pub(super) fn check(&self, path: &VerifiedPath<'_>) -> Result<(), Refused> {
+    /// [`ChainError::TooLong`], or [`ChainError::Unreadable`].
+    pub(super) fn check(&self, path: &VerifiedPath<'_>) -> Result<(), ChainError> {
         let root = path.anchor();
         let is_it = |own: &&(TrustAnchor<'static>, u32)| {
             own.0.subject == root.subject && own.0.subject_public_key_info == root.subject_public_key_info
@@ -66,7 +66,7 @@ impl PathLimits {
         if u32::try_from(found).is_ok_and(|found| found <= limit) {
             Ok(())
         } else {
-            Err(Refused::TooLong { found, limit })
+            Err(ChainError::TooLong { found, limit })
         }
     }
 }

@@ -9,7 +9,7 @@ use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, SignatureScheme};
 
-use super::verify::Refused;
+use super::verify::ChainError;
 
 /// Signature algorithms with SHA-1, as encoded in an `AlgorithmIdentifier`: sha1WithRSAEncryption (RFC 8017 appendix
 /// C), ecdsa-with-SHA1 (RFC 3279 section 2.2.3), id-dsa-with-sha1 (section 2.2.2).
@@ -119,7 +119,7 @@ fn of_certificate(error: &CertificateError) -> TlsFailure {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             certificate("its certificate is not a server certificate")
         }
-        CertificateError::Other(other) if other.0.downcast_ref::<Refused>().is_some() => {
+        CertificateError::Other(other) if other.0.downcast_ref::<ChainError>().is_some() => {
             certificate(&other.0.to_string())
         }
         // rustls has readable texts for these, with names and dates.

@@ -33,7 +33,7 @@ const STATUS_REQUEST: u16 = 5;
 
 /// The reason why a certificate that rustls accepts is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum ChainError {
     /// The staple has the status "revoked".
     #[error("the certificate is revoked according to the stapled OCSP response of its issuer")]
     Revoked,
@@ -64,9 +64,9 @@ pub(super) enum Refused {
     Unreadable(String),
 }
 
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Error {
-        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
+impl From<ChainError> for Error {
+    fn from(error: ChainError) -> Error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
     }
 }
 
@@ -144,14 +144,14 @@ fn check(
     (roots, limits): (&[TrustAnchor<'_>], &PathLimits),
     staple: &[u8],
     now: UnixTime,
-) -> Result<(), Refused> {
-    let unreadable = |error: &dyn fmt::Display| Refused::Unreadable(error.to_string());
+) -> Result<(), ChainError> {
+    let unreadable = |error: &dyn fmt::Display| ChainError::Unreadable(error.to_string());
     let certificate = EndEntityCert::try_from(end_entity).map_err(|error| unreadable(&error))?;
-    let refused = Cell::new(None);
+    let error = Cell::new(None);
     let may_sign = |path: &VerifiedPath<'_>| {
         let signs = path.intermediate_certificates().try_for_each(|certificate| signs(&certificate.der()));
         signs.and_then(|()| limits.check(path)).map_err(|why| {
-            refused.set(Some(why));
+            error.set(Some(why));
             // The error value is irrelevant: webpki gives this path up and tries others.
             webpki::Error::UnknownIssuer
         })
@@ -167,7 +167,7 @@ fn check(
             None,
             Some(&may_sign),
         )
-        .map_err(|error| refused.take().unwrap_or_else(|| unreadable(&error)))?;
+        .map_err(|error| error.take().unwrap_or_else(|| unreadable(&error)))?;
     let issuer = match path.intermediate_certificates().next() {
         Some(issuer) => webpki::anchor_from_trusted_cert(&issuer.der()).map(|anchor| anchor.to_owned()),
         None => Ok(path.anchor().to_owned()),
@@ -179,14 +179,14 @@ fn check(
     judge(status, std::iter::once(end_entity.clone()).chain(chain).any(|der| wants_staple(&der)))
 }
 
-fn judge(status: Option<Result<Status, Unusable>>, must_staple: bool) -> Result<(), Refused> {
+fn judge(status: Option<Result<Status, Unusable>>, must_staple: bool) -> Result<(), ChainError> {
     match status {
-        Some(Ok(Status::Revoked)) => Err(Refused::Revoked),
-        Some(Ok(Status::Unknown)) => Err(Refused::Unknown),
+        Some(Ok(Status::Revoked)) => Err(ChainError::Revoked),
+        Some(Ok(Status::Unknown)) => Err(ChainError::Unknown),
         Some(Err(why)) if must_staple => {
-            Err(Refused::Unstapled(format!("and this one is not usable: {why}")))
+            Err(ChainError::Unstapled(format!("and this one is not usable: {why}")))
         }
-        None if must_staple => Err(Refused::Unstapled("and none came".to_owned())),
+        None if must_staple => Err(ChainError::Unstapled("and none came".to_owned())),
         Some(Err(why)) => {
             tracing::debug!(%why, "ignored an unusable stapled OCSP response");
             Ok(())
@@ -196,10 +196,10 @@ fn judge(status: Option<Result<Status, Unusable>>, must_staple: bool) -> Result<
 }
 
 /// Checks that this intermediate may sign certificates. One without a key usage may (RFC 5280 section 4.2.1.3).
-fn signs(der: &CertificateDer<'_>) -> Result<(), Refused> {
+fn signs(der: &CertificateDer<'_>) -> Result<(), ChainError> {
     let certificate = parsed(der)?;
-    let usage = certificate.key_usage().map_err(|error| Refused::Unreadable(error.to_string()))?;
-    if usage.is_none_or(|usage| usage.value.key_cert_sign()) { Ok(()) } else { Err(Refused::NotASigner) }
+    let usage = certificate.key_usage().map_err(|error| ChainError::Unreadable(error.to_string()))?;
+    if usage.is_none_or(|usage| usage.value.key_cert_sign()) { Ok(()) } else { Err(ChainError::NotASigner) }
 }
 
 /// Returns whether the certificate requires a staple. A certificate that cannot be parsed counts as requiring one.
@@ -215,8 +215,8 @@ fn wants_staple(der: &CertificateDer<'_>) -> bool {
     })
 }
 
-pub(super) fn parsed<'d>(der: &'d CertificateDer<'_>) -> Result<X509Certificate<'d>, Refused> {
+pub(super) fn parsed<'d>(der: &'d CertificateDer<'_>) -> Result<X509Certificate<'d>, ChainError> {
     X509Certificate::from_der(der)
         .map(|(_, certificate)| certificate)
-        .map_err(|error| Refused::Unreadable(error.to_string()))
+        .map_err(|error| ChainError::Unreadable(error.to_string()))
 }
