@@ -18,11 +18,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::anchor::PathLimits;
 use super::failure::{NoCertificate, Requested, TlsFailure};
 use super::provider;
-use super::sessions::{Sessions, SessionsOf};
+use super::sessions::{AgentSessions, SessionCache};
 use super::verify::UpstreamVerifier;
 
 /// The number of cached client configurations of agents. Each is below 1 KiB; the sessions are stored separately
-/// ([`Sessions`]).
+/// ([`SessionCache`]).
 const CACHED_CONFIGS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// The maximum number of certificates that an upstream may present. This and rustls' 64 KiB limit the certificates in
 /// a session.
@@ -80,7 +80,7 @@ pub struct UpstreamTls {
     roots_pem: Arc<str>,
     no_certificate: Arc<dyn ResolvesClientCert>,
     configs: Mutex<LruCache<(AgentId, Alpn), Arc<ClientConfig>>>,
-    sessions: Arc<Sessions>,
+    sessions: Arc<SessionCache>,
 }
 
 impl fmt::Debug for UpstreamTls {
@@ -127,7 +127,7 @@ impl UpstreamTls {
             roots_pem,
             no_certificate: Arc::new(NoCertificate),
             configs: Mutex::new(LruCache::new(CACHED_CONFIGS)),
-            sessions: Arc::new(Sessions::new()),
+            sessions: Arc::new(SessionCache::new()),
         }
     }
 
@@ -195,7 +195,7 @@ impl UpstreamTls {
             Alpn::Http1 => vec![b"http/1.1".to_vec()],
         };
         config.resumption =
-            Resumption::store(Arc::new(SessionsOf { all: Arc::clone(&self.sessions), agent, alpn }));
+            Resumption::store(Arc::new(AgentSessions { all: Arc::clone(&self.sessions), agent, alpn }));
         let config = Arc::new(config);
         configs.put((agent, alpn), Arc::clone(&config));
         Ok(config)

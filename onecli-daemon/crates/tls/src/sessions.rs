@@ -27,44 +27,44 @@ const UPSTREAMS_OF_AGENT: usize = 64;
 const SESSIONS: usize = 4;
 
 /// The sessions of all agents. Agents never share a session.
-pub(super) struct Sessions(Mutex<LruCache<Of, Kept>>);
+pub(super) struct SessionCache(Mutex<LruCache<SessionKey, UpstreamSessions>>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Of {
+struct SessionKey {
     agent: AgentId,
     alpn: Alpn,
     upstream: ServerName<'static>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct UpstreamSessions {
     group: Option<NamedGroup>,
     tls12: Option<Tls12ClientSessionValue>,
     tls13: VecDeque<Tls13ClientSessionValue>,
 }
 
 /// The session store that rustls uses for one agent's configuration.
-pub(super) struct SessionsOf {
-    pub(super) all: Arc<Sessions>,
+pub(super) struct AgentSessions {
+    pub(super) all: Arc<SessionCache>,
     pub(super) agent: AgentId,
     pub(super) alpn: Alpn,
 }
 
-impl Sessions {
-    pub(super) fn new() -> Sessions {
-        Sessions(Mutex::new(LruCache::new(UPSTREAMS)))
+impl SessionCache {
+    pub(super) fn new() -> SessionCache {
+        SessionCache(Mutex::new(LruCache::new(UPSTREAMS)))
     }
 
     /// Drops the sessions with an upstream that failed verification.
     pub(super) fn forget(&self, agent: AgentId, alpn: Alpn, upstream: ServerName<'static>) {
-        self.lock().pop(&Of { agent, alpn, upstream });
+        self.lock().pop(&SessionKey { agent, alpn, upstream });
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<Of, Kept>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<SessionKey, UpstreamSessions>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, of: Of, change: impl FnOnce(&mut Kept)) {
+    fn change(&self, of: SessionKey, change: impl FnOnce(&mut UpstreamSessions)) {
         let mut all = self.lock();
         if !all.contains(&of) {
             let own = || all.iter().map(|(other, _)| other).filter(|other| other.agent == of.agent);
@@ -74,25 +74,25 @@ impl Sessions {
                 all.pop(&oldest);
             }
         }
-        change(all.get_or_insert_mut(of, Kept::default));
+        change(all.get_or_insert_mut(of, UpstreamSessions::default));
     }
 }
 
-impl SessionsOf {
-    fn of(&self, upstream: ServerName<'static>) -> Of {
-        Of { agent: self.agent, alpn: self.alpn, upstream }
+impl AgentSessions {
+    fn of(&self, upstream: ServerName<'static>) -> SessionKey {
+        SessionKey { agent: self.agent, alpn: self.alpn, upstream }
     }
 }
 
-impl fmt::Debug for SessionsOf {
+impl fmt::Debug for AgentSessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionsOf(..)")
+        f.write_str("AgentSessions(..)")
     }
 }
 
-impl ClientSessionStore for SessionsOf {
+impl ClientSessionStore for AgentSessions {
     fn set_kx_hint(&self, upstream: ServerName<'static>, group: NamedGroup) {
-        self.all.change(self.of(upstream), |kept| kept.group = Some(group));
+        self.all.change(self.of(upstream), |sessions| sessions.group = Some(group));
     }
 
     fn kx_hint(&self, upstream: &ServerName<'_>) -> Option<NamedGroup> {
@@ -100,9 +100,9 @@ impl ClientSessionStore for SessionsOf {
     }
 
     fn set_tls12_session(&self, upstream: ServerName<'static>, session: Tls12ClientSessionValue) {
-        self.all.change(self.of(upstream), |kept| {
-            kept.tls13.clear();
-            kept.tls12 = Some(session);
+        self.all.change(self.of(upstream), |sessions| {
+            sessions.tls13.clear();
+            sessions.tls12 = Some(session);
         });
     }
 
@@ -111,18 +111,18 @@ impl ClientSessionStore for SessionsOf {
     }
 
     fn remove_tls12_session(&self, upstream: &ServerName<'static>) {
-        if let Some(kept) = self.all.lock().get_mut(&self.of(upstream.clone())) {
-            kept.tls12 = None;
+        if let Some(sessions) = self.all.lock().get_mut(&self.of(upstream.clone())) {
+            sessions.tls12 = None;
         }
     }
 
     fn insert_tls13_ticket(&self, upstream: ServerName<'static>, session: Tls13ClientSessionValue) {
-        self.all.change(self.of(upstream), |kept| {
-            kept.tls12 = None;
-            if kept.tls13.len() >= SESSIONS {
-                kept.tls13.pop_front();
+        self.all.change(self.of(upstream), |sessions| {
+            sessions.tls12 = None;
+            if sessions.tls13.len() >= SESSIONS {
+                sessions.tls13.pop_front();
             }
-            kept.tls13.push_back(session);
+            sessions.tls13.push_back(session);
         });
     }
 
@@ -138,24 +138,24 @@ mod tests {
     use super::*;
 
     /// Stores an entry for upstream number `n`.
-    fn note(all: &Arc<Sessions>, agent: u128, n: usize) {
+    fn note(all: &Arc<SessionCache>, agent: u128, n: usize) {
         let own =
-            SessionsOf { all: Arc::clone(all), agent: AgentId(Uuid::from_u128(agent)), alpn: Alpn::Any };
+            AgentSessions { all: Arc::clone(all), agent: AgentId(Uuid::from_u128(agent)), alpn: Alpn::Any };
         own.set_kx_hint(format!("h{n}.test").try_into().unwrap(), NamedGroup::X25519);
     }
 
-    fn kept(all: &Sessions, agent: u128) -> usize {
+    fn sessions(all: &SessionCache, agent: u128) -> usize {
         all.lock().iter().filter(|(of, _)| of.agent == AgentId(Uuid::from_u128(agent))).count()
     }
 
     #[test]
     fn sessions_beyond_the_agent_limit_replace_its_own() {
-        let all = Arc::new(Sessions::new());
+        let all = Arc::new(SessionCache::new());
         note(&all, 1, 0);
         for n in 0..1000 {
             note(&all, 2, n);
         }
-        assert_eq!((kept(&all, 1), kept(&all, 2)), (1, UPSTREAMS_OF_AGENT));
+        assert_eq!((sessions(&all, 1), sessions(&all, 2)), (1, UPSTREAMS_OF_AGENT));
         let newest = all.lock().iter().next().map(|(of, _)| of.upstream.to_str().into_owned());
         assert_eq!(newest.as_deref(), Some("h999.test"));
         for agent in 3..20 {
