@@ -16,7 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::anchor::PathLimits;
-use super::failure::{NoCertificate, Requested, TlsFailure};
+use super::failure::{CertificateRequested, NoCertificate, TlsFailure};
 use super::provider;
 use super::sessions::{AgentSessions, SessionCache};
 use super::verify::UpstreamVerifier;
@@ -167,10 +167,10 @@ impl UpstreamTls {
         };
         let config = self.config(agent, alpn)?;
         let connector = tokio_rustls::TlsConnector::from(config);
-        let requested = Requested::default();
+        let requested = CertificateRequested::default();
         let limited =
             |session: &mut rustls::ClientConnection| session.set_buffer_limit(Some(super::SEND_BUFFER));
-        let shaken = requested.noted_in(connector.connect_with(name.clone(), stream, limited)).await;
+        let shaken = requested.observe(connector.connect_with(name.clone(), stream, limited)).await;
         let stream = shaken.map_err(|error| failed(TlsFailure::of_handshake(&error, &requested)))?;
         if stream.get_ref().1.peer_certificates().is_some_and(|chain| chain.len() > MOST_CERTIFICATES) {
             self.sessions.forget(agent, alpn, name);
@@ -228,7 +228,7 @@ fn push_pem(out: &mut String, certificate: &CertificateDer<'_>) {
 #[derive(Debug)]
 pub struct VerifiedStream<S> {
     stream: tokio_rustls::client::TlsStream<S>,
-    requested: Requested,
+    requested: CertificateRequested,
     alert: LateAlert,
 }
 

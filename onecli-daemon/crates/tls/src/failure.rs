@@ -60,7 +60,7 @@ impl TlsFailure {
     }
 
     /// The failure for a handshake that ended in `error`.
-    pub(super) fn of_handshake(error: &io::Error, requested: &Requested) -> TlsFailure {
+    pub(super) fn of_handshake(error: &io::Error, requested: &CertificateRequested) -> TlsFailure {
         match tls_error(error) {
             Some(error) => TlsFailure::of(error, requested),
             None if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -72,12 +72,12 @@ impl TlsFailure {
 
     /// The failure for an alert after the handshake. In TLS 1.3 the client finishes before the server has checked its
     /// certificate (RFC 8446 section 4.4.2.4). `None` for other errors.
-    pub(super) fn of_alert(error: &io::Error, requested: &Requested) -> Option<TlsFailure> {
+    pub(super) fn of_alert(error: &io::Error, requested: &CertificateRequested) -> Option<TlsFailure> {
         let error = tls_error(error)?;
         matches!(error, Error::AlertReceived(_)).then(|| TlsFailure::of(error, requested))
     }
 
-    fn of(error: &Error, requested: &Requested) -> TlsFailure {
+    fn of(error: &Error, requested: &CertificateRequested) -> TlsFailure {
         match error {
             Error::InvalidCertificate(error) => of_certificate(error),
             Error::AlertReceived(alert) => of_alert(*alert, requested),
@@ -130,7 +130,7 @@ fn of_certificate(error: &CertificateError) -> TlsFailure {
     }
 }
 
-fn of_alert(alert: AlertDescription, requested: &Requested) -> TlsFailure {
+fn of_alert(alert: AlertDescription, requested: &CertificateRequested) -> TlsFailure {
     let told = |what: &str, hint| TlsFailure::new(format!("{what} (TLS alert {alert:?})"), hint);
     match alert {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
@@ -182,20 +182,20 @@ fn of_incompatible(reason: &PeerIncompatible) -> TlsFailure {
 
 /// Whether the server of one connection requested a client certificate.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Requested(Arc<AtomicBool>);
+pub(super) struct CertificateRequested(Arc<AtomicBool>);
 
 tokio::task_local! {
     /// The flag of the current handshake.
-    static REQUESTED: Requested;
+    static REQUESTED: CertificateRequested;
 }
 
-impl Requested {
+impl CertificateRequested {
     fn any(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
     /// Sets the flag if a server requests a certificate during `handshake`.
-    pub(super) async fn noted_in<F: Future>(&self, handshake: F) -> F::Output {
+    pub(super) async fn observe<F: Future>(&self, handshake: F) -> F::Output {
         REQUESTED.scope(self.clone(), handshake).await
     }
 }

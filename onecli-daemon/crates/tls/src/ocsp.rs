@@ -57,7 +57,7 @@ pub(super) enum Unusable {
 }
 
 /// The certificate in question.
-pub(super) struct Subject<'c> {
+pub(super) struct CheckedCertificate<'c> {
     /// The serial number, in two's complement.
     pub(super) serial: &'c [u8],
     /// The issuer's name, without the outer tag.
@@ -70,7 +70,11 @@ pub(super) struct Subject<'c> {
 ///
 /// # Errors
 /// [`Unusable`]: the response proves nothing, neither good nor bad.
-pub(super) fn status(response: &[u8], subject: &Subject<'_>, now: UnixTime) -> Result<Status, Unusable> {
+pub(super) fn status(
+    response: &[u8],
+    subject: &CheckedCertificate<'_>,
+    now: UnixTime,
+) -> Result<Status, Unusable> {
     let basic = basic(response)?;
     let issuer_key = webpki::spki_for_anchor(&subject.issuer);
     let about = |single: &&SingleResponse| is_about(&single.cert_id, subject, issuer_key.as_ref());
@@ -108,7 +112,7 @@ fn validity(single: &SingleResponse) -> (u64, u64) {
     (from, single.next_update.as_ref().map_or(from + LIFETIME, seconds))
 }
 
-fn is_about(id: &CertId, subject: &Subject<'_>, issuer_key: &[u8]) -> bool {
+fn is_about(id: &CertId, subject: &CheckedCertificate<'_>, issuer_key: &[u8]) -> bool {
     let hash = |bytes: &[u8]| match id.hash_algorithm.oid {
         SHA1 => Some(sha1::Sha1::digest(bytes).to_vec()),
         SHA256 => Some(sha2::Sha256::digest(bytes).to_vec()),
@@ -130,7 +134,12 @@ fn trimmed(serial: &[u8]) -> &[u8] {
 
 /// Returns whether the issuer signed the response, or a responder whose certificate the issuer signed for that
 /// purpose (RFC 6960 section 4.2.2.2).
-fn is_signed(basic: &BasicOcspResponse, subject: &Subject<'_>, issuer_key: &[u8], now: UnixTime) -> bool {
+fn is_signed(
+    basic: &BasicOcspResponse,
+    subject: &CheckedCertificate<'_>,
+    issuer_key: &[u8],
+    now: UnixTime,
+) -> bool {
     let Ok(message) = basic.tbs_response_data.to_der() else { return false };
     let signature = basic.signature.raw_bytes();
     let by = |key: &[u8]| verifies(key, &basic.signature_algorithm, &message, signature) == Some(true);

@@ -23,7 +23,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::anchor::PathLimits;
-use super::ocsp::{self, Status, Subject, Unusable};
+use super::ocsp::{self, CheckedCertificate, Status, Unusable};
 use super::provider;
 
 /// The TLS feature extension, 1.3.6.1.5.5.7.1.24.
@@ -173,7 +173,8 @@ fn check(
         None => Ok(path.anchor().to_owned()),
     };
     let issuer = issuer.map_err(|error| unreadable(&error))?;
-    let subject = Subject { serial: certificate.serial(), issuer_name: certificate.issuer(), issuer };
+    let subject =
+        CheckedCertificate { serial: certificate.serial(), issuer_name: certificate.issuer(), issuer };
     let status = (!staple.is_empty()).then(|| ocsp::status(staple, &subject, now));
     let chain = path.intermediate_certificates().map(webpki::Cert::der);
     judge(status, std::iter::once(end_entity.clone()).chain(chain).any(|der| wants_staple(&der)))

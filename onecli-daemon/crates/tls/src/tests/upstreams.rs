@@ -246,7 +246,7 @@ async fn resumed_session_has_the_verdict_of_its_handshake() {
 /// A staple is valid only between its two dates, except for "revoked".
 #[tokio::test]
 async fn staples_are_valid_only_between_their_dates() {
-    use super::super::ocsp::{Status, Subject, Unusable, status};
+    use super::super::ocsp::{CheckedCertificate, Status, Unusable, status};
     use rustls::pki_types::UnixTime;
     use webpki::EndEntityCert;
 
@@ -257,7 +257,7 @@ async fn staples_are_valid_only_between_their_dates() {
     let leaf = EndEntityCert::try_from(&leaf).unwrap();
     let now = SystemClock.now().as_second();
     let at = |staple: &str, offset: i64| {
-        let subject = Subject {
+        let subject = CheckedCertificate {
             serial: leaf.serial(),
             issuer_name: leaf.issuer(),
             issuer: webpki::anchor_from_trusted_cert(&issuer).unwrap(),
