@@ -78,7 +78,7 @@ pub(super) async fn maintain(
         loop {
             tick.tick().await;
             credentials.tidy();
-            if let Err(error) = prune_kept(store.as_ref(), clock.as_ref(), keep_replaced).await {
+            if let Err(error) = prune_replaced(store.as_ref(), clock.as_ref(), keep_replaced).await {
                 tracing::error!(%error, "cannot erase replaced values; retrying");
             }
         }
@@ -96,13 +96,13 @@ pub(super) async fn maintain(
 ///
 /// # Errors
 /// [`StoreError`]: the next call tries again.
-pub(super) async fn prune_kept(
+pub(super) async fn prune_replaced(
     store: &dyn Store,
     clock: &dyn Clock,
     keep: Duration,
 ) -> Result<(), StoreError> {
     let now = clock.now();
-    let erased = store.prune_kept(now, now.checked_add(keep).unwrap_or(now)).await?;
+    let erased = store.prune_replaced(now, now.checked_add(keep).unwrap_or(now)).await?;
     if erased > 0 {
         tracing::info!(erased, "erased replaced values");
     }

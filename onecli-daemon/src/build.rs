@@ -65,7 +65,7 @@ impl Storage {
         let vault = Arc::new(Vault::unlock(store.as_ref(), keys, Arc::clone(&random)).await?);
         onecli_admin::remove_left_over(data_dir.path());
         store.prune_sessions(clock.now()).await?;
-        backends::prune_kept(store.as_ref(), clock.as_ref(), config.vault.keep_replaced).await?;
+        backends::prune_replaced(store.as_ref(), clock.as_ref(), config.vault.keep_replaced).await?;
         let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
         let audit = open_audit(config, &audit_dir, store.as_ref(), &vault, &clock, random.as_ref()).await?;
         let quota = Arc::new(Quota::new(onecli_audit::QuotaLimits {

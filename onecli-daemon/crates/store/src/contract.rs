@@ -314,9 +314,9 @@ pub(crate) async fn changes_are_told(store: &dyn Store) {
     told("set_agent_enabled", true);
     store.add_version(&version(&key, 2, 2), Some(&kept(&key, 1, at(100)))).await.unwrap();
     told("add_version", true);
-    store.prune_kept(at(99), at(100)).await.unwrap();
+    store.prune_replaced(at(99), at(100)).await.unwrap();
     told("nothing was pruned", false);
-    store.prune_kept(at(100), at(200)).await.unwrap();
+    store.prune_replaced(at(100), at(200)).await.unwrap();
     told("prune_kept", true);
     store.set_secret_enabled(key.id, false).await.unwrap();
     told("set_secret_enabled", true);

@@ -45,7 +45,7 @@ pub struct StoredState {
     /// All secrets with their current version, by name.
     pub secrets: Vec<Secret>,
     /// Replaced values that are still retained, by name of the secret: at most one for each.
-    pub kept: Vec<KeptVersion>,
+    pub kept: Vec<ReplacedVersion>,
     /// All grants.
     pub grants: Vec<GrantRow>,
     /// Revoked grants of agents and secrets that still exist.
@@ -58,7 +58,7 @@ pub struct StoredState {
 
 /// The version of a secret that the current one replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptVersion {
+pub struct ReplacedVersion {
     /// The secret as it was. Its sealed value has a form that cannot be opened as the current one.
     pub secret: Secret,
     /// The time at which it is erased.
@@ -271,11 +271,11 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] if the version does not follow the current one, or if the
     /// retained one is not the previous version.
-    async fn add_version(&self, secret: &Secret, kept: Option<&KeptVersion>) -> Result<(), StoreError>;
+    async fn add_version(&self, secret: &Secret, kept: Option<&ReplacedVersion>) -> Result<(), StoreError>;
 
     /// Erases retained versions that have expired at `now`. Before that it moves expiry times later than `latest`
     /// to `latest`. Returns the number of erased versions.
-    async fn prune_kept(&self, now: Timestamp, latest: Timestamp) -> Result<u64, StoreError>;
+    async fn prune_replaced(&self, now: Timestamp, latest: Timestamp) -> Result<u64, StoreError>;
 
     /// Enables or disables a secret.
     ///

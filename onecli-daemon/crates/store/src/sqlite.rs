@@ -27,7 +27,7 @@ use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use self::erase::Eraser;
-use super::{AgentChange, AuditQuery, AuditRow, KeptVersion, Store, StoreError, StoredState};
+use super::{AgentChange, AuditQuery, AuditRow, ReplacedVersion, Store, StoreError, StoredState};
 
 /// The fact that [`Store::probe`] writes.
 const META_PROBE: &str = "store.probe";
@@ -313,7 +313,7 @@ impl Store for SqliteStore {
         self.commit(tx).await
     }
 
-    async fn add_version(&self, secret: &Secret, kept: Option<&KeptVersion>) -> Result<(), StoreError> {
+    async fn add_version(&self, secret: &Secret, kept: Option<&ReplacedVersion>) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         versions::add(&mut tx, secret, kept).await?;
         self.commit(tx).await?;
@@ -323,7 +323,7 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn prune_kept(&self, now: Timestamp, latest: Timestamp) -> Result<u64, StoreError> {
+    async fn prune_replaced(&self, now: Timestamp, latest: Timestamp) -> Result<u64, StoreError> {
         if !versions::are_due(&self.pool, now, latest).await? {
             return Ok(0);
         }

@@ -1,11 +1,11 @@
 //! Replaced values: which ones are retained, and until when.
 
 use super::*;
-use crate::KeptVersion;
+use crate::ReplacedVersion;
 
 /// This version of a secret as a retained version.
-pub(crate) fn kept(secret: &Secret, sealed: u8, until: Timestamp) -> KeptVersion {
-    KeptVersion { secret: Secret { sealed: Sealed(vec![sealed]), ..secret.clone() }, until }
+pub(crate) fn kept(secret: &Secret, sealed: u8, until: Timestamp) -> ReplacedVersion {
+    ReplacedVersion { secret: Secret { sealed: Sealed(vec![sealed]), ..secret.clone() }, until }
 }
 
 /// All stored versions, with their sealed values.
@@ -60,14 +60,14 @@ pub(crate) async fn replaced_versions_are_erased_in_time(store: &dyn Store) {
         store.add_secret(&key).await.unwrap();
         store.add_version(&version(&key, 2, 2), Some(&kept(&key, 9, at(until)))).await.unwrap();
     }
-    assert_eq!(store.prune_kept(at(99), at(900)).await.unwrap(), 0);
-    assert_eq!(store.prune_kept(at(100), at(900)).await.unwrap(), 1);
+    assert_eq!(store.prune_replaced(at(99), at(900)).await.unwrap(), 0);
+    assert_eq!(store.prune_replaced(at(100), at(900)).await.unwrap(), 1);
     assert_eq!(untils().await, [at(200), at(900)]);
     // The clock was set back, or the configuration now retains values for less time.
-    assert_eq!(store.prune_kept(at(50), at(150)).await.unwrap(), 0);
+    assert_eq!(store.prune_replaced(at(50), at(150)).await.unwrap(), 0);
     assert_eq!(untils().await, [at(150), at(150)]);
     // Values are no longer retained.
-    assert_eq!(store.prune_kept(at(60), at(60)).await.unwrap(), 2);
+    assert_eq!(store.prune_replaced(at(60), at(60)).await.unwrap(), 2);
     assert_eq!(untils().await, []);
     assert_eq!(store.load().await.unwrap().secrets.len(), 3, "current values stay");
 }

@@ -233,7 +233,7 @@ async fn removed_and_replaced_data_is_erased_from_files() {
     store.add_version(&Secret { version: 2, sealed: sealed(104), ..key.clone() }, Some(&kept)).await.unwrap();
     assert!(!holds(dir.path(), &key.sealed) && holds(dir.path(), &sealed(105)), "a replaced version");
     let now = jiff::Timestamp::UNIX_EPOCH;
-    assert_eq!(store.prune_kept(now, now).await.unwrap(), 1);
+    assert_eq!(store.prune_replaced(now, now).await.unwrap(), 1);
     assert!(!holds(dir.path(), &sealed(105)), "a retained version");
     store.remove_secret(gone.id).await.unwrap();
     assert!(!holds(dir.path(), &gone.sealed), "a removed secret");

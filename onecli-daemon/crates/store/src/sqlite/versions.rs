@@ -8,7 +8,7 @@ use sqlx::{SqliteConnection, Transaction};
 
 use super::rows::{self, Row};
 use super::{follows, found};
-use crate::{KeptVersion, StoreError, VersionRow};
+use crate::{ReplacedVersion, StoreError, VersionRow};
 
 /// The definition of a retained version at the time it was replaced.
 #[derive(Serialize, Deserialize)]
@@ -62,7 +62,7 @@ pub(super) async fn insert(
 pub(super) async fn add(
     tx: &mut Transaction<'static, Sqlite>,
     secret: &Secret,
-    kept: Option<&KeptVersion>,
+    kept: Option<&ReplacedVersion>,
 ) -> Result<(), StoreError> {
     let failed = StoreError::query("add a version of a secret");
     let id = secret.id.to_string();
@@ -110,7 +110,7 @@ async fn update(tx: &mut Transaction<'static, Sqlite>, secret: &Secret) -> Resul
 }
 
 /// All retained versions.
-pub(super) async fn kept(connection: &mut SqliteConnection) -> Result<Vec<KeptVersion>, StoreError> {
+pub(super) async fn kept(connection: &mut SqliteConnection) -> Result<Vec<ReplacedVersion>, StoreError> {
     let found = sqlx::query(
         "SELECT s.*, v.version AS of_version, v.class, v.sealed, v.definition, v.kept_until FROM secret_versions v
          JOIN secrets s ON s.id = v.secret
@@ -123,7 +123,7 @@ pub(super) async fn kept(connection: &mut SqliteConnection) -> Result<Vec<KeptVe
         .iter()
         .map(|columns| {
             let until = Row::new("secret_versions", "name", columns).time("kept_until")?;
-            Ok(KeptVersion { secret: row(columns)?.secret, until })
+            Ok(ReplacedVersion { secret: row(columns)?.secret, until })
         })
         .collect()
 }
@@ -160,7 +160,7 @@ pub(super) async fn are_due(
     .map_err(StoreError::query("search for replaced values"))
 }
 
-/// See [`crate::Store::prune_kept`]. A current version is never erased, whatever its row contains.
+/// See [`crate::Store::prune_replaced`]. A current version is never erased, whatever its row contains.
 pub(super) async fn prune(
     tx: &mut Transaction<'static, Sqlite>,
     now: Timestamp,

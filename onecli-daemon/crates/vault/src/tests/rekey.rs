@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use onecli_store::{
-    KeptVersion, LeaseRow, LeaseStore, Rewrap, RunnerChange, RunnerRow, RunnerStore, SlotRow, StoreError,
+    LeaseRow, LeaseStore, ReplacedVersion, Rewrap, RunnerChange, RunnerRow, RunnerStore, SlotRow, StoreError,
     StoredState, VaultChange, VersionRow,
 };
 use zeroize::Zeroizing;
@@ -27,7 +27,7 @@ impl Host {
     async fn rotate(&self, vault: &Vault, number: usize, text: &str) {
         let mut secret = self.store.load().await.unwrap().secrets[number].clone();
         let kept = Secret { sealed: vault.retire(&secret).unwrap(), ..secret.clone() };
-        let kept = KeptVersion { secret: kept, until: NOW };
+        let kept = ReplacedVersion { secret: kept, until: NOW };
         secret.version += 1;
         secret.sealed = vault.seal(&secret, &value(text)).unwrap();
         self.store.add_version(&secret, Some(&kept)).await.unwrap();
@@ -198,8 +198,8 @@ pass_on! {
     fn add_session(agent: AgentId, token: &TokenHash, expires: Timestamp, launched_by: Option<u32>) -> ();
     fn prune_sessions(now: Timestamp) -> u64;
     fn add_secret(secret: &Secret) -> ();
-    fn add_version(secret: &Secret, kept: Option<&KeptVersion>) -> ();
-    fn prune_kept(now: Timestamp, latest: Timestamp) -> u64;
+    fn add_version(secret: &Secret, kept: Option<&ReplacedVersion>) -> ();
+    fn prune_replaced(now: Timestamp, latest: Timestamp) -> u64;
     fn set_secret_enabled(id: SecretId, enabled: bool) -> ();
     fn remove_secret(id: SecretId) -> ();
     fn grant(agent: AgentId, secret: SecretId) -> ();

@@ -5,7 +5,7 @@
 use onecli_api::{SecretEdit, SecretEdited, SecretView};
 use onecli_model::{PathPattern, Sealed, Secret, SecretName, SecretValue};
 use onecli_policy::widened;
-use onecli_store::{KeptVersion, StoreError};
+use onecli_store::{ReplacedVersion, StoreError};
 
 use super::checks::{check_mint, check_target, check_value, weak_value_warning};
 use super::plausibility;
@@ -161,7 +161,7 @@ fn sealed(
     current: &Secret,
     mut edited: Secret,
     value: Option<&SecretValue>,
-) -> Result<(Secret, Option<KeptVersion>), AdminError> {
+) -> Result<(Secret, Option<ReplacedVersion>), AdminError> {
     let vault = &context.handles.vault;
     // This also checks that the row is as the daemon wrote it.
     let retired_version = retired_version(context, current)?;
@@ -195,7 +195,7 @@ fn reseal_retained(
     context: &AdminContext,
     change: &ChangeGuard<'_>,
     current: &Secret,
-) -> Option<KeptVersion> {
+) -> Option<ReplacedVersion> {
     let kept = change.stored.retained(current).filter(|kept| context.handles.clock.now() < kept.until)?;
     let mut secret = Secret { version: current.version, ..kept.secret.clone() };
     let resealed = context.handles.vault.move_replaced(&kept.secret, &mut secret);
@@ -203,5 +203,5 @@ fn reseal_retained(
         tracing::warn!(%error, secret = %current.name, "the previous value does not open and is erased");
         return None;
     }
-    Some(KeptVersion { secret, until: kept.until })
+    Some(ReplacedVersion { secret, until: kept.until })
 }
