@@ -20,7 +20,7 @@ use onecli_api::{Ca, Transparent};
 use onecli_config::DaemonLayout;
 use onecli_model::{AgentId, AgentName, CgroupName};
 use onecli_policy::Snapshot;
-use onecli_store::{AuditRow, Store, StoredState};
+use onecli_store::{AuditRow, Store, StoreContents};
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
 use onecli_vault::{KeySource, Vault};
 use tempfile::TempDir;
@@ -301,7 +301,7 @@ impl Served {
     }
 
     /// Returns the stored state.
-    pub fn state(&self) -> StoredState {
+    pub fn state(&self) -> StoreContents {
         self.runtime.block_on(self.store.load()).unwrap()
     }
 

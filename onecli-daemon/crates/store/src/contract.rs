@@ -81,7 +81,7 @@ pub(crate) async fn agents_round_trip(store: &dyn Store) {
     for (id, allow) in [(one.id, true), (two.id, false)] {
         store.change_agent(id, &git_config(allow)).await.unwrap();
     }
-    let allowed = |state: crate::StoredState| {
+    let allowed = |state: crate::StoreContents| {
         state.agents.iter().map(|stored| stored.agent.allow_git_config).collect::<Vec<_>>()
     };
     assert_eq!(allowed(store.load().await.unwrap()), [false, true], "a-two, one");

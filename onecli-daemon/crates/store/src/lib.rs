@@ -37,7 +37,7 @@ use tokio::sync::watch;
 
 /// The state that decisions about requests depend on, at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct StoredState {
+pub struct StoreContents {
     /// All agents, by name.
     pub agents: Vec<StoredAgent>,
     /// All sessions that are not pruned. Some may have expired: compare [`Session::expires`] at each use.
@@ -204,7 +204,7 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     ///
     /// # Errors
     /// [`StoreError::BadRow`] if a row does not parse: a state without that row would lead to wrong decisions.
-    async fn load(&self) -> Result<StoredState, StoreError>;
+    async fn load(&self) -> Result<StoreContents, StoreError>;
 
     /// Counts changes of the state that [`Store::load`] returns. The count grows after the commit, before the call
     /// that made the change returns. One step may cover several changes.
@@ -295,7 +295,7 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// [`StoreError::NotFound`] for either.
     async fn grant(&self, agent: AgentId, secret: SecretId) -> Result<(), StoreError>;
 
-    /// Revokes a grant; reports whether there was one. The store remembers it, see [`StoredState::former_grants`].
+    /// Revokes a grant; reports whether there was one. The store remembers it, see [`StoreContents::former_grants`].
     async fn ungrant(&self, agent: AgentId, secret: SecretId) -> Result<bool, StoreError>;
 
     /// Adds a rule, for one agent or for all. Numbers increase and are never reused.

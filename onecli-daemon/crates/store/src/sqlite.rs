@@ -27,7 +27,7 @@ use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use self::erase::Eraser;
-use super::{AgentChange, AuditQuery, AuditRow, ReplacedVersion, Store, StoreError, StoredState};
+use super::{AgentChange, AuditQuery, AuditRow, ReplacedVersion, Store, StoreContents, StoreError};
 
 /// The fact that [`Store::probe`] writes.
 const META_PROBE: &str = "store.probe";
@@ -102,7 +102,7 @@ async fn at_rest(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error>
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn load(&self) -> Result<StoredState, StoreError> {
+    async fn load(&self) -> Result<StoreContents, StoreError> {
         let failed = StoreError::query("read the state");
         let mut tx = self.pool.begin().await.map_err(failed)?;
         let agents =
@@ -121,7 +121,7 @@ impl Store for SqliteStore {
         let rules = rules::load(&mut tx).await?;
         let last_uses = audit::last_uses(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
-        Ok(StoredState {
+        Ok(StoreContents {
             agents: agents.iter().map(rows::agent).collect::<Result<_, _>>()?,
             sessions: sessions.iter().map(rows::session).collect::<Result<_, _>>()?,
             secrets: secrets.iter().map(rows::secret).collect::<Result<_, _>>()?,

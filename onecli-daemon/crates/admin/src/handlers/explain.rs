@@ -15,7 +15,7 @@ use onecli_policy::{
     CaptureMode, ClientEvidence, Considered, Decision, DecisionOutcome, Identity, RequestFacts, Route,
     Snapshot, Subject, Trace,
 };
-use onecli_store::StoredState;
+use onecli_store::StoreContents;
 
 use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
@@ -68,7 +68,7 @@ pub(crate) async fn explain(context: &AdminContext, request: Explain) -> Result<
 }
 
 /// Returns the evidence that an agent presents in its intended environment.
-pub(super) fn evidence(stored: &StoredState, agent: &Agent) -> ClientEvidence {
+pub(super) fn evidence(stored: &StoreContents, agent: &Agent) -> ClientEvidence {
     if agent.factors.cgroup {
         return ClientEvidence {
             mode: CaptureMode::Transparent,

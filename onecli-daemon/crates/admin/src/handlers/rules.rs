@@ -2,7 +2,7 @@
 
 use onecli_api::{RuleAdd, RuleView};
 use onecli_model::{AgentName, Rule, RuleId, Secret};
-use onecli_store::StoredState;
+use onecli_store::StoreContents;
 
 use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
@@ -50,7 +50,7 @@ pub(crate) async fn remove(context: &AdminContext, id: RuleId) -> Result<RuleVie
 }
 
 /// Returns warnings about a rule that lets connections pass uninspected.
-fn warnings(stored: &StoredState, rule: &Rule) -> Vec<String> {
+fn warnings(stored: &StoreContents, rule: &Rule) -> Vec<String> {
     if !rule.terms.is_tunnel() {
         return Vec::new();
     }
@@ -70,7 +70,7 @@ fn warnings(stored: &StoredState, rule: &Rule) -> Vec<String> {
     warnings
 }
 
-fn view(stored: &StoredState, rule: &Rule) -> RuleView {
+fn view(stored: &StoreContents, rule: &Rule) -> RuleView {
     let name = |id| -> Option<AgentName> {
         stored.agents.iter().find(|stored| stored.agent.id == id).map(|stored| stored.agent.name.clone())
     };

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use onecli_store::{
-    LeaseRow, LeaseStore, ReplacedVersion, Rewrap, RunnerChange, RunnerRow, RunnerStore, SlotRow, StoreError,
-    StoredState, VaultChange, VersionRow,
+    LeaseRow, LeaseStore, ReplacedVersion, Rewrap, RunnerChange, RunnerRow, RunnerStore, SlotRow,
+    StoreContents, StoreError, VaultChange, VersionRow,
 };
 use zeroize::Zeroizing;
 
@@ -188,7 +188,7 @@ macro_rules! pass_on {
 }
 
 pass_on! {
-    fn load() -> StoredState;
+    fn load() -> StoreContents;
     fn is_empty() -> bool;
     fn add_agent(agent: &onecli_model::Agent, token: &TokenHash) -> ();
     fn set_token(id: AgentId, token: &TokenHash, generation: u32) -> ();

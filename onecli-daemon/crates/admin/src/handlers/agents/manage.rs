@@ -3,7 +3,7 @@
 use nix::unistd::{Group, User};
 use onecli_api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, Transparent};
 use onecli_model::{Agent, AgentId, AgentName, Factors, Runner, Token, TokenHash};
-use onecli_store::{RunnerChange, StoredState};
+use onecli_store::{RunnerChange, StoreContents};
 
 use super::users::{agents, check_user};
 use crate::context::{AdminContext, Lookup};
@@ -195,7 +195,7 @@ async fn check_runner(runner: Runner) -> Result<(), AdminError> {
 
 async fn detail(
     context: &AdminContext,
-    stored: &StoredState,
+    stored: &StoreContents,
     agent: &Agent,
 ) -> Result<AgentDetail, AdminError> {
     let secrets =

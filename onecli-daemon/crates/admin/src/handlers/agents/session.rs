@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use nix::unistd::User;
 use onecli_api::{Caller, Session, SessionRequest, Transparent};
 use onecli_model::{Agent, AgentName, Factors};
-use onecli_store::StoredState;
+use onecli_store::StoreContents;
 
 use super::session_token::{check_enabled, mint, placeholders};
 use super::users::check_user;
@@ -81,7 +81,7 @@ pub(crate) async fn start(
 /// than root may run commands only as the agent's own user or as themselves.
 async fn check_caller(
     context: &AdminContext,
-    stored: &StoredState,
+    stored: &StoreContents,
     name: &AgentName,
     caller: &Caller,
     user: Option<&str>,
