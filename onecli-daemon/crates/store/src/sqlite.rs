@@ -26,7 +26,7 @@ use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, 
 use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
-use self::erase::Eraser;
+use self::erase::RemnantEraser;
 use super::{AgentChange, AuditQuery, AuditRow, ReplacedVersion, Store, StoreContents, StoreError};
 
 /// The fact that [`Store::probe`] writes.
@@ -38,7 +38,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct SqliteStore {
     pub(crate) pool: SqlitePool,
-    eraser: Eraser,
+    eraser: RemnantEraser,
     changes: watch::Sender<u64>,
 }
 
@@ -66,7 +66,7 @@ impl SqliteStore {
             .await
             .map_err(|source| StoreError::Open { path: path.clone(), source })?;
         migrate::run(&pool, path.clone()).await?;
-        let eraser = Eraser::new(eraser);
+        let eraser = RemnantEraser::new(eraser);
         eraser.clean(&path).await;
         // Erases data that a killed daemon left in the write-ahead log.
         eraser.erase().await;

@@ -34,23 +34,23 @@ const COPIES: u64 = 3;
 
 /// Truncates the log, and retries until it succeeds.
 #[derive(Debug)]
-pub(super) struct Eraser {
+pub(super) struct RemnantEraser {
     pool: SqlitePool,
     wanted: watch::Sender<u64>,
     done: watch::Receiver<u64>,
 }
 
-impl Eraser {
+impl RemnantEraser {
     /// Uses a separate connection with a shorter timeout. The work ends when this value is dropped.
-    pub(super) fn new(options: SqliteConnectOptions) -> Eraser {
+    pub(super) fn new(options: SqliteConnectOptions) -> RemnantEraser {
         let pool = super::pool::lasting().max_connections(1).connect_lazy_with(options.busy_timeout(ATTEMPT));
         let (wanted, told) = watch::channel(0);
         let (tell, done) = watch::channel(0);
         tokio::spawn(work(pool.clone(), told, Arc::new(tell)));
-        Eraser { pool, wanted, done }
+        RemnantEraser { pool, wanted, done }
     }
 
-    /// Truncates the log, or schedules that for when no process reads it any more. See [`Eraser::check`].
+    /// Truncates the log, or schedules that for when no process reads it any more. See [`RemnantEraser::check`].
     pub(super) async fn erase(&self) {
         let mut mine = 0;
         self.wanted.send_modify(|count| {
