@@ -59,9 +59,9 @@ impl SqliteStore {
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("secure_delete", "ON");
         let eraser = options.clone();
-        let pool = pool::lasting()
+        let pool = pool::without_expiry()
             .max_connections(4)
-            .after_release(|connection, _| Box::pin(at_rest(connection)))
+            .after_release(|connection, _| Box::pin(is_reusable(connection)))
             .connect_with(options)
             .await
             .map_err(|source| StoreError::Open { path: path.clone(), source })?;
@@ -90,14 +90,14 @@ impl SqliteStore {
 /// closed. SQLite itself ends a transaction if the disk is full or failing
 /// (<https://sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction"). The rollback after it
 /// then finds no transaction and sqlx's count stays unchanged, so the connection would never begin another one.
-async fn at_rest(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+async fn is_reusable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     // Commands run in order: after the response, the rollback of a dropped transaction has succeeded or failed.
     connection.ping().await?;
-    let at_rest = !connection.is_in_transaction();
-    if !at_rest {
+    let is_reusable = !connection.is_in_transaction();
+    if !is_reusable {
         tracing::warn!("a connection to the database could not end its transaction and is closed");
     }
-    Ok(at_rest)
+    Ok(is_reusable)
 }
 
 #[async_trait]
@@ -201,7 +201,7 @@ impl Store for SqliteStore {
             .fetch_optional(&mut *tx)
             .await
             .map_err(failed)?;
-        follows("agent", id.to_string(), "generation", stored, generation)?;
+        require_next("agent", id.to_string(), "generation", stored, generation)?;
         sqlx::query("UPDATE agents SET token_hash = ?, generation = ? WHERE id = ?")
             .bind(&token.0[..])
             .bind(generation)
@@ -236,7 +236,7 @@ impl Store for SqliteStore {
             .execute(&mut *tx)
             .await
             .map_err(StoreError::query("remove an agent"))?;
-        found("agent", id.to_string(), done.rows_affected())?;
+        require_row("agent", id.to_string(), done.rows_affected())?;
         self.commit(tx).await
     }
 
@@ -258,7 +258,7 @@ impl Store for SqliteStore {
         .execute(&mut *tx)
         .await
         .map_err(StoreError::query("add a session"))?;
-        found("agent", agent.to_string(), done.rows_affected())?;
+        require_row("agent", agent.to_string(), done.rows_affected())?;
         self.commit(tx).await
     }
 
@@ -324,7 +324,7 @@ impl Store for SqliteStore {
     }
 
     async fn prune_replaced(&self, now: Timestamp, latest: Timestamp) -> Result<u64, StoreError> {
-        if !versions::are_due(&self.pool, now, latest).await? {
+        if !versions::any_expired(&self.pool, now, latest).await? {
             return Ok(0);
         }
         let mut tx = self.write().await?;
@@ -342,7 +342,7 @@ impl Store for SqliteStore {
             .execute(&mut *tx)
             .await
             .map_err(StoreError::query("enable or disable a secret"))?;
-        found("secret", id.to_string(), done.rows_affected())?;
+        require_row("secret", id.to_string(), done.rows_affected())?;
         self.commit(tx).await
     }
 
@@ -353,7 +353,7 @@ impl Store for SqliteStore {
             .execute(&mut *tx)
             .await
             .map_err(StoreError::query("remove a secret"))?;
-        found("secret", id.to_string(), done.rows_affected())?;
+        require_row("secret", id.to_string(), done.rows_affected())?;
         self.commit(tx).await?;
         self.eraser.erase().await;
         Ok(())
@@ -370,8 +370,8 @@ impl Store for SqliteStore {
         .fetch_one(&mut *tx)
         .await
         .map_err(failed)?;
-        found("agent", agent.to_string(), u64::from(there.0))?;
-        found("secret", secret.to_string(), u64::from(there.1))?;
+        require_row("agent", agent.to_string(), u64::from(there.0))?;
+        require_row("secret", secret.to_string(), u64::from(there.1))?;
         for sql in [
             "INSERT INTO grants (agent, secret) VALUES (?, ?) ON CONFLICT DO NOTHING",
             "DELETE FROM former_grants WHERE agent = ? AND secret = ?",
@@ -457,17 +457,17 @@ impl Store for SqliteStore {
         let failed = StoreError::query("write its metadata");
         let mut tx = self.write().await?;
         for (key, value) in entries {
-            keys::set_fact(&mut tx, key, value).await?;
+            keys::set_meta_entry(&mut tx, key, value).await?;
         }
         tx.commit().await.map_err(failed)
     }
 }
 
-fn found(what: &'static str, id: String, rows: u64) -> Result<(), StoreError> {
+fn require_row(what: &'static str, id: String, rows: u64) -> Result<(), StoreError> {
     if rows == 0 { Err(StoreError::NotFound { what, id }) } else { Ok(()) }
 }
 
-fn follows(
+fn require_next(
     what: &'static str,
     id: String,
     column: &'static str,

@@ -43,7 +43,8 @@ pub(super) struct RemnantEraser {
 impl RemnantEraser {
     /// Uses a separate connection with a shorter timeout. The work ends when this value is dropped.
     pub(super) fn new(options: SqliteConnectOptions) -> RemnantEraser {
-        let pool = super::pool::lasting().max_connections(1).connect_lazy_with(options.busy_timeout(ATTEMPT));
+        let pool =
+            super::pool::without_expiry().max_connections(1).connect_lazy_with(options.busy_timeout(ATTEMPT));
         let (wanted, told) = watch::channel(0);
         let (tell, done) = watch::channel(0);
         tokio::spawn(work(pool.clone(), told, Arc::new(tell)));

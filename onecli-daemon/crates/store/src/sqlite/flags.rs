@@ -4,7 +4,7 @@ use onecli_model::AgentId;
 use sqlx::{Sqlite, Transaction};
 
 use super::super::{AgentChange, StoreError};
-use super::found;
+use super::require_row;
 
 /// A column of agents: the statement that changes it, and the action for error messages.
 type Flag = (&'static str, &'static str);
@@ -24,7 +24,7 @@ pub(super) async fn set(
         .execute(&mut **tx)
         .await
         .map_err(StoreError::query(what))?;
-    found("agent", id.to_string(), done.rows_affected())
+    require_row("agent", id.to_string(), done.rows_affected())
 }
 
 /// Sets the columns that `change` names.
@@ -49,7 +49,7 @@ pub(super) async fn change(
     .execute(&mut **tx)
     .await
     .map_err(|source| taken(change, source))?;
-    found("agent", id.to_string(), done.rows_affected())
+    require_row("agent", id.to_string(), done.rows_affected())
 }
 
 /// Maps a violated unique constraint to an error: no two agents share a cgroup or a user.

@@ -83,7 +83,7 @@ impl KeyStore for SqliteStore {
                 .map_err(failed)?;
         }
         for (key, value) in &change.set {
-            set_fact(&mut tx, key, value).await?;
+            set_meta_entry(&mut tx, key, value).await?;
         }
         if change.announce {
             self.commit(tx).await?;
@@ -199,7 +199,7 @@ impl SqliteStore {
     }
 }
 
-pub(super) async fn set_fact(
+pub(super) async fn set_meta_entry(
     tx: &mut Transaction<'static, Sqlite>,
     key: &str,
     value: &str,

@@ -4,7 +4,7 @@ use onecli_model::{AgentId, Rule, RuleId, RuleSpec, RuleText};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{SqliteConnection, Transaction};
 
-use super::found;
+use super::require_row;
 use super::rows::{Row, to_json};
 use crate::StoreError;
 
@@ -29,7 +29,7 @@ pub(super) async fn add(
             .fetch_one(&mut **tx)
             .await
             .map_err(failed)?;
-        found("agent", agent.to_string(), u64::from(there))?;
+        require_row("agent", agent.to_string(), u64::from(there))?;
     }
     let text = RuleText::from(terms.clone());
     let id: u32 = sqlx::query_scalar(
@@ -57,7 +57,7 @@ pub(super) async fn remove(tx: &mut Transaction<'static, Sqlite>, id: RuleId) ->
         .execute(&mut **tx)
         .await
         .map_err(StoreError::query("remove a rule"))?;
-    found("rule", id.to_string(), done.rows_affected())
+    require_row("rule", id.to_string(), done.rows_affected())
 }
 
 /// Converts a row, with the same validation as when the rule was stored.

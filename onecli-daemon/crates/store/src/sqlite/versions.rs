@@ -7,7 +7,7 @@ use sqlx::sqlite::{Sqlite, SqlitePool, SqliteRow};
 use sqlx::{SqliteConnection, Transaction};
 
 use super::rows::{self, Row};
-use super::{follows, found};
+use super::{require_next, require_row};
 use crate::{ReplacedVersion, StoreError, VersionRow};
 
 /// The definition of a retained version at the time it was replaced.
@@ -71,10 +71,10 @@ pub(super) async fn add(
         .fetch_optional(&mut **tx)
         .await
         .map_err(failed)?;
-    follows("secret", id.clone(), "version", stored, secret.version)?;
+    require_next("secret", id.clone(), "version", stored, secret.version)?;
     if let Some(kept) = kept {
         let before = (kept.secret.id == secret.id).then_some(kept.secret.version);
-        follows("secret", id.clone(), "retained version", before, secret.version)?;
+        require_next("secret", id.clone(), "retained version", before, secret.version)?;
     }
     sqlx::query("DELETE FROM secret_versions WHERE secret = ?")
         .bind(&id)
@@ -106,7 +106,7 @@ async fn update(tx: &mut Transaction<'static, Sqlite>, secret: &Secret) -> Resul
     .execute(&mut **tx)
     .await
     .map_err(StoreError::query("change a secret"))?;
-    found("secret", secret.id.to_string(), done.rows_affected())
+    require_row("secret", secret.id.to_string(), done.rows_affected())
 }
 
 /// All retained versions.
@@ -145,7 +145,7 @@ pub(super) fn row(columns: &SqliteRow) -> Result<VersionRow, StoreError> {
 }
 
 /// Reports whether [`prune`] has work to do. Takes no lock.
-pub(super) async fn are_due(
+pub(super) async fn any_expired(
     pool: &SqlitePool,
     now: Timestamp,
     latest: Timestamp,
