@@ -146,7 +146,7 @@ fn dns_server(
 ) -> Arc<onecli_dns::Server> {
     let parts = onecli_dns::QueryHandler {
         policy,
-        names: Arc::new(HostNames { resolver: Arc::clone(&network.resolver), proxy: network.proxy.clone() }),
+        lookup: Arc::new(HostNames { resolver: Arc::clone(&network.resolver), proxy: network.proxy.clone() }),
         synthetic: Arc::clone(&network.synthetic),
         audit: storage.audit.clone(),
         quota: Arc::clone(&storage.quota),

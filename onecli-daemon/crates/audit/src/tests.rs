@@ -353,7 +353,7 @@ async fn a_failing_disk_refuses_and_recovers() {
 
 fn segments(dir: &PrivateDir) -> Segments {
     let lock = segment::lock(dir.path()).unwrap();
-    Segments::open(dir, lock, segment::Place::New { number: 1 }, 1 << 20, &String::new).unwrap()
+    Segments::open(dir, lock, segment::WritePosition::New { number: 1 }, 1 << 20, &String::new).unwrap()
 }
 
 #[test]

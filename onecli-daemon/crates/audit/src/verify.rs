@@ -350,7 +350,11 @@ impl<'d> Log<'d> {
             } else {
                 format!("the segment ends with record {end}, and the next one begins with {first}")
             };
-            return Some(Finding { line: Some(walked.lines), seq: Some(end + 1), ..Bad::file(&path, what) });
+            return Some(Finding {
+                line: Some(walked.lines),
+                seq: Some(end + 1),
+                ..Finding::file(&path, what)
+            });
         }
         if let Some(mark) = self.marks.iter().find(|mark| mark.log == own.log && mark.tree.size() > end) {
             let what = format!(
@@ -358,7 +362,7 @@ impl<'d> Log<'d> {
                 mark.time,
                 mark.tree.size()
             );
-            return Some(Finding { seq: Some(end + 1), ..Bad::file(&path, what) });
+            return Some(Finding { seq: Some(end + 1), ..Finding::file(&path, what) });
         }
         if let Some(Some(next)) = self.heads.get(at + 1) {
             let what = format!(
@@ -366,7 +370,7 @@ impl<'d> Log<'d> {
                  the next segment: its first record contains the reason",
                 own.log, next.log
             );
-            return Some(Finding { seq: Some(end), ..Bad::file(&path, what) });
+            return Some(Finding { seq: Some(end), ..Finding::file(&path, what) });
         }
         let latest = self.latest.as_ref().filter(|latest| latest.ended && latest.log == own.log)?;
         let behind = end - latest.tree.size();
@@ -378,7 +382,7 @@ impl<'d> Log<'d> {
                 walked.unfinished
             );
             let line = Some((walked.lines + 1).saturating_sub(behind));
-            Finding { line, seq: Some(latest.tree.size() + 1), ..Bad::file(&path, what) }
+            Finding { line, seq: Some(latest.tree.size() + 1), ..Finding::file(&path, what) }
         })
     }
 

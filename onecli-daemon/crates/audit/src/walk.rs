@@ -235,7 +235,7 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
             line: Some(self.lines + 1),
             seq: Some(start.map_or(self.tree.size() + 1, |start| start.seq)),
             time: start.map(|start| String::from(Text::new(start.time))),
-            ..Bad::file(self.path, what)
+            ..Finding::file(self.path, what)
         }
     }
 }

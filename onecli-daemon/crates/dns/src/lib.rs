@@ -30,9 +30,9 @@
 mod address;
 mod answer;
 mod denied;
+mod lookup;
 mod message;
 mod name_budget;
-mod names;
 mod server;
 mod stream;
 
@@ -40,5 +40,5 @@ mod stream;
 mod tests;
 
 pub use answer::QueryHandler;
-pub use names::{Addresses, HostLookup, LookupError};
+pub use lookup::{Addresses, HostLookup, LookupError};
 pub use server::{DnsClient, Server, SocketMark, SocketStore};

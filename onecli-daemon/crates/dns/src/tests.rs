@@ -22,8 +22,8 @@ use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 use super::answer::QueryHandler;
+use super::lookup::{Addresses, HostLookup, LookupError};
 use super::message::Transport;
-use super::names::{Addresses, HostLookup, LookupError};
 use super::server::DnsClient;
 
 /// A name service with a few names that waits for a permit before it answers.
@@ -142,7 +142,7 @@ impl Stage {
         let zone = Arc::new(zone());
         let parts = QueryHandler {
             policy: current,
-            names: Arc::clone(&zone) as Arc<dyn HostLookup>,
+            lookup: Arc::clone(&zone) as Arc<dyn HostLookup>,
             synthetic: Arc::new(SyntheticAddresses::new(Some("198.18.0.0/15".parse().unwrap()))),
             audit: AuditLog::open(&log, onecli_audit::Settings::for_tests()).unwrap(),
             quota: Arc::new(Quota::new(QuotaLimits { rate: 100, bytes: 1 << 30, reserve: 0 })),

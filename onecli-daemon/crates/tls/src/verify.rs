@@ -147,11 +147,11 @@ fn check(
 ) -> Result<(), ChainError> {
     let unreadable = |error: &dyn fmt::Display| ChainError::Unreadable(error.to_string());
     let certificate = EndEntityCert::try_from(end_entity).map_err(|error| unreadable(&error))?;
-    let error = Cell::new(None);
+    let rejection = Cell::new(None);
     let may_sign = |path: &VerifiedPath<'_>| {
         let signs = path.intermediate_certificates().try_for_each(|certificate| signs(&certificate.der()));
         signs.and_then(|()| limits.check(path)).map_err(|why| {
-            error.set(Some(why));
+            rejection.set(Some(why));
             // The error value is irrelevant: webpki gives this path up and tries others.
             webpki::Error::UnknownIssuer
         })
@@ -167,7 +167,7 @@ fn check(
             None,
             Some(&may_sign),
         )
-        .map_err(|error| error.take().unwrap_or_else(|| unreadable(&error)))?;
+        .map_err(|error| rejection.take().unwrap_or_else(|| unreadable(&error)))?;
     let issuer = match path.intermediate_certificates().next() {
         Some(issuer) => webpki::anchor_from_trusted_cert(&issuer.der()).map(|anchor| anchor.to_owned()),
         None => Ok(path.anchor().to_owned()),

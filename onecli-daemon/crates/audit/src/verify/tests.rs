@@ -330,12 +330,12 @@ async fn changed_log_is_reported_at_next_start() {
     let (temp, dir) = PrivateDir::temporary();
     write(&dir, Settings::for_tests(), 4).await;
     let signer = Settings::for_tests().signer;
-    let log = crate::log_in(dir.path(), &signer).unwrap().unwrap();
+    let log = crate::log_id_in(dir.path(), &signer).unwrap().unwrap();
     let known = || Some(LastKnown { log, last: Some((11, "what the store has".to_owned())) });
     let fresh = onecli_model::LogId(Uuid::from_u128(0xff));
     write(&dir, Settings { fresh, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
-    assert_eq!(crate::log_in(dir.path(), &signer).unwrap(), Some(fresh), "numbers are not reused");
+    assert_eq!(crate::log_id_in(dir.path(), &signer).unwrap(), Some(fresh), "numbers are not reused");
     drop(temp);
 
     // The log was removed with its checkpoint, and another log of this host put there.
@@ -347,7 +347,7 @@ async fn changed_log_is_reported_at_next_start() {
     let third = onecli_model::LogId(Uuid::from_u128(0x100));
     write(&dir, Settings { fresh: third, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
-    assert_eq!(crate::log_in(dir.path(), &signer).unwrap(), Some(third));
+    assert_eq!(crate::log_id_in(dir.path(), &signer).unwrap(), Some(third));
 }
 
 /// An attacker with write access cannot choose which log the store is queried for, nor use up the names of
@@ -357,11 +357,11 @@ async fn forged_name_is_neither_log_nor_segment() {
     let (temp, dir) = PrivateDir::temporary();
     write(&dir, Settings::for_tests(), 4).await;
     let (scene, signer) = (Scene { dir, _temp: temp }, Settings::for_tests().signer);
-    let log = crate::log_in(scene.dir.path(), &signer).unwrap();
+    let log = crate::log_id_in(scene.dir.path(), &signer).unwrap();
     let head = segment::head_path(scene.dir.path(), 1);
     let note = fs::read_to_string(&head).unwrap();
     fs::write(&head, note.replace(&log.unwrap().to_string(), &Uuid::from_u128(0xbad).to_string())).unwrap();
-    assert_eq!(crate::log_in(scene.dir.path(), &signer).unwrap(), log);
+    assert_eq!(crate::log_id_in(scene.dir.path(), &signer).unwrap(), log);
     fs::write(&head, note).unwrap();
     for name in
         ["18446744073709551615.jsonl", "99999999.jsonl", "1.jsonl", "+0000002.jsonl", "0000000x.jsonl"]

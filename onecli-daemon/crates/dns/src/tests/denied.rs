@@ -61,7 +61,7 @@ async fn without_a_range_denied_names_are_refused() {
 async fn name_that_only_the_proxy_knows_gets_a_synthetic_address() {
     use RecordType::{A, AAAA, TXT};
     let mut stage = Stage::new();
-    stage.parts.names = Arc::new(Zone { proxied: true, ..zone() });
+    stage.parts.lookup = Arc::new(Zone { proxied: true, ..zone() });
     for (name, kind, expected) in [
         ("gone.test.", A, "NoError synthetic"),
         ("gone.test.", AAAA, "NoError"),
@@ -79,7 +79,7 @@ async fn name_that_only_the_proxy_knows_gets_a_synthetic_address() {
     // No server of this host answers at all, and the client does not wait for one.
     let zone = Zone { proxied: true, ..zone() };
     zone.open.forget_permits(Semaphore::MAX_PERMITS);
-    stage.parts.names = Arc::new(zone);
+    stage.parts.lookup = Arc::new(zone);
     let asked = stage.parts.clock.instant();
     let answer = stage.ask(&stage.strict, &query("api.test.", A)).await;
     assert_eq!(told(&answer), "NoError synthetic");

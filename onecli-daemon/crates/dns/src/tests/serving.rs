@@ -168,13 +168,13 @@ async fn queries_beyond_the_limit_are_dropped() {
 async fn streams() {
     let Stage { _temp, parts, .. } = Stage::new();
     let server = Arc::new(Server::new(parts, free_port(), Box::new(|_| Ok(()))));
-    let client = Arc::new(DnsClient::new(&agent(1, Egress::Deny)));
+    let dns_client = Arc::new(DnsClient::new(&agent(1, Egress::Deny)));
     let query = query("many.test.", RecordType::A).to_vec().unwrap();
     let framed = [&u16::try_from(query.len()).unwrap().to_be_bytes(), query.as_slice()].concat();
     let connect = || {
         let (client, end) = tokio::io::duplex(8192);
-        let (server, client) = (Arc::clone(&server), Arc::clone(&client));
-        (client, tokio::spawn(async move { server.serve_stream(client, end).await }))
+        let (server, dns_client) = (Arc::clone(&server), Arc::clone(&dns_client));
+        (client, tokio::spawn(async move { server.serve_stream(dns_client, end).await }))
     };
     let (mut client, task) = connect();
     // Three queries in one write, the last of them in two halves.

@@ -33,7 +33,7 @@ async fn restart(scene: &Scene, known: Option<LastKnown>) -> LogId {
 }
 
 fn store_has(scene: &Scene, seq: u64, line: &str) -> LastKnown {
-    let log = crate::log_in(scene.dir.path(), &Settings::for_tests().signer).unwrap().unwrap();
+    let log = crate::log_id_in(scene.dir.path(), &Settings::for_tests().signer).unwrap().unwrap();
     LastKnown { log, last: Some((seq, line.to_owned())) }
 }
 
