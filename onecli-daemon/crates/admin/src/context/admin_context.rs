@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use onecli_model::ids::new_uuid;
-use onecli_store::StoredState;
+use onecli_store::StoreContents;
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use uuid::Uuid;
 
@@ -60,7 +60,7 @@ impl AdminContext {
         until.filter(|_| !keep.is_zero())
     }
 
-    pub(crate) async fn load(&self) -> Result<StoredState, AdminError> {
+    pub(crate) async fn load(&self) -> Result<StoreContents, AdminError> {
         Ok(self.handles.store.load().await?)
     }
 
@@ -74,7 +74,7 @@ impl AdminContext {
 pub(crate) struct ChangeGuard<'s> {
     context: &'s AdminContext,
     /// The stored state at the start of the turn.
-    pub(crate) stored: StoredState,
+    pub(crate) stored: StoreContents,
     _turn: MutexGuard<'s, ()>,
 }
 

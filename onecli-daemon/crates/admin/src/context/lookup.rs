@@ -1,7 +1,7 @@
 //! Lookups by name in the stored state.
 
 use onecli_model::{Agent, AgentName, Secret, SecretName};
-use onecli_store::{KeptVersion, StoredState};
+use onecli_store::{ReplacedVersion, StoreContents};
 
 use crate::error::AdminError;
 
@@ -16,13 +16,13 @@ pub(crate) trait Lookup {
     fn secret(&self, name: &SecretName) -> Result<&Secret, AdminError>;
 
     /// Returns the retained value that the secret's current value replaced, if there is one.
-    fn retained(&self, secret: &Secret) -> Option<&KeptVersion>;
+    fn retained(&self, secret: &Secret) -> Option<&ReplacedVersion>;
 
     /// Returns the secrets that an agent may use, sorted by name.
     fn granted<'s>(&'s self, agent: &Agent) -> Vec<&'s Secret>;
 }
 
-impl Lookup for StoredState {
+impl Lookup for StoreContents {
     fn agent(&self, name: &AgentName) -> Result<&Agent, AdminError> {
         self.agents
             .iter()
@@ -38,8 +38,8 @@ impl Lookup for StoredState {
             .ok_or_else(|| AdminError::not_found("secret", name))
     }
 
-    fn retained(&self, secret: &Secret) -> Option<&KeptVersion> {
-        let is_before = |kept: &&KeptVersion| {
+    fn retained(&self, secret: &Secret) -> Option<&ReplacedVersion> {
+        let is_before = |kept: &&ReplacedVersion| {
             kept.secret.id == secret.id && kept.secret.version.checked_add(1) == Some(secret.version)
         };
         self.kept.iter().find(is_before)

@@ -66,7 +66,7 @@ impl Authorization {
     ) -> Result<Authorization, Refusal> {
         let snapshot = gateway.snapshot();
         let ruling = snapshot.decide(identity, &head.facts());
-        audit.record().rule = ruling.cause.map(|cause| Text::new(&cause.to_string()));
+        audit.record().rule = ruling.reason.map(|reason| Text::new(&reason.to_string()));
         let grants = match ruling.decision {
             Decision::Inject(grants) => grants,
             Decision::Forward => Vec::new(),

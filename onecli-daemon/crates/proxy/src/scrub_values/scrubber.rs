@@ -1,7 +1,7 @@
 //! The scrubber for one response.
 
 use onecli_model::{AgentId, Refusal};
-use onecli_policy::{Sent, Watch};
+use onecli_policy::{SentAs, Watch};
 
 use super::followed::Followed;
 use super::unopened::unopened;
@@ -30,7 +30,7 @@ pub(crate) async fn scrubber(
     let changes = credentials.changes();
     for moving in set.moving() {
         let watch = moving.watch();
-        let values = if watch.sent() == Sent::Placed && is_own(watch) {
+        let values = if watch.sent() == SentAs::Placed && is_own(watch) {
             let current = credentials.current_values(agent, watch).await;
             current.map_err(|error| unopened(watch.secret(), &error))?
         } else {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp, Unit};
 use onecli_api::EnvNames;
 use onecli_model::{Agent, Token};
-use onecli_store::StoredState;
+use onecli_store::StoreContents;
 
 use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
@@ -24,7 +24,7 @@ pub(super) fn check_enabled(agent: &Agent) -> Result<(), AdminError> {
 /// Returns the placeholders, keyed by the environment variable from which the agent's programs read them.
 pub(crate) fn placeholders(
     context: &AdminContext,
-    stored: &StoredState,
+    stored: &StoreContents,
     agent: &Agent,
 ) -> BTreeMap<String, String> {
     let named = stored.granted(agent).into_iter().flat_map(|secret| {

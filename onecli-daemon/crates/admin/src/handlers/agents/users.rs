@@ -2,12 +2,12 @@
 
 use nix::unistd::User;
 use onecli_model::{Agent, AgentId};
-use onecli_store::StoredState;
+use onecli_store::StoreContents;
 
 use crate::context::AdminContext;
 use crate::error::AdminError;
 
-pub(crate) fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
+pub(crate) fn agents(stored: &StoreContents) -> impl Iterator<Item = &Agent> {
     stored.agents.iter().map(|stored| &stored.agent)
 }
 
@@ -17,7 +17,7 @@ pub(super) async fn check_user(
     context: &AdminContext,
     user: &str,
     own: Option<AgentId>,
-    stored: &StoredState,
+    stored: &StoreContents,
 ) -> Result<(), AdminError> {
     let others = agents(stored)
         .filter(|agent| Some(agent.id) != own)

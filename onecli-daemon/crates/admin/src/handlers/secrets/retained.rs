@@ -2,7 +2,7 @@
 
 use onecli_model::{Secret, SecretValue};
 use onecli_policy::widened;
-use onecli_store::{KeptVersion, StoredState};
+use onecli_store::{ReplacedVersion, StoreContents};
 
 use super::checks::{check_stored, check_value};
 use crate::context::{AdminContext, Lookup};
@@ -11,27 +11,27 @@ use crate::error::AdminError;
 /// Returns the retained version before the current one, unless it is due for erasure.
 pub(super) fn unexpired_version<'s>(
     context: &AdminContext,
-    stored: &'s StoredState,
+    stored: &'s StoreContents,
     current: &Secret,
-) -> Option<&'s KeptVersion> {
+) -> Option<&'s ReplacedVersion> {
     let now = context.handles.clock.now();
     stored.retained(current).filter(|kept| now < kept.until)
 }
 
 /// Returns whether a rollback would restore the previous value now.
-pub(crate) fn is_restorable(context: &AdminContext, stored: &StoredState, current: &Secret) -> bool {
+pub(crate) fn is_restorable(context: &AdminContext, stored: &StoreContents, current: &Secret) -> bool {
     previous(context, stored, current).is_ok()
 }
 
 /// Returns the previous value, if it may be sent to the secret's current destinations.
 pub(crate) fn previous(
     context: &AdminContext,
-    stored: &StoredState,
+    stored: &StoreContents,
     current: &Secret,
 ) -> Result<SecretValue, AdminError> {
     check_stored(current)?;
     let kept = unexpired_version(context, stored, current);
-    let KeptVersion { secret: kept, .. } = kept.ok_or_else(|| nothing_retained(context, current))?;
+    let ReplacedVersion { secret: kept, .. } = kept.ok_or_else(|| nothing_retained(context, current))?;
     let wider = widened(kept, current);
     if !wider.is_empty() {
         return Err(not_restored(

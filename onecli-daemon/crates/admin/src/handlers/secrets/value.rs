@@ -1,7 +1,7 @@
 //! A secret's stored value: comparison, replacement, and the replaced value.
 
 use onecli_model::{Secret, SecretValue};
-use onecli_store::KeptVersion;
+use onecli_store::ReplacedVersion;
 use onecli_vault::VaultError;
 
 use super::checks::{check_stored, check_value};
@@ -53,10 +53,10 @@ pub(crate) fn is_stored_value(
 pub(super) fn retired_version(
     context: &AdminContext,
     secret: &Secret,
-) -> Result<Option<KeptVersion>, AdminError> {
+) -> Result<Option<ReplacedVersion>, AdminError> {
     let unopened =
         |error: VaultError| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() };
     let sealed = context.handles.vault.retire(secret).map_err(unopened)?;
     let until = context.retention_end();
-    Ok(until.map(|until| KeptVersion { secret: Secret { sealed, ..secret.clone() }, until }))
+    Ok(until.map(|until| ReplacedVersion { secret: Secret { sealed, ..secret.clone() }, until }))
 }

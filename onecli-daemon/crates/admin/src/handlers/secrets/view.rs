@@ -2,13 +2,13 @@
 
 use onecli_api::SecretView;
 use onecli_model::{Secret, SecretName};
-use onecli_store::StoredState;
+use onecli_store::StoreContents;
 
 use super::retained;
 use crate::context::{AdminContext, ChangeGuard, Lookup};
 use crate::error::AdminError;
 
-pub(crate) fn view(context: &AdminContext, stored: &StoredState, secret: &Secret) -> SecretView {
+pub(crate) fn view(context: &AdminContext, stored: &StoreContents, secret: &Secret) -> SecretView {
     let kept = retained::unexpired_version(context, stored, secret).map(|kept| kept.until);
     let is_restorable = kept.is_some() && retained::is_restorable(context, stored, secret);
     let may_use = |agent| stored.grants.iter().any(|grant| grant.secret == secret.id && grant.agent == agent);
