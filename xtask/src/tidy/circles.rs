@@ -239,9 +239,9 @@ fn test_modules(file: &File, module: &Module) -> Vec<Module> {
 fn circles<N: Ord + Copy>(graph: &Graph<N>) -> Vec<BTreeSet<N>> {
     let reach: Graph<N> = graph.keys().map(|node| (*node, reached(graph, *node))).collect();
     let mut found: Vec<BTreeSet<N>> = Vec::new();
-    for node in graph.keys().copied() {
-        let is_mutual = |other: &N| reach.get(other).is_some_and(|back| back.contains(&node));
-        let circle: BTreeSet<N> = reach[&node].iter().copied().filter(is_mutual).collect();
+    for node in graph.keys() {
+        let is_mutual = |other: &N| reach.get(other).is_some_and(|back| back.contains(node));
+        let circle: BTreeSet<N> = reach[node].iter().copied().filter(is_mutual).collect();
         if circle.len() > 1 && !found.contains(&circle) {
             found.push(circle);
         }

@@ -187,7 +187,7 @@ impl Session<'_> {
                 self.socket.send(&ClientMessage::Answer(answer), &[])?;
             }
             LauncherMessage::Failed { code, message } => {
-                self.outcome = Some(CommandOutcome::NotStarted { code, message })
+                self.outcome = Some(CommandOutcome::NotStarted { code, message });
             }
             LauncherMessage::Stopped(signal) => self.stop(signal)?,
             LauncherMessage::Exited(status) => self.outcome = Some(CommandOutcome::Exited(status)),

@@ -14,4 +14,6 @@ mod types;
 
 pub(crate) use self::h2_body::{H2Body, Unread};
 pub(crate) use self::request_body::{Payload, Progress, RequestBody};
-pub(crate) use self::types::{Body, BodyError, add, empty, full, len};
+#[cfg(test)]
+pub(crate) use self::types::full;
+pub(crate) use self::types::{Body, BodyError, add, empty, len};

@@ -32,7 +32,7 @@ impl Ahead {
     /// Reads the beginning of `body`.
     pub(super) async fn read(body: Body) -> Body {
         let mut this = Ahead { read: VecDeque::new(), rest: Some(body) };
-        // H2ErrorMonitor that were read before a timeout remain stored.
+        // Frames that were read before a timeout remain stored.
         let _ = tokio::time::timeout(PATIENCE, this.fill()).await;
         this.boxed_unsync()
     }

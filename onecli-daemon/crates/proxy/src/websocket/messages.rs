@@ -1,6 +1,6 @@
 //! Scrubs the messages that an upstream sends over a WebSocket (RFC 6455 section 5).
 //!
-//! No extension is negotiated, so payloads are not compressed, and a server does not mask. H2ErrorMonitor that violate this
+//! No extension is negotiated, so payloads are not compressed, and a server does not mask. Frames that violate this
 //! end the connection. Scrubbing does not change lengths, so frames remain as they are; a message may be split into
 //! frames anywhere.
 
