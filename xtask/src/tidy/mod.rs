@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod circles;
 mod docs;
+mod paths;
 #[cfg(test)]
 mod resolve;
 mod rules;
@@ -62,6 +63,7 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
         }
     }
     problems.extend(docs::invariants(sources));
+    problems.extend(paths::check(sources));
     problems.extend(text::readme(sources));
     problems.extend(text::migrations(sources));
     problems.sort();

@@ -172,3 +172,31 @@ fn gaps_in_migration_numbers_are_reported() {
         assert_eq!(text::migrations(&sources).len(), *expected, "{names:?}");
     }
 }
+
+#[test]
+fn files_and_modules_named_by_pages_exist() {
+    let found = |page: &str| {
+        let files = [
+            source("docs/a.md", page),
+            source("onecli-daemon/src/run.rs", "//! x\n"),
+            source("onecli-daemon/crates/proxy/src/h1/section.rs", "//! x\n"),
+            source("tests/system/leak.rs", "//! x\n"),
+        ];
+        paths::check(&files).into_iter().map(|p| format!("{}: {}", p.line, p.message)).collect::<Vec<_>>()
+    };
+    for page in [
+        "see `proxy/h1/section.rs`, `proxy/src/h1/section.rs`, `onecli-daemon/crates/proxy/src/h1/section.rs` and `tests/system/leak.rs::a_test`",
+        "see `proxy::h1`, `proxy::section`, `proxy::Exchange`, `daemon::run`, `std::fs`, `FILE::FUNCTION` and `a.rs`",
+        "run `cargo test a/b.rs`, not proxy/gone.rs",
+    ] {
+        assert_eq!(found(page), Vec::<String>::new(), "{page}");
+    }
+    for (page, message) in [
+        ("x\nsee `proxy/h2/section.rs`", "2: `proxy/h2/section.rs` does not exist"),
+        ("see `tests/system/gone.rs::a_test`", "1: `tests/system/gone.rs::a_test` does not exist"),
+        ("see `proxy::gone`", "1: `proxy::gone` does not exist"),
+        ("see `daemon::gone::deeper`", "1: `daemon::gone::deeper` does not exist"),
+    ] {
+        assert_eq!(found(page), [message], "{page}");
+    }
+}
