@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use super::answer::{Answer, Request, full, text};
 use super::record::Entry;
-use super::routes::{Answer, Request, full, text};
 
 /// A bare repository with one commit, and the credentials to read it.
 pub struct Repo {

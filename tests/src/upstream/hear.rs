@@ -9,8 +9,8 @@ use futures_util::stream;
 use http::header::{self, HeaderValue};
 use http_body::Frame;
 
+use super::answer::{Answer, streamed};
 use super::record::{Log, Recorded};
-use super::routes::{Answer, streamed};
 
 /// The interval at which the record is polled.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -31,6 +31,7 @@
 //! | a path of [`Builder::page`] | that page; with `?coding=gzip` in that content coding |
 //! | `/git/REPO/...` | smart HTTP git behind Basic authentication, see [`git::Repo`] |
 
+mod answer;
 mod ca;
 pub mod git;
 mod hear;

@@ -14,21 +14,18 @@ use futures_util::{Stream, stream};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
+use super::answer::{Answer, Request, full, json_answer, not_found, streamed, text};
 use super::git::Repo;
 use super::hear::hear;
 use super::issue;
 use super::record::{Connection, Entry, Log, Recorded};
 use super::ws;
-
-pub(super) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
-pub(super) type Request = http::Request<Incoming>;
-pub(super) type Answer = Response<Body>;
 
 /// The largest body that `/bytes` and `/chunked` send.
 const MOST_BYTES: u64 = 1 << 30;
@@ -371,32 +368,4 @@ fn trailers(query: Option<&str>) -> Answer {
     let mut answer = streamed(stream::iter(frames));
     answer.headers_mut().insert(header::TRAILER, HeaderValue::from_static("x-checksum"));
     answer
-}
-
-pub(super) fn streamed<S>(frames: S) -> Answer
-where
-    S: Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send + 'static,
-{
-    Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)))
-}
-
-fn not_found(path: &str) -> Answer {
-    text(StatusCode::NOT_FOUND, format!("the test upstream has no {path}\n"))
-}
-
-fn json_answer(status: StatusCode, value: &serde_json::Value) -> Answer {
-    let mut answer = text(status, value.to_string());
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer
-}
-
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(full(body.into()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    answer
-}
-
-pub(super) fn full(body: Bytes) -> Body {
-    Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }

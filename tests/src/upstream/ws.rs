@@ -8,9 +8,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::answer::{Answer, Request, text};
 use super::issue;
 use super::record::Recorded;
-use super::routes::{Answer, Request, text};
 
 /// Answers the handshake and echoes messages. The reply to the message `headers` is the handshake's header fields as
 /// JSON. It shows a test whether an injected value can be read back through the socket.
