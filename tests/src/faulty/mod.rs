@@ -3,33 +3,17 @@
 //! It holds one directory of files, in memory. A power failure discards writes that are not synced yet: either all of
 //! them, or all but a part that ends in the middle of a write.
 
+mod fault;
 mod server;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use fuser::{BackgroundSession, Config, Errno, MountOption};
+use fuser::{BackgroundSession, Config, MountOption};
 use nix::mount::{MntFlags, umount2};
 
+pub use fault::Fault;
 use server::{Server, State};
-
-/// A failure mode of the disk. Reads still succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Every change fails with EIO.
-    Error,
-    /// Every change fails with EROFS.
-    ReadOnly,
-    /// Every change fails with ENOSPC.
-    Full,
-    /// Writes succeed; fdatasync(2) and fsync(2) fail with EIO.
-    Sync,
-    /// Half of each write succeeds, then it fails with EIO. Every attempt to clean up also fails.
-    Middle,
-    /// Each sync takes this long.
-    Slow(Duration),
-}
 
 /// A disk with a [`Fault`], mounted over a directory. Drop unmounts it, even if a process still uses it.
 pub struct FaultyDisk {
@@ -87,17 +71,5 @@ impl Drop for FaultyDisk {
         }
         // The session serves until the last file is closed. Processes with an open file are ended after this.
         std::mem::forget(self.session.take());
-    }
-}
-
-impl Fault {
-    /// The error of a change, if it fails.
-    fn of_change(self) -> Option<Errno> {
-        match self {
-            Fault::Error | Fault::Middle => Some(Errno::EIO),
-            Fault::ReadOnly => Some(Errno::EROFS),
-            Fault::Full => Some(Errno::ENOSPC),
-            Fault::Sync | Fault::Slow(_) => None,
-        }
     }
 }

@@ -11,7 +11,7 @@ use fuser::{
     ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use super::Fault;
+use super::fault::Fault;
 
 /// The kernel caches no attributes, because tests change them behind its back.
 const TTL: Duration = Duration::ZERO;
