@@ -46,6 +46,7 @@ pub mod socket;
 pub mod tap;
 pub mod upstream;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,12 @@ use std::time::{Duration, Instant};
 pub fn unique() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A port that was free a moment ago. If another process binds it before the daemon does, the daemon logs the conflict.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1");
+    listener.local_addr().unwrap().port()
 }
 
 /// Calls `probe` every 20 ms until it returns a value, for at most `limit`.

@@ -8,8 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::{Run, tools};
-use crate::daemon::free_port;
-use crate::wait_for;
+use crate::{free_port, wait_for};
 
 /// The root token.
 pub const ROOT: &str = "onecli-test-root-token";

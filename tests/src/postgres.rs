@@ -10,8 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use tempfile::TempDir;
 
-use crate::daemon::free_port;
-use crate::wait_for;
+use crate::{free_port, wait_for};
 
 /// Password of the superuser `postgres`, over TCP.
 pub const PASSWORD: &str = "onecli-test-superuser";

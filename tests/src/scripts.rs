@@ -2,7 +2,8 @@
 
 use crate::bins;
 use crate::client::Run;
-use crate::daemon::{Home, free_port};
+use crate::daemon::Home;
+use crate::free_port;
 
 /// A Python script that replaces `.git` in the directory of its first argument, and writes its second argument into
 /// `.git/config`. The script holds the directory open and enters a mount namespace without the project's mounts. The

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::Home;
+use super::home::Home;
 use crate::{bins, client, wait_for};
 
 /// The user of the daemon: neither root nor the user of an agent. The user of the executor is this minus one.

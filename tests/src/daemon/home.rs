@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs::Permissions;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -10,12 +9,11 @@ use serde_json::json;
 use tempfile::TempDir;
 use toml::Table;
 
-use super::Daemon;
 use crate::client::Run;
 use crate::netns::Netns;
 use crate::scripted::ScriptedUpstream;
 use crate::upstream::Upstream;
-use crate::{bins, cgroup, unique};
+use crate::{bins, cgroup, free_port, unique};
 
 /// The variable that holds the directory of the agents' homes.
 pub const AGENTS_DIR: &str = "ONECLI_AGENTS_DIR";
@@ -162,12 +160,6 @@ impl Builder {
             journal: self.journal,
         }
     }
-
-    /// Starts the daemon and waits until it responds.
-    #[must_use]
-    pub fn start(self) -> Daemon {
-        Daemon::start(self.prepare())
-    }
 }
 
 /// The directory for the files of tests. As root this is not /tmp, because agents have a private /tmp.
@@ -200,12 +192,6 @@ fn hosts_text(hosts: &Table) -> String {
 fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode))
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-}
-
-/// A port that was free a moment ago. If another process binds it before the daemon does, the daemon logs the conflict.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1");
-    listener.local_addr().unwrap().port()
 }
 
 /// The directory, configuration and names of one daemon. Drop removes all that a daemon left on the machine.

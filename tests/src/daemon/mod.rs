@@ -19,7 +19,6 @@ use crate::upstream::Upstream;
 use crate::{bins, canary, need, wait_for};
 
 pub use helper::UID;
-pub(crate) use home::free_port;
 pub use home::{AGENTS_DIR, Builder, Home};
 
 /// The time limit until a daemon responds. A debug build that loads BPF programs on a busy machine needs long.
@@ -45,6 +44,14 @@ pub struct Granted {
     pub placeholder: String,
     /// The variable that holds the placeholder, if the secret names one.
     pub env: Option<String>,
+}
+
+impl Builder {
+    /// Starts the daemon and waits until it responds.
+    #[must_use]
+    pub fn start(self) -> Daemon {
+        Daemon::start(self.prepare())
+    }
 }
 
 /// A running daemon. Drop ends it and removes everything it created.
