@@ -25,7 +25,6 @@ pub mod argv;
 pub mod bins;
 pub mod canary;
 pub mod cgroup;
-pub mod chaos;
 pub mod client;
 pub mod daemon;
 pub mod disk;
@@ -40,11 +39,13 @@ pub mod openbao;
 pub mod panicking;
 pub mod podman;
 pub mod postgres;
+mod scenarios;
 pub mod scripted;
-pub mod scripts;
 pub mod socket;
 pub mod tap;
 pub mod upstream;
+
+pub use scenarios::{chaos, scripts};
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
