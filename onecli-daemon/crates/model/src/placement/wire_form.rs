@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 
 use super::Placement;
 use super::site::Site;
-use crate::secret::SecretValue;
 use crate::value::aws::AwsKeys;
 use crate::value::coding::Coding;
+use crate::value::secret_value::SecretValue;
 use crate::value::value_class::ValueClass;
 
 /// Everything except the unreserved characters (RFC 3986 section 2.3). Values in queries and forms are encoded with

@@ -5,13 +5,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::SecretValue;
 use super::profile::Profile;
 use crate::identity::token::{Placeholder, Token};
 use crate::pattern::HostPattern;
 use crate::pattern::host_set::HostSet;
 use crate::placement::Placement;
 use crate::template::Template;
+use crate::value::secret_value::SecretValue;
 
 /// Words that a client puts before a token (RFC 9110 section 11.1, and additions by services).
 const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Token", "Bot", "ApiKey"];

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::secret::SecretValue;
+use super::secret_value::SecretValue;
 
 /// An access key: `ID:SECRET`, `ID:SECRET:TOKEN`, or JSON in the format of `aws sts` and the metadata service.
 pub struct AwsKeys {

@@ -1,6 +1,6 @@
 //! The strength of a value against guessing, estimated from its characters.
 
-use crate::secret::SecretValue;
+use super::secret_value::SecretValue;
 
 /// The minimum. A value with fewer bits may be guessed: an agent that can store text at a service sees which guess is
 /// masked.
