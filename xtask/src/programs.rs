@@ -40,7 +40,7 @@ const CONNECT_ROUNDS: u32 = 21;
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     if !args.vault {
         step("matching the worst paths (a release build of the unit tests)");
-        unit_test("onecli-model", "pattern::speed::worst_paths_cost_less_than_a_millisecond")?;
+        unit_test("onecli-model", "pattern::tests::speed::worst_paths_cost_less_than_a_millisecond")?;
         if args.paths {
             return Ok(());
         }

@@ -359,6 +359,4 @@ impl From<MethodSet> for Vec<String> {
 }
 
 #[cfg(test)]
-mod speed;
-#[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod speed;
+
 #[test]
 fn host_patterns() {
     let check = |pattern: &str, host: &str, expected: bool| {
