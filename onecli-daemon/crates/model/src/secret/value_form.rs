@@ -1,16 +1,13 @@
 //! Detection of values that do not look like the credential they are stored as. Checks for text that people paste
 //! around a value, and for the form that a template documents. A fault never quotes the value.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
 use super::profile::Profile;
 use crate::identity::token::{Placeholder, Token};
 use crate::pattern::HostPattern;
 use crate::pattern::host_set::HostSet;
 use crate::placement::Placement;
 use crate::template::Template;
+use crate::template::credential_form::ValueForm;
 use crate::value::secret_value::SecretValue;
 
 /// Words that a client puts before a token (RFC 9110 section 11.1, and additions by services).
@@ -37,43 +34,13 @@ const FILLED: usize = 8;
 const QUOTES: [(&str, &str); 5] =
     [("\"", "\""), ("'", "'"), ("`", "`"), ("\u{201c}", "\u{201d}"), ("\u{2018}", "\u{2019}")];
 
-/// The form of a service's credentials.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ValueForm {
-    /// Possible prefixes; empty if they are not documented.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub begins: Vec<String>,
-    /// The minimum number of bytes; 0 if it is not documented.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub least: usize,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &usize) -> bool {
-    *number == 0
-}
-
 impl ValueForm {
-    /// Returns whether no form is documented.
-    pub fn is_empty(&self) -> bool {
-        *self == ValueForm::default()
-    }
-
     fn fault(&self, text: &[u8], title: &'static str) -> Option<ValueFault> {
         let begins = || self.begins.iter().any(|prefix| text.starts_with(prefix.as_bytes()));
         if !self.begins.is_empty() && !begins() {
             return Some(ValueFault::Prefix { title, begins: self.begins.join(", ") });
         }
         (text.len() < self.least).then_some(ValueFault::Short { title, least: self.least })
-    }
-}
-
-impl fmt::Display for ValueForm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let begins = (!self.begins.is_empty()).then(|| format!("begins with {}", self.begins.join(", ")));
-        let least = (self.least > 0).then(|| format!("{} characters or more", self.least));
-        f.write_str(&begins.into_iter().chain(least).collect::<Vec<_>>().join("; "))
     }
 }
 

@@ -1,7 +1,10 @@
 //! Common services, as data: `templates.toml` is part of the program.
 
+pub mod choice;
+pub mod credential_form;
 pub mod deny_group;
 pub mod harmless;
+pub mod name;
 pub mod narrow;
 pub mod recipe;
 
@@ -11,6 +14,7 @@ use std::sync::LazyLock;
 use http::Method;
 use serde::{Deserialize, Serialize};
 
+use self::credential_form::ValueForm;
 use self::deny_group::DenyGroup;
 use self::harmless::HarmlessRequest;
 use self::narrow::NarrowProfile;
@@ -22,11 +26,8 @@ use crate::pattern::HostPattern;
 use crate::pattern::glob::{End, Globs};
 use crate::pattern::host_scope::HostScope;
 use crate::placement::Placement;
-use crate::secret::profile::{Profile, TemplateNameError};
-use crate::secret::value_form::ValueForm;
 use crate::service::cookies::CookieMode;
-use crate::service::issued::{IssuedShape, MaskIssued};
-use crate::service::mint::Mint;
+use crate::service::issued::IssuedShape;
 
 static ALL: LazyLock<Vec<Template>> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "a test reads the file that this program is built with")]
@@ -115,24 +116,6 @@ impl Template {
     /// Returns every template, ordered by name.
     pub fn all() -> &'static [Template] {
         &ALL
-    }
-
-    /// Returns the profile of a secret from this template.
-    ///
-    /// # Errors
-    /// None for a template of this program.
-    pub fn profile(&self) -> Result<Profile, TemplateNameError> {
-        let scope = self.mint.as_deref().and_then(|mint| mint.strip_prefix("gcp "));
-        Ok(Profile {
-            template: Some(self.name.parse()?),
-            shape: self.shape.clone(),
-            encoded_slash: self.encoded_slash,
-            mint: scope.map(|scope| Mint::GcpServiceAccount { scope: scope.to_owned() }),
-            source: None,
-            mask_issued: MaskIssued::default(),
-            flush_after: None,
-            cookies: None,
-        })
     }
 
     /// Returns the template with this name.

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::TemplateName;
 use crate::rule::{Action, RuleText};
-use crate::secret::profile::TemplateName;
 
 static ALL: LazyLock<Vec<Recipe>> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "a test reads the file that this program is built with")]
