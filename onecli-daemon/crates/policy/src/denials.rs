@@ -1,7 +1,6 @@
 //! Denials of templates, as policy applies them.
 
-use onecli_model::operation::Reading;
-use onecli_model::template::Asked;
+use onecli_model::operation::{Asked, Reading};
 
 use super::decide::RequestFacts;
 use super::identity::Identity;

@@ -4,18 +4,25 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::str::FromStr;
 use std::sync::LazyLock;
 
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderMap;
 use percent_encoding::percent_decode;
 
+use self::unescape::{unescaped, without_json_escapes};
 use crate::pattern::glob::Part;
-use crate::template::{Denial, Template};
+use crate::template::Template;
+pub use crate::template::condition::Condition;
+use crate::template::denial::Denial;
+pub use denials::Asked;
+pub use reading::{Reading, UnreadableBody};
 pub use text::{UnreadableText, check_text};
 
 mod body;
+mod denials;
+mod reading;
 mod text;
+mod unescape;
 
 /// The maximum number of stored values of known names. Beyond it, every condition holds.
 const MAX_SAID: usize = 32;
@@ -29,109 +36,6 @@ const FORM_DECODINGS: usize = 2;
 pub const AWS_TARGET: &str = "x-amz-target";
 /// The parameter in which AWS names the operation in its query protocols.
 pub const AWS_ACTION: &str = "action";
-
-/// The requirement of a denial in addition to method, host and path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// The request has this parameter. Its value matches the pattern, or may be any if there is no pattern.
-    Parameter {
-        /// In lower case.
-        name: String,
-        /// In lower case, `*` for any characters.
-        value: Option<String>,
-        /// Whether the service also reads it from a form body, or from a JSON body if it has no value here.
-        in_body: bool,
-    },
-    /// The request has this header field, and its value matches the pattern.
-    Header {
-        /// The field's name.
-        name: HeaderName,
-        /// In lower case, `*` for any characters.
-        value: String,
-    },
-    /// The request names an operation of AWS: `Action=NAME`, `X-Amz-Target: PREFIX.NAME` or
-    /// `/service/SERVICE/operation/NAME`.
-    Operation {
-        /// In lower case.
-        name: String,
-        /// Whether the service reads the action from a form body.
-        in_form: bool,
-    },
-    /// The body contains a word, such as the name of a GraphQL field.
-    Word(String),
-}
-
-/// A denial depends on the body, and this program cannot read it as the server would.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the body has a content coding, character set or media type that is not supported")]
-pub struct UnreadableBody;
-
-/// The parts besides the head that denials must read of a request. A greater one includes all lesser ones.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reading {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// The fields of a form, or the members of a JSON document, in the body.
-    Form,
-    /// Words of a text, in the body or in the query.
-    Text,
-    /// Words of a GraphQL document, in the body or in the query.
-    GraphQl,
-}
-
-impl Condition {
-    /// Returns whether the request meets the condition. For [`Condition::Operation`], `is_in_path` returns whether
-    /// the path names the operation.
-    pub fn holds(&self, operations: &Operations, is_in_path: impl FnOnce() -> bool) -> bool {
-        match self {
-            Condition::Parameter { name, value, in_body } => {
-                operations.says(Place::Query, name, value.as_deref())
-                    || *in_body && operations.says(Place::Body, name, value.as_deref())
-            }
-            Condition::Header { name, value } => operations.says(Place::Header, name.as_str(), Some(value)),
-            Condition::Word(word) => {
-                operations.says(Place::Body, word, None) || operations.says(Place::Query, word, None)
-            }
-            Condition::Operation { name, .. } => {
-                operations.says(Place::Query, AWS_ACTION, Some(name))
-                    || operations.says(Place::Body, AWS_ACTION, Some(name))
-                    || operations.names_target(name)
-                    || is_in_path()
-            }
-        }
-    }
-}
-
-impl FromStr for Condition {
-    type Err = String;
-
-    /// Parses `?NAME` or `?NAME=VALUE` for the query alone, `&NAME` or `&NAME=VALUE` for query or body,
-    /// `FIELD:VALUE`, `~WORD`.
-    fn from_str(text: &str) -> Result<Condition, String> {
-        let lower = !text.bytes().any(|b| b.is_ascii_uppercase() || b == b'%');
-        if !lower {
-            return Err("write conditions in lower case, without escapes".to_owned());
-        }
-        for (mark, in_body) in [('?', false), ('&', true)] {
-            if let Some(parameter) = text.strip_prefix(mark) {
-                let (name, value) = match parameter.split_once('=') {
-                    Some((name, value)) => (name, Some(value.to_owned())),
-                    None => (parameter, None),
-                };
-                return Ok(Condition::Parameter { name: name.to_owned(), value, in_body });
-            }
-        }
-        if let Some(word) = text.strip_prefix('~') {
-            return Ok(Condition::Word(word.to_owned()));
-        }
-        let (name, value) = text
-            .split_once(':')
-            .ok_or("write a condition as ?NAME=VALUE, &NAME=VALUE, FIELD:VALUE or ~WORD")?;
-        let name = name.parse().map_err(|_| format!("'{name}' is not a header field"))?;
-        Ok(Condition::Header { name, value: value.to_owned() })
-    }
-}
 
 /// The part of a request that contains a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -327,37 +231,6 @@ fn matches_value(own: Option<&str>, pattern: Option<&str>) -> bool {
         (None, _) | (_, None) => true,
         (Some(own), Some(pattern)) => Part::new(pattern.to_owned()).matches(own),
     }
-}
-
-/// Returns the text in lower case, without escapes. A chain of servers may decode them more than once.
-fn unescaped(text: &[u8]) -> String {
-    let mut bytes: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    for _ in 0..2 {
-        if bytes.contains(&b'%') {
-            bytes = percent_decode(&bytes).collect();
-        }
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    // Servers ignore a byte order mark at the beginning of a form.
-    text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\0' | '\u{feff}')).to_ascii_lowercase()
-}
-
-/// Returns the body in lower case, with `\uXXXX` of ASCII characters decoded (RFC 8259 section 7).
-fn without_json_escapes(body: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(body.len());
-    let mut at = 0;
-    while let Some(&byte) = body.get(at) {
-        let escape = (byte == b'\\').then(|| ascii_escape(&body[at..])).flatten();
-        at += if escape.is_some() { 6 } else { 1 };
-        text.push(escape.unwrap_or(byte).to_ascii_lowercase());
-    }
-    text
-}
-
-/// Returns the character of `\u00XX`.
-fn ascii_escape(text: &[u8]) -> Option<u8> {
-    let digits = text.strip_prefix(b"\\u00")?.get(..2)?;
-    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 #[cfg(test)]

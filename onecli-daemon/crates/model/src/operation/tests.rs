@@ -1,9 +1,11 @@
 //! Operations that a request may call, by query, header and body.
 
-use http::HeaderValue;
 use http::header;
+use http::{HeaderName, HeaderValue};
 
 use super::*;
+
+mod denied;
 
 fn operations(query: &str, target: Option<&str>) -> Operations {
     let mut headers = HeaderMap::new();

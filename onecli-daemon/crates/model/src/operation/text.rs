@@ -5,7 +5,8 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{Reading, unescaped};
+use super::reading::Reading;
+use super::unescape::{unescaped, without_json_escapes};
 
 /// The reason why the server may read a text differently from this program, although a denial depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -92,10 +93,7 @@ fn pairs(form: &str) -> impl Iterator<Item = (String, String)> {
     form.split('&').map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value: Vec<u8> = percent_decode_str(value).collect();
-        (
-            unescaped(name.as_bytes()),
-            String::from_utf8_lossy(&super::without_json_escapes(&value)).into_owned(),
-        )
+        (unescaped(name.as_bytes()), String::from_utf8_lossy(&without_json_escapes(&value)).into_owned())
     })
 }
 

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::flush_after::FlushAfter;
 use super::source::Source;
 use crate::identity::placeholder_shape::Shape;
-use crate::operation::Reading;
+use crate::operation::{Asked, Reading};
 use crate::service::cookies::CookieMode;
 use crate::service::issued::{IssuedShape, MaskIssued};
 use crate::service::mint::Mint;
 use crate::template::name::{TemplateName, TemplateNameError};
-use crate::template::{Asked, Denial, Template};
+use crate::template::{Denial, Template};
 
 /// The properties of a secret besides its target, its placement and its value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Denial;
+use super::denial::Denial;
 
 /// Denials from one page.
 #[derive(Debug, Serialize, Deserialize)]

@@ -136,10 +136,11 @@ pub struct TestAnswer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Operations;
     use super::*;
+    use crate::Operations;
+    use crate::operation::Asked;
     use crate::path::{CanonicalPath, PathReadings};
-    use crate::template::{Asked, Template};
+    use crate::template::Template;
 
     #[test]
     fn verdict_depends_on_status_and_text() {

@@ -7,9 +7,9 @@ use http::Method;
 
 use super::*;
 use crate::Operations;
+use crate::operation::Asked;
 use crate::path::MAX_PATH;
 use crate::path::MAX_SEGMENTS;
-use crate::template::Asked;
 use crate::template::Template;
 
 /// The time limit in a release build for one pattern or all denials of a template, including the readings of the

@@ -2,14 +2,16 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::{Asked, Denial, Template};
 use crate::CanonicalPath;
 use crate::Host;
 use crate::PathReadings;
 use crate::operation::AWS_TARGET;
+use crate::operation::Asked;
 use crate::operation::Condition;
 use crate::operation::Operations;
 use crate::operation::Reading;
+use crate::template::Denial;
+use crate::template::Template;
 
 /// A request: `METHOD HOST/PATH?QUERY`, one header field, a body.
 struct Said<'r> {
