@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use icu_normalizer::ComposingNormalizerBorrowed;
 use percent_encoding::percent_decode_str;
 
-use super::Ambiguity;
+use super::ambiguity::Ambiguity;
 
 /// The number of times that escapes are decoded. A server behind another may decode them again.
 pub(super) const DECODINGS: usize = 3;

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
 
+use super::ambiguity::Ambiguity;
 use super::fold::{DECODINGS, decode, expanded, fold, fold_expanded};
-use super::{Ambiguity, CanonicalPath, ambiguity_of};
+use super::{CanonicalPath, ambiguity_of};
 
 /// Characters at which a server may cut off a decoded path.
 const ENDS: [char; 3] = ['?', '#', '\0'];
