@@ -1,5 +1,7 @@
 //! The placement of a credential in a request.
 
+mod error;
+mod field;
 pub mod site;
 pub mod wire_form;
 
@@ -9,40 +11,9 @@ use std::str::FromStr;
 use http::{HeaderName, header};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use self::error::PlacementError;
+use self::field::{is_reserved, parameter_name};
 use self::site::{JsonPointer, Site};
-
-/// The reason why a placement was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlacementError {
-    /// The text is not `Name: template`.
-    #[error("'{0}' is not a header template: write 'Name: text with {{secret}}'")]
-    Header(String),
-    /// The template does not contain `{secret}` exactly once, or contains control characters.
-    #[error("the template '{0}' must contain {{secret}} exactly once and no control characters")]
-    Template(String),
-    /// The daemon itself writes framing and routing headers.
-    #[error("the header '{0}' controls framing or routing and cannot carry a credential")]
-    ReservedHeader(String),
-    /// The Basic user name contains `:` or a control character (RFC 7617 section 2).
-    #[error("a Basic user name cannot contain ':' or control characters")]
-    BasicUser,
-    /// The query parameter name is empty or contains other characters than unreserved ones.
-    #[error("'{0}' is not a query parameter name: use letters, digits, '-', '.', '_', '~'")]
-    Query(String),
-    /// The text is not a supported place.
-    #[error("'{0}' is not a place for a placeholder: write header:NAME, basic, query:NAME or json:/POINTER")]
-    Site(String),
-    /// The text is not a JSON pointer, or points to the whole document.
-    #[error(
-        "'{0}' is not a JSON pointer (RFC 6901): write /name/0/name, with ~0 for '~' and ~1 for '/' in a name"
-    )]
-    Pointer(String),
-    /// The region or service cannot be part of a credential scope.
-    #[error(
-        "'{0}' is not an AWS region or service: use a-z, 0-9 and '-', or '*' for the one in the agent's signature"
-    )]
-    Scope(String),
-}
 
 /// A text that contains `{secret}` exactly once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -303,47 +274,6 @@ impl TryFrom<Unchecked> for Placement {
             Unchecked::SigV4 { region, service, except } => Placement::signed(region, service, except),
         }
     }
-}
-
-/// Parses the name of a header field that may carry a credential.
-pub(super) fn field_name(name: &str) -> Result<HeaderName, PlacementError> {
-    let bad = |_| PlacementError::Header(name.chars().take(80).flat_map(char::escape_default).collect());
-    let name = HeaderName::from_str(name.trim()).map_err(bad)?;
-    if is_reserved(&name) { Err(PlacementError::ReservedHeader(name.to_string())) } else { Ok(name) }
-}
-
-/// Parses the name of a query parameter that needs no escaping.
-pub(super) fn parameter_name(name: &str) -> Result<String, PlacementError> {
-    let ok = !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
-    if ok {
-        Ok(name.to_owned())
-    } else {
-        Err(PlacementError::Query(name.chars().flat_map(char::escape_default).collect()))
-    }
-}
-
-/// Returns whether a header determines the end or the destination of a message (RFC 9110 section 7, RFC 9112 section
-/// 6), or is rewritten so that responses can be scanned.
-fn is_reserved(name: &HeaderName) -> bool {
-    [
-        header::ACCEPT_ENCODING,
-        header::CONNECTION,
-        header::CONTENT_LENGTH,
-        header::EXPECT,
-        header::HOST,
-        header::IF_RANGE,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::RANGE,
-        header::SEC_WEBSOCKET_EXTENSIONS,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ]
-    .contains(name)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
 fn write_name<S: Serializer>(name: &HeaderName, out: S) -> Result<S::Ok, S::Error> {

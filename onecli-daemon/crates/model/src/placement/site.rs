@@ -6,7 +6,8 @@ use std::str::FromStr;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
-use super::{PlacementError, field_name, parameter_name};
+use super::error::PlacementError;
+use super::field::{field_name, parameter_name};
 
 /// The maximum length of a JSON pointer, in bytes, and its maximum number of steps.
 const LONGEST_POINTER: usize = 256;
