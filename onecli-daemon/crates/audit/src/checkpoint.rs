@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use onecli_model::LogId;
 use sha2::{Digest, Sha256};
 
-use super::encode::Link;
+use super::link::Link;
 use super::tree::Tree;
 
 /// The prefix of a log's origin.

@@ -12,6 +12,7 @@ mod checkpoint;
 mod encode;
 mod error;
 mod fold;
+mod link;
 mod log;
 mod publish;
 mod quota;
@@ -32,9 +33,9 @@ mod tests;
 
 pub use alerts::TARGET as ALERT_TARGET;
 pub use checkpoint::{NoteError, Signer, Verifier, from_single_line, to_single_line};
-pub use encode::Link;
 pub use error::AuditError;
 pub use fold::{FOLD_WINDOW, Fold, Repeated};
+pub use link::Link;
 pub use log::{AuditLog, Begin, Durability, Durable, LastKnown, Settings};
 pub use quota::{Quota, QuotaExceeded, QuotaLimits};
 pub use reader::{Entries, Line, Position};

@@ -14,8 +14,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::alerts::Alerts;
 use super::checkpoint::{Checkpoint, Signer};
-use super::encode::{self, Link};
+use super::encode;
 use super::error::AuditError;
+use super::link::Link;
 use super::publish::Publisher;
 use super::reader::Position;
 use super::record::Record;

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use onecli_model::{AgentName, CanonicalPath, Code, Factors, Host, RequestId, SecretName};
 use serde::{Deserialize, Serialize};
 
-use super::encode::{self, Link};
+use super::encode;
+use super::link::Link;
 use super::recover::CODE_UNSIGNED;
 use super::retention::CODE_PRUNED;
 use super::text::Text;

@@ -5,8 +5,9 @@ use std::path::Path;
 use onecli_model::LogId;
 
 use super::checkpoint::{Checkpoint, Signer};
-use super::encode::{self, LinePrefix, Link};
+use super::encode::{self, LinePrefix};
 use super::error::AuditError;
+use super::link::Link;
 use super::log::LastKnown;
 use super::segment::{self, WritePosition};
 use super::tree::{Tree, leaf_hash};

@@ -4,8 +4,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::checkpoint::{Checkpoint, Signer};
-use super::encode::{self, LinePrefix, Link};
+use super::encode::{self, LinePrefix};
 use super::error::AuditError;
+use super::link::Link;
 use super::segment;
 use super::text::Text;
 use super::tree::{Tree, leaf_hash};
