@@ -9,6 +9,7 @@
 mod alerts;
 mod background;
 mod checkpoint;
+mod codes;
 mod encode;
 mod error;
 mod fold;

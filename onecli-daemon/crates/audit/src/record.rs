@@ -7,10 +7,9 @@ use jiff::Timestamp;
 use onecli_model::{AgentName, CanonicalPath, Code, Factors, Host, RequestId, SecretName};
 use serde::{Deserialize, Serialize};
 
+use super::codes::{CODE_PRUNED, CODE_UNSIGNED};
 use super::encode;
 use super::link::Link;
-use super::recover::CODE_UNSIGNED;
-use super::retention::CODE_PRUNED;
 use super::text::Text;
 
 /// The kind of event that a record describes.

@@ -5,31 +5,13 @@ use std::path::Path;
 use onecli_model::LogId;
 
 use super::checkpoint::{Checkpoint, Signer};
+use super::codes::{CODE_APPENDED, CODE_CONTRADICTED, CODE_DAMAGED, CODE_TORN, CODE_TRUNCATED};
 use super::encode::{self, LinePrefix};
 use super::error::AuditError;
 use super::link::Link;
 use super::log::LastKnown;
 use super::segment::{self, WritePosition};
 use super::tree::{Tree, leaf_hash};
-
-/// Code of the record that reports an unfinished write cut off at start. Its count is in bytes.
-const CODE_TORN: &str = "audit_torn";
-/// Code of the record which reports that records covered by a checkpoint are missing or changed. Its count is in
-/// records, if known.
-const CODE_DAMAGED: &str = "audit_damaged";
-/// Code of the record which reports that the files end before the store's last record. Its count is in records. A
-/// new log begins with it.
-const CODE_TRUNCATED: &str = "audit_truncated";
-
-/// Code of the record that reports bytes behind the end of a log that a daemon had ended. Its count is in bytes.
-/// The bytes were moved aside.
-const CODE_APPENDED: &str = "audit_appended";
-/// Code of the record which reports that the end of the files contradicts the store's last row. Its count is that
-/// row's number. A new log begins with it.
-const CODE_CONTRADICTED: &str = "audit_contradicted";
-/// Code of the record that follows records which a killed daemon had not yet signed. Its count is the number of
-/// records before it that only links protect.
-pub(super) const CODE_UNSIGNED: &str = "audit_unsigned";
 
 /// The state from which a log continues.
 #[derive(Debug)]

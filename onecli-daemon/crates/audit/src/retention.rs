@@ -12,13 +12,6 @@ use super::error::AuditError;
 use super::segment;
 use super::walk;
 
-/// Code of the record that reports removed segments. Its count is the number of the last removed record.
-pub(super) const CODE_PRUNED: &str = "audit_pruned";
-
-/// Code of the record which reports that a segment differs from what was signed. Neither it nor any later segment
-/// is removed for age or size. Its count is the segment's number.
-pub(super) const CODE_KEPT: &str = "audit_kept";
-
 /// How much of the log is retained. `None` means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {

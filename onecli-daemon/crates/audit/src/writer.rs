@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::alerts::Alerts;
 use super::background::Background;
 use super::checkpoint::{Checkpoint, Signer};
+use super::codes::{CODE_KEPT, CODE_LOST, CODE_PRUNED, CODE_REFUSED, CODE_UNSYNCED};
 use super::encode;
 use super::error::AuditError;
 use super::link::Link;
@@ -46,14 +47,6 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// The interval at which old segments are searched for. Each new segment also starts a search.
 const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
-
-/// Code of the record that reports outcomes lost while the disk failed. Its count is in records.
-const CODE_LOST: &str = "audit_lost";
-/// Code of the record that reports decisions refused while the disk failed. Its count is in records.
-const CODE_REFUSED: &str = "audit_refused";
-/// Code of the record that reports unsynced records: a relaxed log acknowledged them, then the disk failed to sync
-/// them. A power failure may have lost them. Its count is in records.
-const CODE_UNSYNCED: &str = "audit_unsynced";
 
 /// The state of the writer thread.
 pub(super) struct Writer {
@@ -437,7 +430,7 @@ impl Writer {
                 "an old audit segment differs from what was signed: it and all later ones are retained"
             );
             self.shared.queued.fetch_add(1, Ordering::Relaxed);
-            let record = Record::about_log(retention::CODE_KEPT, segment);
+            let record = Record::about_log(CODE_KEPT, segment);
             self.waiting.push_back(Item::Outcome(Box::new(record)));
         }
         self.maintenance.kept = kept;
@@ -445,7 +438,7 @@ impl Writer {
 
     /// Removes the expired segments. A signed record of the removal is on disk first.
     fn remove(&mut self, expired: &Expired) {
-        let mut record = Record::about_log(retention::CODE_PRUNED, expired.through);
+        let mut record = Record::about_log(CODE_PRUNED, expired.through);
         record.event = super::record::Event::Outcome;
         let mut lines = Vec::new();
         let hash = encode::encode(self.clock.now(), self.tree.size() + 1, self.prev, &record, &mut lines);

@@ -124,7 +124,7 @@ async fn unsigned_pruning_record_excuses_nothing() {
     let begin = head(&scene, kept);
     scene.append_linked(&Record {
         event: Event::Outcome,
-        ..Record::about_log(crate::retention::CODE_PRUNED, begin)
+        ..Record::about_log(crate::codes::CODE_PRUNED, begin)
     });
     for number in numbers.into_iter().filter(|number| *number < kept) {
         fs::remove_file(scene.path(number)).unwrap();

@@ -127,7 +127,7 @@ async fn unsigned_pruning_record_stays_invalid_when_continued() {
     let begin = Settings::for_tests().signer.read(&segment::head_path(scene.dir.path(), last)).unwrap();
     scene.append_linked(&Record {
         event: Event::Outcome,
-        ..Record::about_log(crate::retention::CODE_PRUNED, begin.tree.size())
+        ..Record::about_log(crate::codes::CODE_PRUNED, begin.tree.size())
     });
     for number in 1..last {
         fs::remove_file(scene.path(number)).unwrap();
