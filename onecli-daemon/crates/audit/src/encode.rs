@@ -41,11 +41,18 @@ const ENVELOPE_BYTES: usize =
 
 /// The upper bound for the length of a record's line with its line feed, in bytes. The actual line is shorter by
 /// one byte for each digit that its number has less than 20.
-pub(super) fn line_bytes(record: &Record) -> u64 {
+fn line_bytes(record: &Record) -> u64 {
     let mut counted = Counter(ENVELOPE_BYTES);
     #[expect(clippy::expect_used, reason = "only texts and numbers, and a counter never fails")]
     serde_json::to_writer(&mut counted, record).expect("a record is always valid JSON");
     counted.0 as u64
+}
+
+impl Record {
+    /// The upper bound for the length of this record's line, in bytes.
+    pub fn line_bytes(&self) -> u64 {
+        line_bytes(self)
+    }
 }
 
 /// Counts the bytes written to it.

@@ -8,7 +8,6 @@ use onecli_model::{AgentName, CanonicalPath, Code, Factors, Host, RequestId, Sec
 use serde::{Deserialize, Serialize};
 
 use super::codes::{CODE_PRUNED, CODE_UNSIGNED};
-use super::encode;
 use super::link::Link;
 use super::text::Text;
 
@@ -311,11 +310,6 @@ impl Record {
             approval_uid: Some(1000),
             count: Some(1),
         }
-    }
-
-    /// The upper bound for the length of this record's line, in bytes.
-    pub fn line_bytes(&self) -> u64 {
-        encode::line_bytes(self)
     }
 
     /// If this record reports removed segments: the number of the last record in them.
