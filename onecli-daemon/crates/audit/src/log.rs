@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use onecli_model::{Clock, LogId};
+use onecli_model::LogId;
 use onecli_sys::PrivateDir;
 use tokio::sync::{oneshot, watch};
 
 use super::alerts::Alerts;
-use super::checkpoint::{Checkpoint, Signer};
+use super::checkpoint::Checkpoint;
 use super::encode;
 use super::error::AuditError;
 use super::link::Link;
@@ -21,8 +21,8 @@ use super::publish::Publisher;
 use super::reader::Position;
 use super::record::Record;
 use super::recover;
-use super::retention::Retention;
 use super::segment::{self, SEGMENT_BYTES, Segments};
+use super::settings::Settings;
 use super::tree::Tree;
 use super::unfinished;
 use super::writer::{Maintenance, Writer};
@@ -32,45 +32,6 @@ use super::writer::{Maintenance, Writer};
 const QUEUE_CAPACITY: usize = 16_384;
 /// How long a decision waits for a slow disk.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// When a record counts as written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// After fdatasync(2) has returned. The record survives the end of the daemon and a power failure.
-    #[default]
-    Strict,
-    /// After write(2) has returned. The record survives the end of the daemon, even by SIGKILL. A power failure or
-    /// a kernel crash can lose the last second.
-    Relaxed,
-}
-
-/// The settings that a log is opened with.
-#[derive(Debug)]
-pub struct Settings {
-    /// The source of time.
-    pub clock: Arc<dyn Clock>,
-    /// The signer of checkpoints.
-    pub signer: Signer,
-    /// The id for a new log, if one must be started.
-    pub fresh: LogId,
-    /// The last known state of this log from a source other than its directory.
-    pub known: Option<LastKnown>,
-    /// When a record counts as written.
-    pub durability: Durability,
-    /// How much of the log is retained.
-    pub retention: Retention,
-    /// The threshold for [`AuditLog::space_is_scarce`]: free bytes on the log's file system.
-    pub reserve: u64,
-}
-
-/// The state of a log according to a source other than its directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastKnown {
-    /// The id of the log.
-    pub log: LogId,
-    /// The last record known there: number and line.
-    pub last: Option<(u64, String)>,
-}
 
 /// The point at which this daemon began to write to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,7 +227,7 @@ impl AuditLog {
     }
 
     /// Writes a decision (or an alert, or a refusal) and returns once it is written according to the log's
-    /// [`Durability`]. If the caller drops the future, the record is still written.
+    /// [`Durability`](super::Durability). If the caller drops the future, the record is still written.
     ///
     /// # Errors
     /// [`AuditError::Io`], [`AuditError::Overloaded`], [`AuditError::Slow`], [`AuditError::Closed`]. The record is
@@ -358,25 +319,5 @@ impl AuditLog {
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             AuditError::Closed
         })
-    }
-}
-
-#[cfg(any(test, feature = "testing"))]
-#[allow(clippy::unwrap_used, reason = "a fixture")]
-impl Settings {
-    /// For tests: a fixed key and the host's clock.
-    ///
-    /// # Panics
-    /// The fixed key is refused.
-    pub fn for_tests() -> Settings {
-        Settings {
-            clock: Arc::new(onecli_sys::SystemClock),
-            signer: Signer::from_seed(&[7; 32]).unwrap(),
-            fresh: LogId(uuid::Uuid::from_u128(0xfe)),
-            known: None,
-            durability: Durability::Strict,
-            retention: Retention::default(),
-            reserve: 0,
-        }
     }
 }

@@ -9,8 +9,8 @@ use super::codes::{CODE_APPENDED, CODE_CONTRADICTED, CODE_DAMAGED, CODE_TORN, CO
 use super::encode::{self, LinePrefix};
 use super::error::AuditError;
 use super::link::Link;
-use super::log::LastKnown;
 use super::segment::{self, WritePosition};
+use super::settings::LastKnown;
 use super::tree::{Tree, leaf_hash};
 
 /// The state from which a log continues.

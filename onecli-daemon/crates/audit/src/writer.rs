@@ -19,11 +19,12 @@ use super::codes::{CODE_KEPT, CODE_LOST, CODE_PRUNED, CODE_REFUSED, CODE_UNSYNCE
 use super::encode;
 use super::error::AuditError;
 use super::link::Link;
-use super::log::{Durability, Durable, Item, Shared};
+use super::log::{Durable, Item, Shared};
 use super::publish::Publisher;
 use super::record::Record;
 use super::retention::{self, Expired, Retention};
 use super::segment::Segments;
+use super::settings::Durability;
 use super::tree::Tree;
 
 /// The most records in one write: those that arrived during the previous write, and those gathered since.

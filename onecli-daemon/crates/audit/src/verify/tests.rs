@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::checkpoint::Signer;
-use crate::log::Settings;
 use crate::retention::Retention;
+use crate::settings::Settings;
 use crate::tests::as_if_killed;
 use crate::{AuditLog, Durability, Entries, Event, LastKnown, Record};
 
