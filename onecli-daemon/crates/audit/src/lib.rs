@@ -16,6 +16,7 @@ mod fold;
 mod link;
 mod log;
 mod publish;
+mod queue;
 mod quota;
 mod reader;
 mod record;
@@ -38,7 +39,8 @@ pub use checkpoint::{NoteError, Signer, Verifier, from_single_line, to_single_li
 pub use error::AuditError;
 pub use fold::{FOLD_WINDOW, Fold, Repeated};
 pub use link::Link;
-pub use log::{AuditLog, Begin, Durable};
+pub use log::{AuditLog, Begin};
+pub use queue::Durable;
 pub use quota::{Quota, QuotaExceeded, QuotaLimits};
 pub use reader::{Entries, Line, Position};
 pub use record::{ConnectionMode, Entry, Event, Record, Verdict};

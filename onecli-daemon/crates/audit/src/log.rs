@@ -2,9 +2,8 @@
 //! are written.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use super::encode;
 use super::error::AuditError;
 use super::link::Link;
 use super::publish::Publisher;
+use super::queue::{Durable, Item, Shared};
 use super::reader::Position;
 use super::record::Record;
 use super::recover;
@@ -50,24 +50,6 @@ impl Begin {
     }
 }
 
-/// Proof that a decision's record is written. With strict durability it is on disk. With relaxed durability the
-/// kernel has it, and it reaches the disk within about a second. Injection requires this proof.
-#[derive(Debug)]
-pub struct Durable {
-    seq: u64,
-}
-
-impl Durable {
-    pub(super) fn new(seq: u64) -> Durable {
-        Durable { seq }
-    }
-
-    /// Sequence number of the record.
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
-}
-
 /// A handle of the log; clones write to the same log. The log ends when it is closed or its last handle is dropped.
 /// In both cases the queued records are written first.
 #[derive(Debug, Clone)]
@@ -79,36 +61,6 @@ pub struct AuditLog {
     checkpoints: watch::Receiver<Option<Arc<str>>>,
     id: LogId,
     begin: Begin,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) queued: AtomicUsize,
-    pub(super) lost: AtomicU64,
-    /// The reason why the last write failed, if it did.
-    pub(super) fault: watch::Sender<Option<AuditError>>,
-    reserve: u64,
-    scarce: AtomicBool,
-}
-
-impl Shared {
-    /// Checks whether the file system is running out of space.
-    pub(super) fn check_free_space(&self, dir: &Path) {
-        if let Ok(found) = nix::sys::statvfs::statvfs(dir) {
-            let free = found.blocks_available() * found.fragment_size();
-            self.scarce.store(free < self.reserve, Ordering::Relaxed);
-        }
-    }
-}
-
-type Ack<T> = oneshot::Sender<Result<T, AuditError>>;
-
-#[derive(Debug)]
-pub(super) enum Item {
-    Decision(Box<Record>, Ack<Durable>),
-    Outcome(Box<Record>),
-    Flush(Ack<()>),
-    Close(Ack<()>),
 }
 
 impl AuditLog {

@@ -19,8 +19,8 @@ use super::codes::{CODE_KEPT, CODE_LOST, CODE_PRUNED, CODE_REFUSED, CODE_UNSYNCE
 use super::encode;
 use super::error::AuditError;
 use super::link::Link;
-use super::log::{Durable, Item, Shared};
 use super::publish::Publisher;
+use super::queue::{Durable, Item, Shared};
 use super::record::Record;
 use super::retention::{self, Expired, Retention};
 use super::segment::Segments;
