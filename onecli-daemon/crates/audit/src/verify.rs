@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, NoteError, Verifier};
 use super::error::AuditError;
+use super::finding::Finding;
 use super::segment;
 use super::walk::{self, LogStatements, WalkError, Walked};
 
@@ -63,25 +64,6 @@ pub struct Verified {
     pub unfinished: u64,
 }
 
-/// A finding: a part of the log that differs from what was signed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
-#[error("{}{}: {what}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
-pub struct Finding {
-    /// The file.
-    pub file: PathBuf,
-    /// The line, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<u64>,
-    /// The record's number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seq: Option<u64>,
-    /// The record's time, as written in the line.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time: Option<String>,
-    /// The problem.
-    pub what: String,
-}
-
 /// All findings in the order of segments, one for each segment: the first problem in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Findings {
@@ -116,12 +98,6 @@ pub enum VerifyError {
         /// The directory that was searched.
         dir: PathBuf,
     },
-}
-
-impl Finding {
-    pub(super) fn file(path: &Path, what: impl Into<String>) -> Finding {
-        Finding { file: path.to_owned(), line: None, seq: None, time: None, what: what.into() }
-    }
 }
 
 /// Verifies a log, which may grow meanwhile. `progress` receives the bytes done and the total.

@@ -6,11 +6,11 @@ use std::path::Path;
 use super::checkpoint::{Checkpoint, Signer};
 use super::encode::{self, LinePrefix};
 use super::error::AuditError;
+use super::finding::Finding;
 use super::link::Link;
 use super::segment;
 use super::text::Text;
 use super::tree::{Tree, leaf_hash};
-use super::verify::Finding;
 
 /// The interval of progress reports, in bytes.
 const STEP: usize = 4 << 20;
