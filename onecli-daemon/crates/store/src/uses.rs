@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::AuditRow;
+use super::audit::AuditRow;
 
 /// The field of a record that names secrets: one, or several as `NAME@VERSION,NAME@VERSION`.
 #[derive(Deserialize)]
