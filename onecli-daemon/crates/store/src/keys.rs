@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use onecli_model::{Sealed, Secret, SecretId};
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// A root key, sealed under one of the keys that unseal it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use onecli_model::AgentId;
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// A lease that a vault server issued.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use onecli_model::{AgentId, AgentName, Runner};
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// One entry: a user or group that may run an agent, and the audit records that it may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
