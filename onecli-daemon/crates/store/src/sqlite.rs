@@ -6,8 +6,10 @@ mod file;
 mod flags;
 mod keys;
 mod leases;
+mod meta;
 mod migrate;
 mod pool;
+mod require;
 mod rows;
 mod rules;
 mod runners;
@@ -27,6 +29,8 @@ use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use self::erase::RemnantEraser;
+use self::meta::set_meta_entry;
+use self::require::{require_next, require_row};
 use super::{AgentChange, AuditQuery, AuditRow, ReplacedVersion, Store, StoreContents, StoreError};
 
 /// The fact that [`Store::probe`] writes.
@@ -457,26 +461,8 @@ impl Store for SqliteStore {
         let failed = StoreError::query("write its metadata");
         let mut tx = self.write().await?;
         for (key, value) in entries {
-            keys::set_meta_entry(&mut tx, key, value).await?;
+            set_meta_entry(&mut tx, key, value).await?;
         }
         tx.commit().await.map_err(failed)
-    }
-}
-
-fn require_row(what: &'static str, id: String, rows: u64) -> Result<(), StoreError> {
-    if rows == 0 { Err(StoreError::NotFound { what, id }) } else { Ok(()) }
-}
-
-fn require_next(
-    what: &'static str,
-    id: String,
-    column: &'static str,
-    stored: Option<u32>,
-    offered: u32,
-) -> Result<(), StoreError> {
-    match stored {
-        None => Err(StoreError::NotFound { what, id }),
-        Some(stored) if stored.checked_add(1) == Some(offered) => Ok(()),
-        Some(stored) => Err(StoreError::Conflict { what, id, column, stored, offered }),
     }
 }

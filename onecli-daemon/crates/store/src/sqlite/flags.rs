@@ -4,7 +4,7 @@ use onecli_model::AgentId;
 use sqlx::{Sqlite, Transaction};
 
 use super::super::{AgentChange, StoreError};
-use super::require_row;
+use super::require::require_row;
 
 /// A column of agents: the statement that changes it, and the action for error messages.
 type Flag = (&'static str, &'static str);

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use onecli_model::{Sealed, SecretId};
-use sqlx::Transaction;
-use sqlx::sqlite::Sqlite;
 
 use super::super::{KeyStore, Rewrap, SlotRow, StoreError, VaultChange, VersionRow};
+use super::meta::set_meta_entry;
 use super::{SqliteStore, rows, versions};
 
 /// The statement that finds users of a root key. The key's id begins at position 2 of a sealed value: see
@@ -197,20 +196,4 @@ impl SqliteStore {
         self.eraser.close().await;
         self.pool.close().await;
     }
-}
-
-pub(super) async fn set_meta_entry(
-    tx: &mut Transaction<'static, Sqlite>,
-    key: &str,
-    value: &str,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-    )
-    .bind(key)
-    .bind(value)
-    .execute(&mut **tx)
-    .await
-    .map_err(StoreError::query("write its metadata"))?;
-    Ok(())
 }

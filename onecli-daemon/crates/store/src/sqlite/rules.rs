@@ -4,7 +4,7 @@ use onecli_model::{AgentId, Rule, RuleId, RuleSpec, RuleText};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{SqliteConnection, Transaction};
 
-use super::require_row;
+use super::require::require_row;
 use super::rows::{Row, to_json};
 use crate::StoreError;
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{Sqlite, SqlitePool, SqliteRow};
 use sqlx::{SqliteConnection, Transaction};
 
+use super::require::{require_next, require_row};
 use super::rows::{self, Row};
-use super::{require_next, require_row};
 use crate::{ReplacedVersion, StoreError, VersionRow};
 
 /// The definition of a retained version at the time it was replaced.
