@@ -7,8 +7,6 @@ use onecli_model::{
 };
 use uuid::Uuid;
 
-use crate::SqliteStore;
-
 /// An agent with both factors and no egress.
 pub fn agent(number: u128, name: &str) -> Agent {
     Agent {
@@ -43,14 +41,5 @@ pub fn secret(number: u128, name: &str) -> Secret {
         version: 1,
         class: None,
         sealed: Sealed(vec![1, 2, 3]),
-    }
-}
-
-impl SqliteStore {
-    /// Makes every use of the audit rows fail, until it is called with `false`.
-    pub async fn hide_audit(&self, hidden: bool) {
-        let rename =
-            if hidden { "ALTER TABLE audit RENAME TO hidden" } else { "ALTER TABLE hidden RENAME TO audit" };
-        sqlx::query(rename).execute(&self.pool).await.unwrap();
     }
 }

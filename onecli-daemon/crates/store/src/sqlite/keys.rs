@@ -7,7 +7,8 @@ use onecli_model::{Sealed, SecretId};
 
 use super::super::{KeyStore, Rewrap, SlotRow, StoreError, VaultChange, VersionRow};
 use super::meta::set_meta_entry;
-use super::{SqliteStore, rows, versions};
+use super::store::SqliteStore;
+use super::{rows, versions};
 
 /// The statement that finds users of a root key. The key's id begins at position 2 of a sealed value: see
 /// `vault::envelope`.

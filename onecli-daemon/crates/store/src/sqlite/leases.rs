@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use super::super::{LeaseRow, LeaseStore, StoreError};
-use super::{SqliteStore, rows};
+use super::rows;
+use super::store::SqliteStore;
 
 #[async_trait]
 impl LeaseStore for SqliteStore {

@@ -5,8 +5,8 @@ use onecli_model::{AgentId, Runner};
 use sqlx::sqlite::SqliteRow;
 
 use super::super::{RunnerChange, RunnerRow, RunnerStore, StoreError};
-use super::SqliteStore;
 use super::rows::Row;
+use super::store::SqliteStore;
 
 const ALLOW: &str = "INSERT INTO runners (agent, runner, sees_all, since) \
     SELECT id, ?2, coalesce(?3, 0), ?4 FROM agents WHERE id = ?1 \

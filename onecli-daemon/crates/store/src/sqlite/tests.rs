@@ -3,14 +3,16 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use onecli_model::Sealed;
+use jiff::Timestamp;
+use onecli_model::{Sealed, Secret, TokenHash};
 use onecli_sys::PrivateDir;
 
 use super::*;
 use crate::contract::{self, contract_tests};
-use crate::{KeyStore as _, VaultChange, testing};
+use crate::{KeyStore as _, Store as _, StoreError, VaultChange, testing};
 
 async fn temporary() -> (SqliteStore, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
