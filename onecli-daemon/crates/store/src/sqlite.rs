@@ -14,6 +14,7 @@ mod rows;
 mod rules;
 mod runners;
 mod store;
+mod url;
 mod versions;
 
 #[cfg(any(test, feature = "testing"))]
@@ -22,3 +23,4 @@ mod testing;
 mod tests;
 
 pub use store::SqliteStore;
+pub use url::{open, sqlite_path};
