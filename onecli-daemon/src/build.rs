@@ -12,7 +12,8 @@ use onecli_model::{Clock, Random};
 use onecli_net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
 use onecli_policy::{Approvals, Snapshot};
 use onecli_proxy::{
-    Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience, UpstreamProxy, Wire,
+    Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, Gateway, GatewayParts, UpstreamPatience,
+    UpstreamProxy, Wire,
 };
 use onecli_store::Store;
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
@@ -161,7 +162,7 @@ fn dns_server(
 
 /// The sources of values, and the client for the daemon's own requests.
 pub(crate) struct Sources {
-    pub(crate) own_requests: Arc<OwnRequests>,
+    pub(crate) daemon_client: Arc<DaemonClient>,
     pub(crate) vault_server: Option<Arc<HashiCorp>>,
     pub(crate) credentials: Arc<Credentials>,
 }
@@ -175,24 +176,24 @@ impl Sources {
         executor: &HostExecutor,
     ) -> Result<Sources, AppError> {
         let Storage { clock, random, store, vault, audit, .. } = storage;
-        let way = OwnWay {
+        let parts = DaemonClientParts {
             resolver: Arc::clone(&network.resolver),
             dialer: network.dialer,
             tls: upstream_tls.apart(),
             proxy: network.proxy.clone(),
         };
-        let records =
-            OwnRecords { audit: audit.clone(), clock: Arc::clone(clock), random: Arc::clone(random) };
-        let own_requests = Arc::new(OwnRequests::new(way, records));
+        let recorder =
+            DaemonRecorder { audit: audit.clone(), clock: Arc::clone(clock), random: Arc::clone(random) };
+        let daemon_client = Arc::new(DaemonClient::new(parts, recorder));
         let vault_server = backends::vault_server(config, store, vault, clock, random)?;
         let credentials = Arc::new(Credentials::new(
             Arc::clone(vault),
             Arc::clone(store),
-            Arc::clone(&own_requests) as _,
+            Arc::clone(&daemon_client) as _,
             Backends::new(vault_server.clone(), Arc::new(executor.clone()), Arc::clone(clock)),
             Arc::clone(clock),
         ));
-        Ok(Sources { own_requests, vault_server, credentials })
+        Ok(Sources { daemon_client, vault_server, credentials })
     }
 }
 

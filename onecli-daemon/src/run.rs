@@ -46,7 +46,7 @@ async fn serve(config: Config, privileged: Privileged) -> Result<(), AppError> {
     let policy = PolicyParts::load(&config, &storage, &network, &managed, sockets.datagrams).await?;
     let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
     let authority = build::authority(&config, &storage, &upstream_tls).await?;
-    let Sources { own_requests, vault_server, credentials } =
+    let Sources { daemon_client, vault_server, credentials } =
         Sources::new(&config, &storage, &network, &upstream_tls, &executor)?;
     let shipper =
         Shipper::new(storage.audit_dir.path().to_owned(), &storage.audit, Arc::clone(&storage.store));
@@ -58,7 +58,7 @@ async fn serve(config: Config, privileged: Privileged) -> Result<(), AppError> {
     let gateway = build::gateway(&config, &storage, network, &policy, credentials, tls, facts)?;
     let host = build::host(&config, &storage, &policy, &managed, &gateway, authority, &data_dir);
     let handles = build::admin_handles(&config, &storage, &policy, vault_server, host, &shipper, &executor);
-    tasks.report(config.audit.witnesses.clone(), &storage.audit, own_requests, shipper);
+    tasks.report(config.audit.witnesses.clone(), &storage.audit, daemon_client, shipper);
     tasks.follow(&storage, &policy, &managed);
 
     let dns = policy.dns.clone();

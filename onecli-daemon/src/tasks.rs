@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use onecli_audit::AuditLog;
 use onecli_config::{Config, Witness};
-use onecli_proxy::OwnRequests;
+use onecli_proxy::DaemonClient;
 use onecli_vault::Credentials;
 use onecli_vault::sources::hashicorp::HashiCorp;
 use tokio::sync::watch;
@@ -62,10 +62,10 @@ impl Tasks {
         &mut self,
         witnesses: Vec<Witness>,
         audit: &AuditLog,
-        own_requests: Arc<OwnRequests>,
+        daemon_client: Arc<DaemonClient>,
         shipper: Shipper,
     ) {
-        let told = tokio::spawn(witness::tell(witnesses, audit.checkpoints(), own_requests));
+        let told = tokio::spawn(witness::tell(witnesses, audit.checkpoints(), daemon_client));
         self.awaited.push((told, LAST_CHECKPOINT));
         self.awaited.push((tokio::spawn(shipper.run()), LAST_SHIPPING));
     }

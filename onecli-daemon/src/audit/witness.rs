@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Method, Request, header};
 use onecli_config::Witness;
 use onecli_model::Authority;
-use onecli_proxy::OwnRequests;
+use onecli_proxy::DaemonClient;
 use tokio::sync::watch;
 
 /// The minimum interval between two checkpoints to the same witness.
@@ -25,7 +25,7 @@ const PRIORITY: u8 = 10 * 8 + 6;
 pub(crate) async fn tell(
     witnesses: Vec<Witness>,
     mut checkpoints: watch::Receiver<Option<Arc<str>>>,
-    requests: Arc<OwnRequests>,
+    client: Arc<DaemonClient>,
 ) {
     if witnesses.is_empty() || checkpoints.wait_for(Option::is_some).await.is_err() {
         return;
@@ -37,7 +37,7 @@ pub(crate) async fn tell(
         let note = checkpoints.borrow_and_update().clone();
         if let Some(note) = note.as_ref().filter(|note| given.as_ref() != Some(*note)) {
             for (witness, failing) in witnesses.iter().zip(&mut failing) {
-                match give(witness, note, &requests).await {
+                match give(witness, note, &client).await {
                     Ok(()) => *failing = false,
                     Err(error) if !*failing => {
                         *failing = true;
@@ -60,7 +60,7 @@ pub(crate) async fn tell(
     }
 }
 
-async fn give(witness: &Witness, note: &Arc<str>, requests: &OwnRequests) -> Result<(), String> {
+async fn give(witness: &Witness, note: &Arc<str>, client: &DaemonClient) -> Result<(), String> {
     match witness {
         Witness::File(path) => {
             let (path, note) = (path.clone(), Arc::clone(note));
@@ -68,7 +68,7 @@ async fn give(witness: &Witness, note: &Arc<str>, requests: &OwnRequests) -> Res
             appended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
         }
         Witness::Syslog(path) => syslog(path, note).map_err(|error| format!("{}: {error}", path.display())),
-        Witness::Url(url) => post(url, note, requests).await,
+        Witness::Url(url) => post(url, note, client).await,
     }
 }
 
@@ -93,7 +93,7 @@ fn syslog(path: &Path, note: &str) -> std::io::Result<()> {
     socket.send_to(message.as_bytes(), path).map(drop)
 }
 
-async fn post(url: &str, note: &str, requests: &OwnRequests) -> Result<(), String> {
+async fn post(url: &str, note: &str, client: &DaemonClient) -> Result<(), String> {
     let (secure, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
         (Some(rest), _) => (true, rest),
         (_, Some(rest)) => (false, rest),
@@ -109,9 +109,9 @@ async fn post(url: &str, note: &str, requests: &OwnRequests) -> Result<(), Strin
         .body(Bytes::copy_from_slice(note.as_bytes()))
         .map_err(|error| error.to_string())?;
     let answer = if secure {
-        requests.tell(&authority, request).await
+        client.send_unaudited(&authority, request).await
     } else {
-        requests.tell_plain(&authority, request).await
+        client.send_plain_unaudited(&authority, request).await
     };
     let status = answer.map_err(|error| error.to_string())?.status();
     if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }

@@ -36,4 +36,4 @@ pub use context::gateway::{Gateway, GatewayParts, UpstreamPatience};
 pub use context::wire::Wire;
 pub use limits::capacity::Capacity;
 pub use upstream::connector::UpstreamProxy;
-pub use upstream::outbound::{OwnRecords, OwnRequests, OwnWay};
+pub use upstream::daemon_client::{DaemonClient, DaemonClientParts, DaemonRecorder};

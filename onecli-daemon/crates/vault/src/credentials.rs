@@ -28,7 +28,7 @@ use super::error::VaultError;
 use super::sources::cache::RecentlyServed;
 use super::sources::cache::flight::to_its_end;
 use super::sources::{Backends, SourceError, ValueOrigin};
-use super::tokens::client::{Outbound, Purpose};
+use super::tokens::client::{Purpose, TokenEndpointClient};
 use super::tokens::{self, MintContext, MintError};
 
 /// The number of secrets whose tokens are cached: with [`MAX_SCRUBBED_BYTES`] for each, at most 128 MiB.
@@ -65,7 +65,7 @@ pub enum CredentialError {
 pub struct Credentials {
     vault: Arc<Vault>,
     store: Arc<dyn Store>,
-    outbound: Arc<dyn Outbound>,
+    token_client: Arc<dyn TokenEndpointClient>,
     clock: Arc<dyn Clock>,
     backends: Backends,
     recent: RecentlyServed,
@@ -127,17 +127,17 @@ struct CachedToken {
 }
 
 impl Credentials {
-    /// Tokens are requested through `outbound`; new refresh tokens are written to `store`.
+    /// Tokens are requested through `token_client`; new refresh tokens are written to `store`.
     pub fn new(
         vault: Arc<Vault>,
         store: Arc<dyn Store>,
-        outbound: Arc<dyn Outbound>,
+        token_client: Arc<dyn TokenEndpointClient>,
         backends: Backends,
         clock: Arc<dyn Clock>,
     ) -> Credentials {
         let token_caches = Mutex::new(LruCache::new(MAX_SECRETS));
         let (recent, changes) = (RecentlyServed::new(), AtomicU64::new(0));
-        Credentials { vault, store, outbound, clock, backends, recent, token_caches, changes }
+        Credentials { vault, store, token_client, clock, backends, recent, token_caches, changes }
     }
 
     /// Returns the credential that policy granted.
@@ -265,7 +265,8 @@ impl Credentials {
             None => self.material(agent.id, secret).await?,
         };
         let purpose = Purpose { agent: &agent.name, secret: &secret.name, version: state.version };
-        let context = MintContext { outbound: self.outbound.as_ref(), purpose, now: self.clock.now() };
+        let context =
+            MintContext { token_client: self.token_client.as_ref(), purpose, now: self.clock.now() };
         match tokens::request_token(mint, &material, context).await {
             Ok(issued) => {
                 let early = EXPIRY_MARGIN.min(issued.lifetime / 5);

@@ -34,7 +34,7 @@ pub use rekey::{Begun, Rekey};
 pub use sessions::{Session, SessionKind, SessionScope};
 pub use source::KeySource;
 pub use sources::{Backends, SourceError, ValueOrigin};
-pub use tokens::client::{Outbound, OutboundError, Purpose};
+pub use tokens::client::{DaemonRequestError, Purpose, TokenEndpointClient};
 pub use tokens::{MintError, check_material, sent_to_endpoint};
 
 use std::fmt;

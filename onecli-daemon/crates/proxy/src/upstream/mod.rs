@@ -1,9 +1,9 @@
 //! Connections to upstreams.
 
 pub(crate) mod connector;
+pub(crate) mod daemon_client;
 mod early_answer;
 mod http1_sender;
-pub(crate) mod outbound;
 pub(crate) mod pool;
 pub(crate) mod pool_scope;
 pub(crate) mod retry;

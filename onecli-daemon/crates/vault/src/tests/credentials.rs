@@ -22,13 +22,13 @@ struct Slow {
 }
 
 #[async_trait]
-impl Outbound for Slow {
+impl TokenEndpointClient for Slow {
     async fn send(
         &self,
         _: Purpose<'_>,
         _: &Authority,
         request: Request<Bytes>,
-    ) -> Result<Response<Bytes>, OutboundError> {
+    ) -> Result<Response<Bytes>, DaemonRequestError> {
         let number = {
             let mut asked = self.asked.lock().unwrap();
             asked.push(String::from_utf8(request.body().to_vec()).unwrap());

@@ -21,22 +21,22 @@ pub struct Purpose<'p> {
 
 /// Sends the daemon's own requests over verified TLS, to addresses that were checked as those of agents are.
 #[async_trait]
-pub trait Outbound: fmt::Debug + Send + Sync {
+pub trait TokenEndpointClient: fmt::Debug + Send + Sync {
     /// Sends `request`, whose URI is a path and query, to `authority`. Redirects are not followed. The response is
     /// read completely, at most 1 MiB, and the whole exchange may take 15 seconds. The request and its purpose are
     /// recorded before it is sent.
     ///
     /// # Errors
-    /// [`OutboundError`]: there was no response, or the audit record could not be written.
+    /// [`DaemonRequestError`]: there was no response, or the audit record could not be written.
     async fn send(
         &self,
         purpose: Purpose<'_>,
         authority: &Authority,
         request: Request<Bytes>,
-    ) -> Result<Response<Bytes>, OutboundError>;
+    ) -> Result<Response<Bytes>, DaemonRequestError>;
 }
 
 /// The reason why there was no response. It never contains bytes sent or received.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct OutboundError(pub String);
+pub struct DaemonRequestError(pub String);

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use client::{Outbound, OutboundError, Purpose};
+use client::{DaemonRequestError, Purpose, TokenEndpointClient};
 
 /// The lifetime of a token whose response contains none.
 const DEFAULT_LIFETIME: Duration = Duration::from_mins(5);
@@ -45,7 +45,7 @@ pub enum MintError {
         /// The endpoint.
         url: String,
         /// The reason.
-        source: OutboundError,
+        source: DaemonRequestError,
     },
     /// The endpoint refused the request.
     #[error("{url} responded with {status}{}", code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
@@ -134,7 +134,7 @@ const ACCOUNT: &str = "key file of a Google service account: store the JSON file
 /// The context of a token request.
 #[derive(Clone, Copy)]
 pub(super) struct MintContext<'m> {
-    pub(super) outbound: &'m dyn Outbound,
+    pub(super) token_client: &'m dyn TokenEndpointClient,
     pub(super) purpose: Purpose<'m>,
     pub(super) now: Timestamp,
 }
@@ -288,8 +288,8 @@ async fn send_request(
     let no_token = || MintError::NoToken(url.to_string());
     *request.uri_mut() = url.target().parse().map_err(|_| no_token())?;
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("onecli"));
-    let MintContext { outbound, purpose, now } = context;
-    let response = outbound
+    let MintContext { token_client, purpose, now } = context;
+    let response = token_client
         .send(purpose, url.authority(), request)
         .await
         .map_err(|source| MintError::Unreachable { url: url.to_string(), source })?;

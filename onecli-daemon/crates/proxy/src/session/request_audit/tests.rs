@@ -14,7 +14,7 @@ use onecli_vault::sources::exec::Executor;
 use onecli_vault::{Backends, Credentials, KeySource, Vault};
 
 use super::*;
-use crate::{Capacity, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
+use crate::{Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, GatewayParts, UpstreamPatience};
 
 #[derive(Debug)]
 struct NoCommands;
@@ -58,9 +58,9 @@ impl Scene {
         let dir = PrivateDir::create(&dir.join("audit")).unwrap();
         let audit = AuditLog::open(&dir, settings).unwrap();
         let tls = UpstreamTls::new(&[]).unwrap();
-        let own = OwnRequests::new(
-            OwnWay { resolver: Arc::clone(&resolver), dialer, tls, proxy: None },
-            OwnRecords { audit: audit.clone(), clock: clock.clone(), random: random.clone() },
+        let own = DaemonClient::new(
+            DaemonClientParts { resolver: Arc::clone(&resolver), dialer, tls, proxy: None },
+            DaemonRecorder { audit: audit.clone(), clock: clock.clone(), random: random.clone() },
         );
         let credentials = Credentials::new(
             Arc::clone(&vault),

@@ -15,7 +15,7 @@ use onecli_audit::{AuditLog, ConnectionMode, Record, Text};
 use onecli_model::{AgentId, Authority, Clock, Code, Random, Reach, Refusal, RequestId};
 use onecli_net::{Dialer, Resolver, Transport};
 use onecli_tls::{Alpn, UpstreamTls};
-use onecli_vault::{Outbound, OutboundError, Purpose};
+use onecli_vault::{DaemonRequestError, Purpose, TokenEndpointClient};
 use uuid::Uuid;
 
 use super::connector::{UpstreamConnector, UpstreamProxy, timed_out};
@@ -24,11 +24,11 @@ use crate::body::len;
 /// Time limit for one request, including its response.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Largest response, in bytes.
-const MOST: usize = 1 << 20;
+const MAX_RESPONSE: usize = 1 << 20;
 
 /// The parts with which the daemon's own requests reach upstreams.
 #[derive(Debug)]
-pub struct OwnWay {
+pub struct DaemonClientParts {
     /// Resolves names to checked addresses.
     pub resolver: Arc<Resolver>,
     /// Connects to the resolved addresses.
@@ -41,7 +41,7 @@ pub struct OwnWay {
 
 /// The parts that record the daemon's own requests.
 #[derive(Debug)]
-pub struct OwnRecords {
+pub struct DaemonRecorder {
     /// The audit log.
     pub audit: AuditLog,
     /// The clock.
@@ -53,27 +53,30 @@ pub struct OwnRecords {
 /// Sends the daemon's own requests on the same path as agents' requests: names, checked addresses, the operator's
 /// proxy, trusted roots. No connection is reused.
 #[derive(Debug)]
-pub struct OwnRequests {
+pub struct DaemonClient {
     connector: UpstreamConnector,
-    records: OwnRecords,
+    recorder: DaemonRecorder,
 }
 
-impl OwnRequests {
-    /// Sends requests on `way`, and records them in `records`.
-    pub fn new(way: OwnWay, records: OwnRecords) -> OwnRequests {
-        let OwnWay { resolver, dialer, tls, proxy } = way;
-        OwnRequests { connector: UpstreamConnector { resolver, dialer, tls: Arc::new(tls), proxy }, records }
+impl DaemonClient {
+    /// Sends requests with `parts`, and records them with `recorder`.
+    pub fn new(parts: DaemonClientParts, recorder: DaemonRecorder) -> DaemonClient {
+        let DaemonClientParts { resolver, dialer, tls, proxy } = parts;
+        DaemonClient {
+            connector: UpstreamConnector { resolver, dialer, tls: Arc::new(tls), proxy },
+            recorder,
+        }
     }
 
     /// Sends a request without a secret, and without an audit record.
     ///
     /// # Errors
-    /// [`OutboundError`]: no response within 15 seconds.
-    pub async fn tell(
+    /// [`DaemonRequestError`]: no response within 15 seconds.
+    pub async fn send_unaudited(
         &self,
         authority: &Authority,
         request: Request<Bytes>,
-    ) -> Result<Response<Bytes>, OutboundError> {
+    ) -> Result<Response<Bytes>, DaemonRequestError> {
         in_time(async {
             let opened = self.connector.open(authority, &Reach::open()).await?;
             let tls = self.connector.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
@@ -81,18 +84,18 @@ impl OwnRequests {
             talk(Box::new(stream), named(request, authority, 443)?).await
         })
         .await
-        .map_err(|fault| OutboundError(fault.message))
+        .map_err(|fault| DaemonRequestError(fault.message))
     }
 
     /// Sends such a request without TLS.
     ///
     /// # Errors
-    /// As [`OwnRequests::tell`].
-    pub async fn tell_plain(
+    /// As [`DaemonClient::send_unaudited`].
+    pub async fn send_plain_unaudited(
         &self,
         authority: &Authority,
         request: Request<Bytes>,
-    ) -> Result<Response<Bytes>, OutboundError> {
+    ) -> Result<Response<Bytes>, DaemonRequestError> {
         in_time(async {
             let opened = self.connector.open_plain(authority, &Reach::open()).await?;
             let mut request = named(request, authority, 80)?;
@@ -107,7 +110,7 @@ impl OwnRequests {
             talk(opened.stream, request).await
         })
         .await
-        .map_err(|fault| OutboundError(fault.message))
+        .map_err(|fault| DaemonRequestError(fault.message))
     }
 
     async fn exchange(
@@ -134,17 +137,17 @@ impl OwnRequests {
 }
 
 #[async_trait]
-impl Outbound for OwnRequests {
+impl TokenEndpointClient for DaemonClient {
     async fn send(
         &self,
         purpose: Purpose<'_>,
         authority: &Authority,
         request: Request<Bytes>,
-    ) -> Result<Response<Bytes>, OutboundError> {
-        let mut audit = DaemonAudit::begin(&self.records, purpose, authority, &request)?;
+    ) -> Result<Response<Bytes>, DaemonRequestError> {
+        let mut audit = DaemonAudit::begin(&self.recorder, purpose, authority, &request)?;
         let sent = in_time(self.exchange(&mut audit, purpose, authority, request)).await;
         audit.end(sent.as_ref().err().map(|fault| fault.code));
-        sent.map_err(|fault| OutboundError(fault.message))
+        sent.map_err(|fault| DaemonRequestError(fault.message))
     }
 }
 
@@ -165,7 +168,7 @@ async fn talk(stream: Box<dyn Transport>, request: Request<Bytes>) -> Result<Res
     let _connection = AbortOnDrop(tokio::spawn(connection));
     let answer = sender.send_request(request.map(Full::new)).await.map_err(broken)?;
     let (parts, body) = answer.into_parts();
-    let body = Limited::new(body, MOST).collect().await;
+    let body = Limited::new(body, MAX_RESPONSE).collect().await;
     let body = body.map_err(|error| Fault::new(Code::UpstreamProtocol, &*error))?.to_bytes();
     Ok(Response::from_parts(parts, body))
 }
@@ -199,7 +202,7 @@ impl From<Refusal> for Fault {
 
 /// The audit records of one request: a decision before anything is sent, and an outcome.
 struct DaemonAudit<'r> {
-    records: &'r OwnRecords,
+    recorder: &'r DaemonRecorder,
     record: Record,
     started: Instant,
     state: State,
@@ -214,20 +217,20 @@ enum State {
 
 impl<'r> DaemonAudit<'r> {
     fn begin(
-        records: &'r OwnRecords,
+        recorder: &'r DaemonRecorder,
         purpose: Purpose<'_>,
         authority: &Authority,
         request: &Request<Bytes>,
-    ) -> Result<DaemonAudit<'r>, OutboundError> {
-        let id = RequestId::generate(records.clock.now(), records.random.as_ref())
-            .map_err(|error| OutboundError(error.to_string()))?;
+    ) -> Result<DaemonAudit<'r>, DaemonRequestError> {
+        let id = RequestId::generate(recorder.clock.now(), recorder.random.as_ref())
+            .map_err(|error| DaemonRequestError(error.to_string()))?;
         let mut record = Record::new(id);
         record.agent = Some(purpose.agent.clone());
         record.mode = Some(ConnectionMode::Daemon);
         record.method = Some(Text::new(request.method().as_str()));
         record.path = Some(Text::new(request.uri().path()));
         record.target(authority.host(), authority.port());
-        Ok(DaemonAudit { records, record, started: records.clock.instant(), state: State::Open })
+        Ok(DaemonAudit { recorder, record, started: recorder.clock.instant(), state: State::Open })
     }
 
     /// Writes the decision. When this returns, the record is on disk.
@@ -236,7 +239,7 @@ impl<'r> DaemonAudit<'r> {
         // If this future is dropped meanwhile, an outcome is still required, because the log writes the record that
         // it has received.
         self.state = State::Decided;
-        let written = self.records.audit.decision(self.record.clone()).await;
+        let written = self.recorder.audit.decision(self.record.clone()).await;
         written.map(drop).map_err(|error| {
             self.state = State::Open;
             Fault::new(Code::AuditUnavailable, &error)
@@ -251,13 +254,13 @@ impl<'r> DaemonAudit<'r> {
                 if let Some(code) = fault {
                     self.record.code = Some(Text::new(code.as_str()));
                 }
-                let elapsed = self.records.clock.instant().duration_since(self.started);
+                let elapsed = self.recorder.clock.instant().duration_since(self.started);
                 self.record.duration_us = Some(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
                 self.record.outcome()
             }
         };
         self.state = State::Closed;
-        self.records.audit.outcome(record);
+        self.recorder.audit.outcome(record);
     }
 }
 
