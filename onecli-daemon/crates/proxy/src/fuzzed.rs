@@ -10,7 +10,7 @@ use onecli_model::{SecretValue, ValueClass, WireForm};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::scrub::{Scrubber, Text};
-use crate::h1::{Front, MAX_FIELDS, Malformed};
+use crate::h1::{MAX_FIELDS, RejectedRequest, StrictReader};
 
 /// Input: a value, the sizes of its pieces, and a text in which four bytes are replaced with spellings of the value.
 pub fn scrub(bytes: &[u8]) {
@@ -141,13 +141,13 @@ impl AsyncRead for Pieces<'_> {
 
 /// Returns the bytes that pass, and the refusal of the rest.
 fn read(bytes: &[u8], size: usize) -> (Vec<u8>, Option<String>) {
-    let (mut front, link) = Front::new(Pieces(bytes, size), Duration::from_mins(1));
+    let (mut reader, handle) = StrictReader::new(Pieces(bytes, size), Duration::from_mins(1));
     let mut cx = Context::from_waker(Waker::noop());
     let (mut passed, mut room) = (Vec::new(), vec![0; 4096]);
     let mut refused = None;
     loop {
         let mut buf = ReadBuf::new(&mut room);
-        match Pin::new(&mut front).poll_read(&mut cx, &mut buf) {
+        match Pin::new(&mut reader).poll_read(&mut cx, &mut buf) {
             Poll::Ready(Ok(())) if buf.filled().is_empty() => break,
             Poll::Ready(Ok(())) => passed.extend_from_slice(buf.filled()),
             Poll::Ready(Err(error)) => {
@@ -159,14 +159,14 @@ fn read(bytes: &[u8], size: usize) -> (Vec<u8>, Option<String>) {
     }
     for _ in 0..=bytes.len() {
         let mut request = Request::new(());
-        let _ = link.arrive(&mut request);
-        refused = refused.or(Malformed::of(&request).map(|malformed| malformed.refusal().to_string()));
+        let _ = handle.arrive(&mut request);
+        refused = refused.or(RejectedRequest::of(&request).map(|rejected| rejected.refusal().to_string()));
     }
     (passed, refused)
 }
 
 pub fn front(bytes: &[u8]) {
-    // The front's timer needs a clock; its time limit is never reached.
+    // The reader's timer needs a clock; its time limit is never reached.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let Ok(runtime) = runtime else { return };
     let _entered = runtime.enter();

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::intercept::intercept;
-use super::serve::{HttpVersion, record_broken, refuse_malformed, serve_with};
+use super::serve::{HttpVersion, answer_rejected, record_broken, serve_with};
 use crate::body::peer_body::PeerBody;
 use crate::body::reject;
 use crate::body::{Body, empty};
@@ -24,7 +24,7 @@ use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
 use crate::context::wire::Wire;
 use crate::exchange::exchange;
-use crate::h1::Malformed;
+use crate::h1::RejectedRequest;
 use crate::limits::place::{Place, Source};
 use crate::request::head::{basic_credentials, scheme_value};
 use crate::session::connection::{Connection, Destination};
@@ -95,8 +95,8 @@ async fn answer(
         Ok(identity)
     });
     // The response tells the sender what is wrong. The record names the agent if the token was read.
-    if let Some(malformed) = Malformed::of(&request) {
-        return refuse_malformed(&gateway, &connection, malformed).await;
+    if let Some(rejected) = RejectedRequest::of(&request) {
+        return answer_rejected(&gateway, &connection, rejected).await;
     }
     let is_connect = *request.method() == Method::CONNECT;
     match authenticated {

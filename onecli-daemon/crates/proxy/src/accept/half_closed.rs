@@ -20,7 +20,7 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::body::{Body, BodyError};
-use crate::h1::Front;
+use crate::h1::StrictReader;
 use crate::limits::patience::Patience;
 
 /// Whether a response is pending. A connection and its service share this; HTTP/1.1 answers one request at a time.
@@ -85,7 +85,7 @@ impl Drop for OwedBody {
 /// A connection whose client may close its side before it has the response.
 #[derive(Debug)]
 pub(super) struct HalfClosed<S> {
-    front: Front<S>,
+    reader: StrictReader<S>,
     owed: Arc<Owed>,
     /// Set when the client has closed its side.
     has_ended: bool,
@@ -94,9 +94,9 @@ pub(super) struct HalfClosed<S> {
 }
 
 impl<S> HalfClosed<S> {
-    /// Reads from `front`. A client that has closed its side may wait for `limit` without receiving a byte.
-    pub(crate) fn new(front: Front<S>, owed: Arc<Owed>, limit: Duration) -> HalfClosed<S> {
-        HalfClosed { front, owed, has_ended: false, patience: Patience::new(limit) }
+    /// Reads from `reader`. A client that has closed its side may wait for `limit` without receiving a byte.
+    pub(crate) fn new(reader: StrictReader<S>, owed: Arc<Owed>, limit: Duration) -> HalfClosed<S> {
+        HalfClosed { reader, owed, has_ended: false, patience: Patience::new(limit) }
     }
 
     fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
@@ -113,10 +113,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for HalfClosed<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.front).poll_read(cx, buf);
+        let read = Pin::new(&mut self.reader).poll_read(cx, buf);
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before;
         // An end within a request aborts the request.
-        if !is_end || !self.front.is_between_requests() {
+        if !is_end || !self.reader.is_between_requests() {
             return read;
         }
         if !self.owed.poll_owed(cx) {
@@ -132,7 +132,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HalfClosed<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HalfClosed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.front).poll_write(cx, buf);
+        let written = Pin::new(&mut self.reader).poll_write(cx, buf);
         self.wrote(&written);
         written
     }
@@ -142,21 +142,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HalfClosed<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.front).poll_write_vectored(cx, bufs);
+        let written = Pin::new(&mut self.reader).poll_write_vectored(cx, bufs);
         self.wrote(&written);
         written
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.front.is_write_vectored()
+        self.reader.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.front).poll_flush(cx)
+        Pin::new(&mut self.reader).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.front).poll_shutdown(cx)
+        Pin::new(&mut self.reader).poll_shutdown(cx)
     }
 }
 
@@ -174,9 +174,9 @@ mod tests {
     /// A connection whose client has sent a request and closed its side, and the client's end.
     async fn half_closed() -> (HalfClosed<tokio::io::DuplexStream>, Arc<Owed>, tokio::io::DuplexStream) {
         let (mut client, server) = tokio::io::duplex(1024);
-        let (front, _link) = Front::new(server, Duration::from_mins(1));
+        let (reader, _handle) = StrictReader::new(server, Duration::from_mins(1));
         let owed = Arc::<Owed>::default();
-        let mut stream = HalfClosed::new(front, Arc::clone(&owed), LIMIT);
+        let mut stream = HalfClosed::new(reader, Arc::clone(&owed), LIMIT);
         client.write_all(HEAD).await.unwrap();
         client.shutdown().await.unwrap();
         let mut head = vec![0; HEAD.len()];

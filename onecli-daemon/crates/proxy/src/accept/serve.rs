@@ -20,7 +20,7 @@ use crate::body::peer_body::PeerBody;
 use crate::body::reject;
 use crate::context::gateway::Gateway;
 use crate::exchange::exchange;
-use crate::h1::{Front, MAX_FIELDS, MAX_HEAD, Malformed};
+use crate::h1::{MAX_FIELDS, MAX_HEAD, RejectedRequest, StrictReader};
 use crate::h2::error_monitor::{H2Rejections, is_fault};
 use crate::h2::{MAX_STREAMS, serve as serve_http2};
 use crate::limits::capped::Capped;
@@ -62,8 +62,8 @@ pub(super) async fn serve_exchanges<S>(
         let (gateway, connection) = (Arc::clone(gateway), Arc::clone(&connection));
         async move {
             let version = request.version();
-            let mut response = match Malformed::of(&request) {
-                Some(malformed) => refuse_malformed(&gateway, &connection, malformed).await,
+            let mut response = match RejectedRequest::of(&request) {
+                Some(rejected) => answer_rejected(&gateway, &connection, rejected).await,
                 None => Box::pin(exchange(Arc::clone(&gateway), connection, request)).await,
             };
             gateway.finish(version, &mut response);
@@ -87,8 +87,8 @@ pub(super) async fn serve_exchanges<S>(
 }
 
 /// Serves requests with `answer`, within the limits above. Over HTTP/1, `answer` also gets the requests that replace
-/// malformed ones: see [`Malformed`]. Over HTTP/2, refusals that `answer` does not see are reported to `rejections`.
-/// A connection that is `displaced` gets that refusal in place of its next request.
+/// malformed ones: see [`RejectedRequest`]. Over HTTP/2, refusals that `answer` does not see are reported to
+/// `rejections`. A connection that is `displaced` gets that refusal in place of its next request.
 ///
 /// # Errors
 /// The connection broke.
@@ -106,17 +106,17 @@ where
     let stream = Stall::new(stream, STALL_TIME);
     match version {
         HttpVersion::Http1 => {
-            let (front, link) = Front::new(Capped::new(stream), HEAD_TIME);
+            let (reader, handle) = StrictReader::new(Capped::new(stream), HEAD_TIME);
             let owed = Arc::<Owed>::default();
-            let front = HalfClosed::new(front.until(displaced), Arc::clone(&owed), IDLE_TIME);
+            let reader = HalfClosed::new(reader.until(displaced), Arc::clone(&owed), IDLE_TIME);
             let service = service_fn(|request: Request<Incoming>| {
                 let mut request = request.map(PeerBody::from);
-                let turn = link.arrive(&mut request);
+                let turn = handle.arrive(&mut request);
                 owed.begin();
-                let (link, owed, answer) = (Arc::clone(&link), Arc::clone(&owed), answer(request));
+                let (handle, owed, answer) = (Arc::clone(&handle), Arc::clone(&owed), answer(request));
                 async move {
                     let mut response = answer.await;
-                    link.leave(&turn, &mut response);
+                    handle.leave(&turn, &mut response);
                     Ok::<_, Infallible>(owed.until_sent(response))
                 }
             });
@@ -125,7 +125,7 @@ where
                 .header_read_timeout(IDLE_TIME)
                 .max_buf_size(MAX_HEAD)
                 .max_headers(MAX_FIELDS)
-                .serve_connection(TokioIo::new(front), service)
+                .serve_connection(TokioIo::new(reader), service)
                 .with_upgrades()
                 .await
                 .map_err(ServeError::Http1)
@@ -135,25 +135,25 @@ where
 }
 
 /// Refuses a request that broke the framing.
-pub(super) async fn refuse_malformed(
+pub(super) async fn answer_rejected(
     gateway: &Arc<Gateway>,
     connection: &Connection,
-    malformed: &Malformed,
+    rejected: &RejectedRequest,
 ) -> Response<Body> {
-    let refusal = malformed.refusal();
+    let refusal = rejected.refusal();
     let Ok(mut audit) = RequestAudit::begin(gateway, connection) else {
         return reject::answer(&refusal, None);
     };
     if let Ok(identity) = connection.identify(gateway) {
         audit.identify(&identity);
     }
-    malformed.describe(audit.record());
+    rejected.describe(audit.record());
     audit.refuse(refusal.code).await;
     reject::answer(&refusal, audit.request_id())
 }
 
-/// Records a head that hyper could not read as a refused request. Over HTTP/1 the front refuses all of these first.
-/// If one passes the front, it is still recorded.
+/// Records a head that hyper could not read as a refused request. Over HTTP/1 the strict reader refuses all of these
+/// first. If one passes it, it is still recorded.
 pub(super) async fn record_broken(gateway: &Arc<Gateway>, connection: &Connection, error: &ServeError) {
     if let Some(code) = error.refused() {
         return refuse_quietly(gateway, connection, code).await;

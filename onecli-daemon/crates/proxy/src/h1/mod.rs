@@ -1,20 +1,20 @@
 //! A strict reader of HTTP/1 in front of hyper.
 //!
 //! hyper repairs requests that must be refused here: it drops a `Content-Length` beside a `Transfer-Encoding`, merges
-//! equal lengths, accepts bare LFs and removes fragments. What it does refuse, it answers without a body. [`Front`]
-//! sits between the connection and hyper. It follows the framing and passes only bytes that it has checked,
-//! unchanged. In place of a malformed head, hyper reads a fixed head that cannot be forwarded. The service finds the
-//! [`Malformed`] in the extensions of that request. It answers and records it in order, after the responses to
-//! earlier requests. Bytes after a malformed head are dropped.
+//! equal lengths, accepts bare LFs and removes fragments. What it does refuse, it answers without a body.
+//! [`StrictReader`] sits between the connection and hyper. It follows the framing and passes only bytes that it has
+//! checked, unchanged. In place of a malformed head, hyper reads a fixed head that cannot be forwarded. The service
+//! finds the [`RejectedRequest`] in the extensions of that request. It answers and records it in order, after the
+//! responses to earlier requests. Bytes after a malformed head are dropped.
 
 mod chunks;
-mod link;
+mod reader_handle;
 mod section;
 #[cfg(test)]
 mod tests;
 mod violation;
 
-pub(super) use link::{Link, Malformed};
+pub(super) use reader_handle::{ReaderHandle, RejectedRequest};
 pub(super) use section::{MAX_FIELDS, MAX_HEAD, MAX_TRAILERS, no_target};
 pub(super) use violation::Violation;
 
@@ -31,11 +31,11 @@ use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use chunks::{Chunks, Progress};
-use link::Switch;
+use reader_handle::Switch;
 use section::{Complete, Framing, Section};
 
-/// Returns the violation that [`Front`] reported to hyper for a body with broken framing, if `error` resulted from
-/// it.
+/// Returns the violation that [`StrictReader`] reported to hyper for a body with broken framing, if `error` resulted
+/// from it.
 pub(super) fn violation_in(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -58,7 +58,7 @@ pub(super) const LINGER_BYTES: usize = 4 << 20;
 pub(super) const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// The head that hyper reads in place of a malformed one; the method decides whether the response may have content.
-/// If the service misses the [`Malformed`], the request still cannot be forwarded: `.invalid` never resolves (RFC
+/// If the service misses the [`RejectedRequest`], the request still cannot be forwarded: `.invalid` never resolves (RFC
 /// 6761 section 6.4).
 const IN_PLACE: &[u8] = b"GET / HTTP/1.1\r\nHost: malformed.invalid\r\nConnection: close\r\n\r\n";
 const IN_PLACE_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: malformed.invalid\r\nConnection: close\r\n\r\n";
@@ -93,7 +93,7 @@ enum Step {
 
 /// A connection whose requests are checked before hyper reads them.
 #[derive(Debug)]
-pub(super) struct Front<S> {
+pub(super) struct StrictReader<S> {
     stream: S,
     state: State,
     /// Bytes that were read but not passed on; the current section starts at the front.
@@ -110,18 +110,18 @@ pub(super) struct Front<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Resolves when the connection must make room; `None` after that.
     displaced: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    link: Arc<Link>,
+    handle: Arc<ReaderHandle>,
     /// Set when the client has closed its side.
     ended: bool,
     shut: bool,
     lingered: usize,
 }
 
-impl<S> Front<S> {
+impl<S> StrictReader<S> {
     /// Reads requests from `stream`; each head may take `head_time` from its first byte.
-    pub(super) fn new(stream: S, head_time: Duration) -> (Front<S>, Arc<Link>) {
-        let link = Arc::new(Link::default());
-        let front = Front {
+    pub(super) fn new(stream: S, head_time: Duration) -> (StrictReader<S>, Arc<ReaderHandle>) {
+        let handle = Arc::new(ReaderHandle::default());
+        let reader = StrictReader {
             stream,
             state: State::Head,
             held: BytesMut::new(),
@@ -132,16 +132,16 @@ impl<S> Front<S> {
             head_time,
             timer: None,
             displaced: None,
-            link: Arc::clone(&link),
+            handle: Arc::clone(&handle),
             ended: false,
             shut: false,
             lingered: 0,
         };
-        (front, link)
+        (reader, handle)
     }
 
     /// Adds a cancellation token: when `displaced` is cancelled, an incomplete head is refused.
-    pub(super) fn until(mut self, displaced: CancellationToken) -> Front<S> {
+    pub(super) fn until(mut self, displaced: CancellationToken) -> StrictReader<S> {
         self.displaced = Some(Box::pin(displaced.cancelled_owned()));
         self
     }
@@ -161,9 +161,9 @@ impl<S> Front<S> {
 
     /// Replaces the current head with a fixed one.
     fn refuse(&mut self, violation: Violation) {
-        let malformed = Malformed::new(violation, &self.section, &self.held);
+        let rejected = RejectedRequest::new(violation, &self.section, &self.held);
         let is_head = self.section.method(&self.held) == Some(b"HEAD");
-        self.link.refuse(self.heads, malformed);
+        self.handle.refuse(self.heads, rejected);
         self.heads += 1;
         self.timer = None;
         self.held.clear();
@@ -213,7 +213,7 @@ impl<S> Front<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Front<S> {
+impl<S: AsyncRead + Unpin> StrictReader<S> {
     /// Reads into `held`. Returns the number of bytes, 0 at the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.held.capacity() - self.held.len() < READ / 8 {
@@ -307,8 +307,8 @@ impl<S: AsyncRead + Unpin> Front<S> {
     }
 
     fn poll_undecided(&mut self, cx: &mut Context<'_>, number: u64) -> Poll<io::Result<Step>> {
-        let link = Arc::clone(&self.link);
-        if let Poll::Ready(switch) = link.poll_switch(number, cx) {
+        let handle = Arc::clone(&self.handle);
+        if let Poll::Ready(switch) = handle.poll_switch(number, cx) {
             self.state = match switch {
                 Switch::Leaves => State::Raw,
                 Switch::Stays => State::Head,
@@ -341,35 +341,35 @@ impl<S: AsyncRead + Unpin> Front<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Front<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StrictReader<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let front = self.get_mut();
+        let reader = self.get_mut();
         loop {
-            if front.checked > 0 {
-                let length = front.checked.min(buf.remaining());
-                buf.put_slice(&front.held[..length]);
-                front.held.advance(length);
-                front.checked -= length;
+            if reader.checked > 0 {
+                let length = reader.checked.min(buf.remaining());
+                buf.put_slice(&reader.held[..length]);
+                reader.held.advance(length);
+                reader.checked -= length;
                 return Poll::Ready(Ok(()));
             }
-            let step = match &mut front.state {
-                State::Head => ready!(front.poll_head(cx))?,
+            let step = match &mut reader.state {
+                State::Head => ready!(reader.poll_head(cx))?,
                 State::Body(left) => {
                     let left = *left;
-                    ready!(front.poll_body(cx, buf, left))?
+                    ready!(reader.poll_body(cx, buf, left))?
                 }
-                State::Chunked(_) => ready!(front.poll_chunked(cx, buf))?,
-                State::Trailers => ready!(front.poll_trailers(cx))?,
+                State::Chunked(_) => ready!(reader.poll_chunked(cx, buf))?,
+                State::Trailers => ready!(reader.poll_trailers(cx))?,
                 State::Undecided(number) => {
                     let number = *number;
-                    ready!(front.poll_undecided(cx, number))?
+                    ready!(reader.poll_undecided(cx, number))?
                 }
-                State::Raw if front.held.is_empty() => {
-                    front.held = BytesMut::new();
-                    return Pin::new(&mut front.stream).poll_read(cx, buf);
+                State::Raw if reader.held.is_empty() => {
+                    reader.held = BytesMut::new();
+                    return Pin::new(&mut reader.stream).poll_read(cx, buf);
                 }
                 State::Raw => {
-                    front.checked = front.held.len();
+                    reader.checked = reader.held.len();
                     Step::Again
                 }
                 // Pending responses come first. If the stream ended here, hyper would assume that the client had
@@ -389,7 +389,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Front<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictReader<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -411,12 +411,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let front = self.get_mut();
-        if !front.shut {
-            ready!(Pin::new(&mut front.stream).poll_shutdown(cx))?;
-            front.shut = true;
-            front.timer = None;
+        let reader = self.get_mut();
+        if !reader.shut {
+            ready!(Pin::new(&mut reader.stream).poll_shutdown(cx))?;
+            reader.shut = true;
+            reader.timer = None;
         }
-        front.poll_linger(cx).map(Ok)
+        reader.poll_linger(cx).map(Ok)
     }
 }

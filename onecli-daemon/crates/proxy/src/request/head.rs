@@ -16,7 +16,7 @@ use onecli_policy::RequestFacts;
 
 use crate::fields::names::{members, refuse_misread};
 use crate::fields::trailers::Announced;
-use crate::h1::{Malformed, Violation, no_target};
+use crate::h1::{RejectedRequest, Violation, no_target};
 use crate::placeholders::disguised;
 use crate::scheme::Scheme;
 use crate::session::connection::Connection;
@@ -113,8 +113,8 @@ impl Head {
     /// # Errors
     /// A [`Refusal`]: malformed, ambiguous, or for another host than the connection's (421).
     pub(crate) fn read(parts: &Parts, connection: &Connection) -> Result<Head, Refusal> {
-        if let Some(malformed) = parts.extensions.get::<Malformed>() {
-            return Err(malformed.refusal());
+        if let Some(rejected) = parts.extensions.get::<RejectedRequest>() {
+            return Err(rejected.refusal());
         }
         if matches!(parts.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::new(

@@ -1,4 +1,4 @@
-//! Tests of which bytes pass the front, and that the result does not depend on how the bytes arrive.
+//! Tests of which bytes pass the strict reader, and that the result does not depend on how the bytes arrive.
 
 mod property;
 mod served;
@@ -38,7 +38,7 @@ impl AsyncRead for Pieces {
     }
 }
 
-/// The result of reading through a front.
+/// The result of reading through a strict reader.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     /// The client's own bytes that passed.
@@ -50,13 +50,13 @@ struct Seen {
 
 /// Reads all bytes of `client`, in a buffer of `room` bytes. No request is answered.
 fn read(client: Pieces, room: usize) -> Seen {
-    let (mut front, link) = Front::new(client, Duration::from_mins(1));
+    let (mut reader, handle) = StrictReader::new(client, Duration::from_mins(1));
     let mut cx = Context::from_waker(Waker::noop());
     let mut seen = Seen { passed: Vec::new(), heads: 0, violation: None };
     let mut room = vec![0; room];
     loop {
         let mut buf = ReadBuf::new(&mut room);
-        match Pin::new(&mut front).poll_read(&mut cx, &mut buf) {
+        match Pin::new(&mut reader).poll_read(&mut cx, &mut buf) {
             Poll::Ready(Ok(())) if buf.filled().is_empty() => break,
             Poll::Ready(Ok(())) => seen.passed.extend_from_slice(buf.filled()),
             Poll::Ready(Err(error)) => {
@@ -67,16 +67,16 @@ fn read(client: Pieces, room: usize) -> Seen {
             Poll::Pending => break,
         }
     }
-    seen.heads = front.heads;
-    for number in 0..front.heads {
+    seen.heads = reader.heads;
+    for number in 0..reader.heads {
         let mut request = Request::new(());
-        let _ = link.arrive(&mut request);
-        if let Some(malformed) = Malformed::of(&request) {
-            assert_eq!(number + 1, front.heads, "nothing follows a malformed head");
+        let _ = handle.arrive(&mut request);
+        if let Some(rejected) = RejectedRequest::of(&request) {
+            assert_eq!(number + 1, reader.heads, "nothing follows a malformed head");
             let in_place = [IN_PLACE, IN_PLACE_OF_HEAD].into_iter().find(|own| seen.passed.ends_with(own));
             seen.passed.truncate(seen.passed.len() - in_place.unwrap().len());
             seen.heads -= 1;
-            seen.violation = Some(malformed.violation);
+            seen.violation = Some(rejected.violation);
         }
     }
     seen

@@ -1,4 +1,4 @@
-//! Tests of the front with hyper behind it.
+//! Tests of the strict reader with hyper behind it.
 
 use std::sync::Mutex;
 
@@ -18,9 +18,9 @@ use crate::body::{Body, empty, full};
 type Asked = Arc<Mutex<Vec<String>>>;
 
 async fn service(asked: Asked, mut request: Request<PeerBody>) -> Response<Body> {
-    if let Some(malformed) = Malformed::of(&request) {
+    if let Some(rejected) = RejectedRequest::of(&request) {
         asked.lock().unwrap().push("malformed".to_owned());
-        return reject::answer(&malformed.refusal(), None);
+        return reject::answer(&rejected.refusal(), None);
     }
     asked.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
     let switched = request.headers().contains_key("x-switch");
@@ -70,7 +70,7 @@ async fn exchange(bytes: &[u8]) -> (String, Vec<String>) {
     (answer, asked)
 }
 
-/// A head that the front accepts must not exceed hyper's limits, because hyper would not explain the refusal.
+/// A head that the reader accepts must not exceed hyper's limits, because hyper would not explain the refusal.
 #[tokio::test]
 async fn largest_head_is_served() {
     let close = format!("GET /1 HTTP/1.1\r\n{HEAD}Connection: close\r\n");
@@ -219,14 +219,14 @@ async fn requests_after_a_refused_upgrade_are_checked() {
 #[tokio::test]
 async fn slow_head_is_refused() {
     let (mut client, server) = tokio::io::duplex(1024);
-    let (mut front, link) = Front::new(server, Duration::from_millis(50));
+    let (mut reader, handle) = StrictReader::new(server, Duration::from_millis(50));
     client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
     let mut bytes = vec![0; IN_PLACE.len()];
-    front.read_exact(&mut bytes).await.unwrap();
+    reader.read_exact(&mut bytes).await.unwrap();
     assert_eq!(bytes, IN_PLACE);
     let mut request = Request::new(());
-    let _ = link.arrive(&mut request);
-    assert_eq!(Malformed::of(&request).map(|malformed| malformed.violation), Some(Violation::Slow));
+    let _ = handle.arrive(&mut request);
+    assert_eq!(RejectedRequest::of(&request).map(|rejected| rejected.violation), Some(Violation::Slow));
 }
 
 #[tokio::test]
@@ -234,18 +234,18 @@ async fn displaced_connection_is_answered_once() {
     for sent in ["", "GET / HTTP/1.1\r\nHost:"] {
         let (mut client, server) = tokio::io::duplex(1024);
         let displaced = CancellationToken::new();
-        let (front, link) = Front::new(server, Duration::from_mins(1));
-        let mut front = front.until(displaced.clone());
+        let (reader, handle) = StrictReader::new(server, Duration::from_mins(1));
+        let mut reader = reader.until(displaced.clone());
         client.write_all(sent.as_bytes()).await.unwrap();
         let mut bytes = vec![0; IN_PLACE.len()];
-        let waiting = tokio::time::timeout(Duration::from_millis(50), front.read_exact(&mut bytes)).await;
+        let waiting = tokio::time::timeout(Duration::from_millis(50), reader.read_exact(&mut bytes)).await;
         assert!(waiting.is_err());
         displaced.cancel();
-        front.read_exact(&mut bytes).await.unwrap();
+        reader.read_exact(&mut bytes).await.unwrap();
         assert_eq!(bytes, IN_PLACE);
         let mut request = Request::new(());
-        let _ = link.arrive(&mut request);
-        assert_eq!(Malformed::of(&request).map(|it| it.violation), Some(Violation::Displaced));
+        let _ = handle.arrive(&mut request);
+        assert_eq!(RejectedRequest::of(&request).map(|it| it.violation), Some(Violation::Displaced));
     }
 }
 
@@ -253,9 +253,9 @@ async fn displaced_connection_is_answered_once() {
 #[tokio::test]
 async fn idle_connection_is_not_refused_as_slow() {
     let (mut client, server) = tokio::io::duplex(1024);
-    let (mut front, _link) = Front::new(server, Duration::from_millis(20));
+    let (mut reader, _handle) = StrictReader::new(server, Duration::from_millis(20));
     client.write_all(b"\r\n").await.unwrap();
     let mut bytes = [0; 64];
-    let read = tokio::time::timeout(Duration::from_millis(200), front.read(&mut bytes)).await;
+    let read = tokio::time::timeout(Duration::from_millis(200), reader.read(&mut bytes)).await;
     assert!(read.is_err(), "{read:?}");
 }

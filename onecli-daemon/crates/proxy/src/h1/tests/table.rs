@@ -290,7 +290,7 @@ fn malformed_request_shows_method_host_and_path() {
     for (bytes, expected) in cases {
         let mut section = Section::head();
         let violation = section.read(bytes.as_bytes()).unwrap_err();
-        let malformed = Malformed::new(violation, &section, bytes.as_bytes());
-        assert_eq!(malformed.seen(), *expected, "{bytes}");
+        let rejected = RejectedRequest::new(violation, &section, bytes.as_bytes());
+        assert_eq!(rejected.seen(), *expected, "{bytes}");
     }
 }

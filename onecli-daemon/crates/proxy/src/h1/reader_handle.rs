@@ -1,4 +1,4 @@
-//! State that the [`Front`](super::Front) of a connection shares with the service behind hyper.
+//! State that the [`StrictReader`](super::StrictReader) of a connection shares with the service behind hyper.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,7 +14,7 @@ use super::violation::Violation;
 /// A request that broke a framing rule, as far as it was read. It is stored in the extensions of the request that
 /// hyper gets instead.
 #[derive(Debug, Clone)]
-pub(crate) struct Malformed {
+pub(crate) struct RejectedRequest {
     pub(super) violation: Violation,
     method: Option<Method>,
     host: Option<Vec<u8>>,
@@ -22,14 +22,14 @@ pub(crate) struct Malformed {
     credentials: Option<HeaderValue>,
 }
 
-impl Malformed {
+impl RejectedRequest {
     /// Stores what `section` read of `bytes` before it found a violation.
-    pub(super) fn new(violation: Violation, section: &Section, bytes: &[u8]) -> Malformed {
+    pub(super) fn new(violation: Violation, section: &Section, bytes: &[u8]) -> RejectedRequest {
         let method = section.method(bytes).and_then(|method| Method::from_bytes(method).ok());
         let target = section.target(bytes).unwrap_or_default();
         let (host, path) = split_target(target, method == Some(Method::CONNECT));
         let credentials = section.credentials(bytes).and_then(|value| HeaderValue::from_bytes(value).ok());
-        Malformed {
+        RejectedRequest {
             violation,
             host: host.or_else(|| section.host(bytes)).map(<[u8]>::to_vec),
             path: path.map(<[u8]>::to_vec),
@@ -42,7 +42,7 @@ impl Malformed {
     }
 
     /// Returns the malformed request that `request` replaces, if it does.
-    pub(crate) fn of<B>(request: &Request<B>) -> Option<&Malformed> {
+    pub(crate) fn of<B>(request: &Request<B>) -> Option<&RejectedRequest> {
         request.extensions().get()
     }
 
@@ -111,27 +111,27 @@ pub(super) enum Switch {
     Ends,
 }
 
-/// State that a connection's front and its service share. Both number heads from 0, because hyper calls the service
+/// State that a connection's reader and its service share. Both number heads from 0, because hyper calls the service
 /// once for each head, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Link(Mutex<Shared>);
+pub(crate) struct ReaderHandle(Mutex<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     calls: u64,
-    refused: Option<(u64, Malformed)>,
+    refused: Option<(u64, RejectedRequest)>,
     answered: Option<(u64, Switch)>,
-    front: Option<Waker>,
+    reader: Option<Waker>,
 }
 
-impl Link {
+impl ReaderHandle {
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports that head `number` was malformed.
-    pub(super) fn refuse(&self, number: u64, malformed: Malformed) {
-        self.lock().refused = Some((number, malformed));
+    pub(super) fn refuse(&self, number: u64, rejected: RejectedRequest) {
+        self.lock().refused = Some((number, rejected));
     }
 
     /// Ready with the outcome for head `number` when it is answered.
@@ -140,7 +140,7 @@ impl Link {
         match shared.answered {
             Some((answered, switch)) if answered == number => Poll::Ready(switch),
             _ => {
-                shared.front = Some(cx.waker().clone());
+                shared.reader = Some(cx.waker().clone());
                 Poll::Pending
             }
         }
@@ -152,8 +152,8 @@ impl Link {
         let number = shared.calls;
         shared.calls += 1;
         let turn = Turn { number, connect: *request.method() == Method::CONNECT };
-        if let Some((_, malformed)) = shared.refused.take_if(|(refused, _)| *refused == number) {
-            malformed.fill(request);
+        if let Some((_, rejected)) = shared.refused.take_if(|(refused, _)| *refused == number) {
+            rejected.fill(request);
         }
         turn
     }
@@ -173,8 +173,8 @@ impl Link {
         };
         let mut shared = self.lock();
         shared.answered = Some((turn.number, switch));
-        if let Some(front) = shared.front.take() {
-            front.wake();
+        if let Some(reader) = shared.reader.take() {
+            reader.wake();
         }
     }
 }
@@ -187,7 +187,7 @@ pub(crate) struct Turn {
 }
 
 #[cfg(test)]
-impl Malformed {
+impl RejectedRequest {
     /// Method, host and path, as they were read.
     pub(super) fn seen(&self) -> (Option<&str>, Option<&str>, Option<&str>) {
         fn text(bytes: &[u8]) -> Option<&str> {
