@@ -25,7 +25,7 @@ use crate::context::gateway::Gateway;
 use crate::context::wire::Wire;
 use crate::exchange::exchange;
 use crate::h1::RejectedRequest;
-use crate::limits::place::{Place, Source};
+use crate::limits::connection_slot::{ConnectionSlot, Source};
 use crate::request::head::{basic_credentials, scheme_value};
 use crate::session::connection::{Connection, Destination};
 use crate::session::refused::refuse_quietly;
@@ -37,11 +37,12 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Serves one connection to the explicit proxy from outside all managed cgroups. Until the client presents a token,
 /// newer connections from the same address may displace this one.
 pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, wire: Wire) {
-    let place = Arc::new(Place::of_stranger(gateway.strangers.admit(Source::of_address(peer.ip()))));
+    let slot =
+        Arc::new(ConnectionSlot::of_unidentified(gateway.unidentified.admit(Source::of_address(peer.ip()))));
     let mut connection = Connection::new(CaptureMode::Explicit, None, peer);
-    connection.place = Some(Arc::clone(&place));
+    connection.slot = Some(Arc::clone(&slot));
     let served = serve_proxy(Arc::clone(&gateway), stream, connection.clone(), wire);
-    if !place.while_kept(served).await {
+    if !slot.run_until_displaced(served).await {
         refuse_quietly(&gateway, &connection, Code::TooManyConnections).await;
     }
 }

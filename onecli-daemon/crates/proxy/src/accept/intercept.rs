@@ -46,7 +46,7 @@ pub(super) async fn intercept<S>(
         Ok(sniffed) => sniffed,
         Err(SniffError::Silent) if may_wait => (Protocol::Other, Bytes::new()),
         Err(error) => {
-            place(&mut connection, &destination, Scheme::Http);
+            set_destination(&mut connection, &destination, Scheme::Http);
             return refuse_unread(gateway, &connection, &error).await;
         }
     };
@@ -55,12 +55,12 @@ pub(super) async fn intercept<S>(
     match protocol {
         Protocol::Tls => intercept_tls(gateway, connection, destination, &ahead, rewound).await,
         Protocol::Http => {
-            place(&mut connection, &destination, Scheme::Http);
+            set_destination(&mut connection, &destination, Scheme::Http);
             let version = if is_h2c { HttpVersion::Http2 } else { HttpVersion::Http1 };
             serve_exchanges(gateway, connection, rewound, version).await;
         }
         Protocol::Other => {
-            place(&mut connection, &destination, Scheme::Http);
+            set_destination(&mut connection, &destination, Scheme::Http);
             if let (false, Ok(identity)) = (unread.is_empty(), connection.identify(gateway)) {
                 return pass(gateway, &connection, &identity, unread, rewound).await;
             }
@@ -78,7 +78,7 @@ fn port(destination: &Destination) -> u16 {
 }
 
 /// Stores the known parts of the destination in `connection`.
-fn place(connection: &mut Connection, destination: &Destination, scheme: Scheme) {
+fn set_destination(connection: &mut Connection, destination: &Destination, scheme: Scheme) {
     connection.scheme = scheme;
     match destination {
         // A plain request names its own host; the kernel reported the port.

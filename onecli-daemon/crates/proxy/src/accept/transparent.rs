@@ -14,7 +14,7 @@ use super::explicit::serve_proxy;
 use super::intercept::intercept;
 use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
-use crate::limits::place::{Place, Source};
+use crate::limits::connection_slot::{ConnectionSlot, Source};
 use crate::session::connection::{Connection, Destination};
 use crate::session::refused::{refuse_quietly, refuse_unheard};
 
@@ -27,11 +27,11 @@ pub async fn serve_transparent(
 ) {
     // The kernel identifies the agent. Before a byte is read, the connection occupies a slot of its agent, and of no
     // other client.
-    let Some(place) = place(&gateway, origin.as_ref(), peer) else {
+    let Some(slot) = slot(&gateway, origin.as_ref(), peer) else {
         let connection = Connection::new(CaptureMode::Transparent, origin, peer);
         return refuse_quietly(&gateway, &connection, Code::LimitReached).await;
     };
-    let place = Arc::new(place);
+    let slot = Arc::new(slot);
     let cut_off = Connection::new(CaptureMode::Transparent, origin.clone(), peer);
     let recorder = Arc::clone(&gateway);
     let served = async {
@@ -40,7 +40,7 @@ pub async fn serve_transparent(
         let proxy = named.and_then(|destination| gateway.explicit_wire(destination));
         let mode = if proxy.is_some() { CaptureMode::Explicit } else { CaptureMode::Transparent };
         let mut connection = Connection::new(mode, origin, peer);
-        connection.place = Some(Arc::clone(&place));
+        connection.slot = Some(Arc::clone(&slot));
         if let Some(wire) = proxy {
             return serve_proxy(gateway, stream, connection, wire).await;
         }
@@ -57,7 +57,7 @@ pub async fn serve_transparent(
         }
         intercept(&gateway, connection, destination, stream).await;
     };
-    if !place.while_kept(served).await {
+    if !slot.run_until_displaced(served).await {
         refuse_quietly(&recorder, &cut_off, Code::TooManyConnections).await;
     }
 }
@@ -103,11 +103,11 @@ fn refused_at_connect(
 }
 
 /// The connection's slot, by its cgroup; `None` if the agent has no free slot.
-fn place(gateway: &Gateway, origin: Option<&Origin>, peer: SocketAddr) -> Option<Place> {
+fn slot(gateway: &Gateway, origin: Option<&Origin>, peer: SocketAddr) -> Option<ConnectionSlot> {
     if let Some(agent) = gateway.agent_in(origin.and_then(|origin| origin.cgroup.as_ref())) {
-        return gateway.connections.take(agent).map(Place::of_agent);
+        return gateway.connections.take(agent).map(ConnectionSlot::of_agent);
     }
     let source = origin
         .map_or_else(|| Source::of_address(peer.ip()), |origin| Source::Cgroup(origin.flow.agent_cgroup_id));
-    Some(Place::of_stranger(gateway.strangers.admit(source)))
+    Some(ConnectionSlot::of_unidentified(gateway.unidentified.admit(source)))
 }

@@ -30,8 +30,8 @@ use crate::body::buffer;
 use crate::decode;
 use crate::limits::agent_quota::AgentQuota;
 use crate::limits::capacity::Capacity;
+use crate::limits::connection_slot::UnidentifiedLimiter;
 use crate::limits::failures::FailureLimits;
-use crate::limits::place::Strangers;
 use crate::scrub_values::{ScrubValues, UnexpectedMatches};
 use crate::upstream::connector::{UpstreamConnector, UpstreamProxy};
 use crate::upstream::pool::Pool;
@@ -122,7 +122,7 @@ pub struct Gateway {
     /// Request bodies that wait, with their request, for approval.
     pub(crate) asked_bodies: AgentQuota,
     /// Connections whose client is not identified yet.
-    pub(crate) strangers: Strangers,
+    pub(crate) unidentified: UnidentifiedLimiter,
     pub(crate) failures: FailureLimits,
     /// The counters of limiting rules.
     pub(crate) limits: Limits,
@@ -190,7 +190,11 @@ impl Gateway {
             decoders: AgentQuota::new(decode::DECODERS_PER_AGENT, decode::DECODERS),
             held_bodies: AgentQuota::new(buffer::HELD_PER_AGENT, buffer::HELD),
             asked_bodies: AgentQuota::new(buffer::FOR_APPROVAL_PER_AGENT, buffer::FOR_APPROVAL),
-            strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers, capacity.displaced),
+            unidentified: UnidentifiedLimiter::new(
+                capacity.unidentified_per_source,
+                capacity.unidentified,
+                capacity.displaced,
+            ),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
             limits: Limits::new(parts.clock.instant()),
             approvals: parts.approvals,

@@ -8,8 +8,8 @@ const MOST: u64 = 1 << 16;
 /// Maximum numbers, whatever the limit on descriptors.
 const CONNECTIONS: usize = 16_384;
 const CONNECTIONS_PER_AGENT: usize = 1024;
-const STRANGERS: usize = 2048;
-const STRANGERS_PER_SOURCE: usize = 1024;
+const UNIDENTIFIED: usize = 2048;
+const UNIDENTIFIED_PER_SOURCE: usize = 1024;
 const EXCHANGES: usize = 16_384;
 const EXCHANGES_PER_AGENT: usize = 512;
 const IDLE_UPSTREAMS: usize = 2048;
@@ -25,9 +25,9 @@ pub struct Capacity {
     /// Connections of one agent.
     pub(crate) connections_per_agent: usize,
     /// Connections whose agent is not known yet.
-    pub(crate) strangers: usize,
+    pub(crate) unidentified: usize,
     /// Connections of unidentified clients from one address or cgroup.
-    pub(crate) strangers_per_source: usize,
+    pub(crate) unidentified_per_source: usize,
     /// Displaced connections that are getting their refusal.
     pub(crate) displaced: usize,
     /// Open requests and tunnels, each with an upstream connection.
@@ -45,13 +45,13 @@ impl Capacity {
             usize::try_from(descriptors.min(MOST).saturating_sub(RESERVED)).unwrap_or_default().max(64);
         let connections = (free * 3 / 8).min(CONNECTIONS);
         let exchanges = (free * 3 / 8).min(EXCHANGES);
-        let strangers = (free / 8).min(STRANGERS);
+        let unidentified = (free / 8).min(UNIDENTIFIED);
         Capacity {
             connections,
             connections_per_agent: (connections / 4).min(CONNECTIONS_PER_AGENT),
-            strangers,
-            strangers_per_source: (strangers / 2).min(STRANGERS_PER_SOURCE),
-            displaced: strangers / DISPLACED,
+            unidentified,
+            unidentified_per_source: (unidentified / 2).min(UNIDENTIFIED_PER_SOURCE),
+            displaced: unidentified / DISPLACED,
             exchanges,
             exchanges_per_agent: (exchanges / 4).min(EXCHANGES_PER_AGENT),
             idle_upstreams: (free / 8).min(IDLE_UPSTREAMS),
@@ -61,7 +61,7 @@ impl Capacity {
     /// Connections that are accepted at the same time; further ones wait in the kernel's queue. Each limit above
     /// refuses or displaces connections before this one is reached.
     pub fn accepted(&self) -> usize {
-        self.connections + self.strangers + self.displaced
+        self.connections + self.unidentified + self.displaced
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
     fn memory(capacity: &Capacity) -> usize {
         let state = 16 * KIB;
         let connection = (64 + 128 + 16 + 2 * 64) * KIB + TLS + state;
-        let stranger = 2 * 64 * KIB + TLS + state;
+        let unidentified = 2 * 64 * KIB + TLS + state;
         let exchange = (48 + 2 * 16 + 16 + 32 + 4 * 64) * KIB + replay::RETAINED + TLS + state;
         let idle = 32 * KIB + TLS + state;
         let large = buffer::HELD * 2 * buffer::MAX_SIGNED
@@ -87,7 +87,7 @@ mod tests {
             + decode::DECODERS * 17 * KIB * KIB
             + 16_384 * 7 * KIB;
         capacity.connections * connection
-            + (capacity.strangers + capacity.displaced) * stranger
+            + (capacity.unidentified + capacity.displaced) * unidentified
             + capacity.exchanges * exchange
             + capacity.idle_upstreams * idle
             + large
@@ -112,7 +112,7 @@ mod tests {
             assert!(all as u64 + 256 <= descriptors, "{descriptors}: {capacity:?}");
             assert!(capacity.connections_per_agent * 4 <= capacity.connections, "{capacity:?}");
             assert!(capacity.exchanges_per_agent * 4 <= capacity.exchanges, "{capacity:?}");
-            assert!(capacity.strangers_per_source * 2 <= capacity.strangers, "{capacity:?}");
+            assert!(capacity.unidentified_per_source * 2 <= capacity.unidentified, "{capacity:?}");
         }
         assert_eq!(Capacity::of(1 << 20).connections_per_agent, 1024);
         assert_eq!(Capacity::of(1 << 20).exchanges_per_agent, 512);

@@ -3,7 +3,7 @@
 pub(crate) mod agent_quota;
 pub(crate) mod capacity;
 pub(crate) mod capped;
+pub(crate) mod connection_slot;
 pub(crate) mod failures;
 pub(crate) mod patience;
-pub(crate) mod place;
 pub(crate) mod stall;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::body_memory::ConnectionMemory;
 use crate::context::gateway::Gateway;
-use crate::limits::place::Place;
+use crate::limits::connection_slot::ConnectionSlot;
 use crate::scheme::Scheme;
 
 /// The destination of a connection, from the client or from the kernel.
@@ -38,7 +38,7 @@ pub(crate) struct Connection {
     /// The host that every request on it must name; `None` for a proxy's absolute-form requests.
     pub(crate) authority: Option<Authority>,
     /// The connection's slot, occupied while the connection is open. Requests on it share the slot.
-    pub(crate) place: Option<Arc<Place>>,
+    pub(crate) slot: Option<Arc<ConnectionSlot>>,
     /// Body bytes that wait on the connection.
     pub(crate) memory: Arc<ConnectionMemory>,
     /// The port that a plain-HTTP request must name if only an address is known.
@@ -57,7 +57,7 @@ impl Connection {
             peer,
             scheme: Scheme::Http,
             authority: None,
-            place: None,
+            slot: None,
             memory: ConnectionMemory::new(1),
             port: None,
             implied: None,
@@ -107,8 +107,8 @@ impl Connection {
     /// # Errors
     /// [`Code::LimitReached`].
     pub(crate) fn belongs_to(&self, gateway: &Gateway, agent: AgentId) -> Result<(), Refusal> {
-        let Some(place) = &self.place else { return Ok(()) };
-        if place.give_to(agent, &gateway.connections) {
+        let Some(slot) = &self.slot else { return Ok(()) };
+        if slot.give_to(agent, &gateway.connections) {
             return Ok(());
         }
         Err(Refusal::new(
@@ -120,7 +120,7 @@ impl Connection {
 
     /// Returns a token that is cancelled when the connection must make room.
     pub(crate) fn displaced(&self) -> CancellationToken {
-        self.place.as_ref().map(|place| place.displaced()).unwrap_or_default()
+        self.slot.as_ref().map(|slot| slot.displaced()).unwrap_or_default()
     }
 
     /// The sender's address, for limits. Redirected connections all come from loopback.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::agent_quota::{AgentQuota, QuotaShare};
 
 /// Time limit for refusing a displaced connection, including its audit record.
-const FAREWELL: Duration = Duration::from_secs(5);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The source of an unidentified connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,12 +40,12 @@ impl Source {
 
 /// Counts unidentified connections, and displaces the oldest for the newest.
 #[derive(Debug, Clone)]
-pub(crate) struct Strangers {
+pub(crate) struct UnidentifiedLimiter {
     waiting: Arc<Mutex<Waiting>>,
     each: usize,
     all: usize,
     /// Permits for displaced connections that get their refusal at the same time.
-    farewells: Arc<Semaphore>,
+    refusal_permits: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -57,28 +57,33 @@ struct Waiting {
 
 /// One unidentified connection.
 #[derive(Debug)]
-pub(crate) struct Stranger {
+pub(crate) struct UnidentifiedSlot {
     waiting: Arc<Mutex<Waiting>>,
     source: Source,
     number: u64,
     replaced: CancellationToken,
-    farewells: Arc<Semaphore>,
+    refusal_permits: Arc<Semaphore>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Strangers {
+impl UnidentifiedLimiter {
     /// Allows `each` connections from one source and `all` from all sources. `refused` displaced ones get their
     /// refusal at the same time.
-    pub(crate) fn new(each: usize, all: usize, refused: usize) -> Strangers {
-        Strangers { waiting: Arc::default(), each, all, farewells: Arc::new(Semaphore::new(refused)) }
+    pub(crate) fn new(each: usize, all: usize, refused: usize) -> UnidentifiedLimiter {
+        UnidentifiedLimiter {
+            waiting: Arc::default(),
+            each,
+            all,
+            refusal_permits: Arc::new(Semaphore::new(refused)),
+        }
     }
 
     /// Admits a connection. If its source is at its limit, the source's oldest connection is displaced. If all
     /// sources together are at theirs, the oldest connection of the source with the most is displaced.
-    pub(crate) fn admit(&self, source: Source) -> Stranger {
+    pub(crate) fn admit(&self, source: Source) -> UnidentifiedSlot {
         let mut waiting = lock(&self.waiting);
         let own = waiting.by_source.get(&source).map_or(0, VecDeque::len);
         if own >= self.each {
@@ -93,8 +98,8 @@ impl Strangers {
         waiting.next += 1;
         waiting.all += 1;
         waiting.by_source.entry(source).or_default().push_back((number, replaced.clone()));
-        let (waiting, farewells) = (Arc::clone(&self.waiting), Arc::clone(&self.farewells));
-        Stranger { waiting, source, number, replaced, farewells }
+        let (waiting, refusal_permits) = (Arc::clone(&self.waiting), Arc::clone(&self.refusal_permits));
+        UnidentifiedSlot { waiting, source, number, replaced, refusal_permits }
     }
 }
 
@@ -119,7 +124,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Stranger {
+impl Drop for UnidentifiedSlot {
     fn drop(&mut self) {
         lock(&self.waiting).remove(self.source, self.number);
     }
@@ -127,34 +132,34 @@ impl Drop for Stranger {
 
 /// The slot of one connection.
 #[derive(Debug)]
-pub(crate) struct Place(Mutex<Holder>);
+pub(crate) struct ConnectionSlot(Mutex<SlotOwner>);
 
 #[derive(Debug)]
-enum Holder {
+enum SlotOwner {
     Agent(QuotaShare),
-    Stranger(Stranger),
+    Unidentified(UnidentifiedSlot),
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Returns the slot of an agent's connection.
-    pub(crate) fn of_agent(share: QuotaShare) -> Place {
-        Place(Mutex::new(Holder::Agent(share)))
+    pub(crate) fn of_agent(share: QuotaShare) -> ConnectionSlot {
+        ConnectionSlot(Mutex::new(SlotOwner::Agent(share)))
     }
 
     /// Returns the slot of an unidentified connection.
-    pub(crate) fn of_stranger(stranger: Stranger) -> Place {
-        Place(Mutex::new(Holder::Stranger(stranger)))
+    pub(crate) fn of_unidentified(unidentified: UnidentifiedSlot) -> ConnectionSlot {
+        ConnectionSlot(Mutex::new(SlotOwner::Unidentified(unidentified)))
     }
 
     /// Counts the connection as the agent's from now on; false if the agent is at its limit.
     pub(crate) fn give_to(&self, agent: AgentId, shares: &AgentQuota) -> bool {
-        let mut holder = lock(&self.0);
-        if matches!(&*holder, Holder::Agent(share) if share.agent() == agent) {
+        let mut owner = lock(&self.0);
+        if matches!(&*owner, SlotOwner::Agent(share) if share.agent() == agent) {
             return true;
         }
         match shares.take(agent) {
             Some(share) => {
-                *holder = Holder::Agent(share);
+                *owner = SlotOwner::Agent(share);
                 true
             }
             None => false,
@@ -165,18 +170,18 @@ impl Place {
     /// displaced.
     pub(crate) fn displaced(&self) -> CancellationToken {
         match &*lock(&self.0) {
-            Holder::Agent(_) => CancellationToken::new(),
-            Holder::Stranger(stranger) => stranger.replaced.clone(),
+            SlotOwner::Agent(_) => CancellationToken::new(),
+            SlotOwner::Unidentified(unidentified) => unidentified.replaced.clone(),
         }
     }
 
     /// Runs `served` to its end. If the connection is displaced, `served` gets time to send the refusal. Returns
     /// false if it was aborted.
-    pub(crate) fn while_kept(&self, served: impl Future<Output = ()>) -> impl Future<Output = bool> {
+    pub(crate) fn run_until_displaced(&self, served: impl Future<Output = ()>) -> impl Future<Output = bool> {
         let displaced = self.displaced();
-        let farewells = match &*lock(&self.0) {
-            Holder::Agent(_) => None,
-            Holder::Stranger(stranger) => Some(Arc::clone(&stranger.farewells)),
+        let refusal_permits = match &*lock(&self.0) {
+            SlotOwner::Agent(_) => None,
+            SlotOwner::Unidentified(unidentified) => Some(Arc::clone(&unidentified.refusal_permits)),
         };
         // The future is large, and callers await it within other futures.
         let mut served = Box::pin(served);
@@ -185,9 +190,9 @@ impl Place {
                 () = &mut served => return true,
                 () = displaced.cancelled() => {}
             }
-            let Some(farewells) = farewells else { return false };
-            let Ok(_permit) = farewells.try_acquire() else { return false };
-            timeout(FAREWELL, served).await.is_ok()
+            let Some(refusal_permits) = refusal_permits else { return false };
+            let Ok(_permit) = refusal_permits.try_acquire() else { return false };
+            timeout(REFUSAL_TIMEOUT, served).await.is_ok()
         }
     }
 }
@@ -210,30 +215,30 @@ mod tests {
 
     #[test]
     fn newer_connection_displaces_the_oldest_of_its_source() {
-        let strangers = Strangers::new(2, 4, 1);
-        let flood: Vec<_> = (0..5).map(|_| strangers.admit(address("192.0.2.1"))).collect();
+        let limiter = UnidentifiedLimiter::new(2, 4, 1);
+        let flood: Vec<_> = (0..5).map(|_| limiter.admit(address("192.0.2.1"))).collect();
         let replaced: Vec<bool> = flood.iter().map(|one| one.replaced.is_cancelled()).collect();
         assert_eq!(replaced, [true, true, true, false, false]);
-        let other = strangers.admit(Source::Cgroup(7));
-        let third = strangers.admit(address("192.0.2.3"));
-        let fourth = strangers.admit(address("192.0.2.4"));
+        let other = limiter.admit(Source::Cgroup(7));
+        let third = limiter.admit(address("192.0.2.3"));
+        let fourth = limiter.admit(address("192.0.2.4"));
         assert!(flood[3].replaced.is_cancelled(), "the source with the most connections makes room");
         assert!([&other, &third, &fourth, &flood[4]].iter().all(|one| !one.replaced.is_cancelled()));
         drop((flood, other, third, fourth));
-        let waiting = lock(&strangers.waiting);
+        let waiting = lock(&limiter.waiting);
         assert!(waiting.by_source.is_empty() && waiting.all == 0);
     }
 
     #[test]
     fn identified_connection_is_not_displaced() {
-        let (strangers, shares) = (Strangers::new(1, 8, 1), AgentQuota::new(1, 8));
+        let (limiter, shares) = (UnidentifiedLimiter::new(1, 8, 1), AgentQuota::new(1, 8));
         let agent = AgentId(uuid::Uuid::from_u128(1));
-        let known = Place::of_stranger(strangers.admit(address("192.0.2.1")));
+        let known = ConnectionSlot::of_unidentified(limiter.admit(address("192.0.2.1")));
         assert!(known.give_to(agent, &shares) && known.give_to(agent, &shares));
-        let next = strangers.admit(address("192.0.2.1"));
-        let replaced = strangers.admit(address("192.0.2.1"));
+        let next = limiter.admit(address("192.0.2.1"));
+        let replaced = limiter.admit(address("192.0.2.1"));
         assert!(next.replaced.is_cancelled() && !replaced.replaced.is_cancelled());
-        let second = Place::of_stranger(replaced);
+        let second = ConnectionSlot::of_unidentified(replaced);
         assert!(!second.give_to(agent, &shares), "the agent is at its limit");
         drop(known);
         assert!(second.give_to(agent, &shares));
