@@ -12,8 +12,8 @@ use onecli_model::{Clock, Random};
 use onecli_net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
 use onecli_policy::{Approvals, Snapshot};
 use onecli_proxy::{
-    Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, Gateway, GatewayParts, UpstreamPatience,
-    UpstreamProxy, Wire,
+    Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, Gateway, GatewayParts, UpstreamProxy,
+    UpstreamTimeouts, Wire,
 };
 use onecli_store::Store;
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
@@ -238,7 +238,7 @@ pub(crate) fn gateway(
         resolver: network.resolver,
         synthetic: network.synthetic,
         dialer: network.dialer,
-        patience: UpstreamPatience { head: config.upstream.head_timeout, idle: config.upstream.idle_timeout },
+        timeouts: UpstreamTimeouts { head: config.upstream.head_timeout, idle: config.upstream.idle_timeout },
         proxy: network.proxy,
         explicit_addresses: listeners.explicit,
         capacity: listeners.capacity,

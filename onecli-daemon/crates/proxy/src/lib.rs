@@ -32,7 +32,7 @@ mod websocket;
 pub use accept::explicit::serve_explicit;
 pub use accept::transparent::serve_transparent;
 pub use context::counters::Counters;
-pub use context::gateway::{Gateway, GatewayParts, UpstreamPatience};
+pub use context::gateway::{Gateway, GatewayParts, UpstreamTimeouts};
 pub use context::wire::Wire;
 pub use limits::capacity::Capacity;
 pub use upstream::connector::UpstreamProxy;

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::body::{Body, BodyError};
 use crate::h1::StrictReader;
-use crate::limits::patience::Patience;
+use crate::limits::idle_timeout::IdleTimeout;
 
 /// Whether a response is pending. A connection and its service share this; HTTP/1.1 answers one request at a time.
 #[derive(Debug, Default)]
@@ -90,18 +90,18 @@ pub(super) struct HalfClosed<S> {
     /// Set when the client has closed its side.
     has_ended: bool,
     /// Runs while the client has closed its side and nothing is written to it.
-    patience: Patience,
+    idle_timeout: IdleTimeout,
 }
 
 impl<S> HalfClosed<S> {
     /// Reads from `reader`. A client that has closed its side may wait for `limit` without receiving a byte.
     pub(crate) fn new(reader: StrictReader<S>, owed: Arc<Owed>, limit: Duration) -> HalfClosed<S> {
-        HalfClosed { reader, owed, has_ended: false, patience: Patience::new(limit) }
+        HalfClosed { reader, owed, has_ended: false, idle_timeout: IdleTimeout::new(limit) }
     }
 
     fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
         if self.has_ended && matches!(written, Poll::Ready(Ok(1..))) {
-            self.patience.renew();
+            self.idle_timeout.renew();
         }
     }
 }
@@ -126,7 +126,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HalfClosed<S> {
             // The next read fails if the client has closed both directions and TLS shows it.
             cx.waker().wake_by_ref();
         }
-        self.patience.poll_over(cx).map(Ok)
+        self.idle_timeout.poll_over(cx).map(Ok)
     }
 }
 

@@ -41,8 +41,8 @@ pub(super) async fn intercept<S>(
     let complete = |ahead: &[u8]| parse_client_hello(ahead) != ClientHello::Incomplete;
     let unread = unread(gateway, &connection, &destination);
     let may_wait = !unread.is_empty() && !client_speaks_first(port(&destination));
-    let patience = if may_wait { SILENCE_UNREAD } else { SILENCE };
-    let (protocol, ahead) = match sniff(&mut stream, complete, patience).await {
+    let silence = if may_wait { SILENCE_UNREAD } else { SILENCE };
+    let (protocol, ahead) = match sniff(&mut stream, complete, silence).await {
         Ok(sniffed) => sniffed,
         Err(SniffError::Silent) if may_wait => (Protocol::Other, Bytes::new()),
         Err(error) => {
@@ -345,7 +345,7 @@ async fn pass<S>(
         reach.is_none_or(|reach| !gateway.pool.connector().admits(authority, address, &reach))
     });
     let bytes = TunnelBytes::default();
-    let result = tunnel(stream, upstream, &bytes, gateway.patience.idle, revoked).await;
+    let result = tunnel(stream, upstream, &bytes, gateway.timeouts.idle, revoked).await;
     if matches!(result, Ok(TunnelEnd::Stopped)) {
         audit.record().code = Some(Text::new(gateway.taken_back().as_str()));
     }

@@ -24,7 +24,7 @@ use crate::h1::{MAX_FIELDS, MAX_HEAD, RejectedRequest, StrictReader};
 use crate::h2::error_monitor::{H2Rejections, is_fault};
 use crate::h2::{MAX_STREAMS, serve as serve_http2};
 use crate::limits::capped::Capped;
-use crate::limits::stall::Stall;
+use crate::limits::write_timeout::WriteTimeout;
 use crate::session::connection::Connection;
 use crate::session::refused::refuse_quietly;
 use crate::session::request_audit::RequestAudit;
@@ -35,7 +35,7 @@ const HEAD_TIME: Duration = Duration::from_mins(1);
 /// without a response. A client that has closed its side may wait as long for each piece of its response.
 const IDLE_TIME: Duration = Duration::from_mins(2);
 /// Time limit for a client that reads nothing.
-const STALL_TIME: Duration = Duration::from_mins(2);
+const WRITE_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// HTTP/1.1 or HTTP/2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,7 @@ where
     F: Fn(Request<PeerBody>) -> A,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
-    let stream = Stall::new(stream, STALL_TIME);
+    let stream = WriteTimeout::new(stream, WRITE_TIMEOUT);
     match version {
         HttpVersion::Http1 => {
             let (reader, handle) = StrictReader::new(Capped::new(stream), HEAD_TIME);

@@ -34,7 +34,7 @@ const SMALL: usize = 2 << 10;
 /// Bytes that one direction of an exchange may have waiting.
 const PER_DIRECTION: usize = 32 << 10;
 /// How long an exchange waits for other exchanges to make room, before it continues with its guaranteed bytes.
-const PATIENCE: Duration = Duration::from_millis(5);
+const RESERVATION_TIMEOUT: Duration = Duration::from_millis(5);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -221,7 +221,7 @@ impl Pace {
             // The receiver writes its earlier pieces, and that wakes this task.
             return Poll::Pending;
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(RESERVATION_TIMEOUT)));
         ready!(timer.as_mut().poll(cx));
         let room = self.take(wanted, GUARANTEED);
         Poll::Ready(room.unwrap_or_else(|| self.room(wanted.min(GUARANTEED), 0)))
@@ -324,7 +324,7 @@ mod tests {
             for pace in &mut paces {
                 all.extend(fill(pace));
             }
-            tokio::time::sleep(PATIENCE * 2).await;
+            tokio::time::sleep(RESERVATION_TIMEOUT * 2).await;
             for pace in paces.iter_mut().filter(|p| p.direction.waiting.load(Ordering::Relaxed) == 0) {
                 // Timers become ready only when the task yields.
                 tokio::task::yield_now().await;

@@ -23,7 +23,7 @@ pub(crate) const HELD: usize = 32;
 pub(crate) const FOR_APPROVAL_PER_AGENT: usize = 16;
 pub(crate) const FOR_APPROVAL: usize = 128;
 /// Time limit for reading a body into memory.
-const PATIENCE: Duration = Duration::from_mins(1);
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A body in memory.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub(crate) async fn read(
         }
         Ok(())
     };
-    match tokio::time::timeout(PATIENCE, reading).await {
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(read) => read?,
         Err(_) => return Err(broken(&"it took longer than a minute")),
     }

@@ -17,7 +17,7 @@ use onecli_model::{Code, Refusal};
 
 /// How long the daemon waits for a 100 or a final status from the upstream. Then it sends the body, like a client
 /// that gets no 100.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The only expectation that HTTP defines.
 pub(crate) const CONTINUE: HeaderValue = HeaderValue::from_static("100-continue");
@@ -103,7 +103,7 @@ impl Gate {
     pub(crate) async fn until<T>(gate: Option<&Gate>, sending: impl Future<Output = T>) -> T {
         let mut sending = pin!(sending);
         if let Some(gate) = gate.filter(|gate| gate.is_waiting()) {
-            match tokio::time::timeout(PATIENCE, &mut sending).await {
+            match tokio::time::timeout(CONTINUE_TIMEOUT, &mut sending).await {
                 Ok(sent) => return sent,
                 Err(_) => gate.open(),
             }
@@ -170,6 +170,6 @@ mod tests {
         let (gate, start) = (Gate::default(), tokio::time::Instant::now());
         let opened = std::future::poll_fn(|cx| gate.poll_open(cx));
         Gate::until(Some(&gate), opened).await;
-        assert!(start.elapsed() >= PATIENCE);
+        assert!(start.elapsed() >= CONTINUE_TIMEOUT);
     }
 }

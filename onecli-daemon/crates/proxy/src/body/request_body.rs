@@ -19,7 +19,7 @@ use super::types::{BodyError, add, len};
 use crate::fields::head_size::size_of;
 use crate::fields::trailers::Announced;
 use crate::h1::{MAX_TRAILERS, Violation, violation_in};
-use crate::limits::patience::Patience;
+use crate::limits::idle_timeout::IdleTimeout;
 use crate::placeholders::content_scan::ContentScan;
 
 /// Minimum rate at which a client must send a body with a declared length: this many bytes in this much time spent
@@ -123,7 +123,7 @@ pub(crate) struct RequestBody<B = Payload> {
 /// The minimum rate. A client that sends more slowly is dropped.
 #[derive(Debug)]
 struct Floor {
-    patience: Patience,
+    idle_timeout: IdleTimeout,
     /// Bytes since the current time span began.
     bytes: u64,
 }
@@ -136,7 +136,7 @@ impl<B: HttpBody> RequestBody<B> {
 
     fn with_floor(inner: B, progress: Arc<Progress>, time: Duration) -> RequestBody<B> {
         let announced = inner.size_hint().exact().is_some_and(|length| length > 0);
-        let floor = announced.then(|| Floor { patience: Patience::new(time), bytes: 0 });
+        let floor = announced.then(|| Floor { idle_timeout: IdleTimeout::new(time), bytes: 0 });
         RequestBody {
             inner,
             progress,
@@ -201,7 +201,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for Req
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
-                if self.floor.as_mut().is_some_and(|floor| floor.patience.poll_over(cx).is_ready()) {
+                if self.floor.as_mut().is_some_and(|floor| floor.idle_timeout.poll_over(cx).is_ready()) {
                     return Poll::Ready(Some(Err(self.failed(too_slow()))));
                 }
                 return Poll::Pending;
@@ -258,9 +258,9 @@ impl Floor {
         self.bytes += bytes;
         if self.bytes >= FLOOR_BYTES {
             self.bytes = 0;
-            self.patience.renew();
+            self.idle_timeout.renew();
         } else {
-            self.patience.pause();
+            self.idle_timeout.pause();
         }
     }
 }

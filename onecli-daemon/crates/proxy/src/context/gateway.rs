@@ -37,15 +37,15 @@ use crate::upstream::connector::{UpstreamConnector, UpstreamProxy};
 use crate::upstream::pool::Pool;
 
 /// Time limit for aborted requests to end. They wait for no other task.
-const BREAKING_OFF: Duration = Duration::from_secs(5);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time limit from accepting a connection to its first request. When the daemon stops, it waits this long for such
 /// requests.
-const YOUTH: Duration = Duration::from_secs(2);
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the daemon waits for a connected upstream.
 #[derive(Debug, Clone, Copy)]
-pub struct UpstreamPatience {
+pub struct UpstreamTimeouts {
     /// Time limit for the head of the response, from the last progress in sending the request.
     pub head: Duration,
     /// Time limit for each piece of a response that has begun. A stream as a whole may last longer.
@@ -77,7 +77,7 @@ pub struct GatewayParts {
     /// Connects to the resolved addresses.
     pub dialer: Dialer,
     /// How long the daemon waits for a connected upstream.
-    pub patience: UpstreamPatience,
+    pub timeouts: UpstreamTimeouts,
     /// The proxy to the upstreams, if one is configured.
     pub proxy: Option<UpstreamProxy>,
     /// Addresses of the explicit proxy. A redirected connection to one of them uses proxy HTTP, with or without TLS.
@@ -105,7 +105,7 @@ pub struct Gateway {
     pub(crate) pool: Pool,
     /// Addresses that represent names.
     pub(crate) synthetic: Arc<SyntheticAddresses>,
-    pub(crate) patience: UpstreamPatience,
+    pub(crate) timeouts: UpstreamTimeouts,
     pub(crate) explicit_addresses: Vec<(SocketAddr, Wire)>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
@@ -138,7 +138,7 @@ pub struct Gateway {
     /// Cancelled when the daemon stops now.
     pub(crate) ending: CancellationToken,
     /// Held by every connection as long as its client may be about to send the first request.
-    young: Arc<()>,
+    awaiting_first_request: Arc<()>,
     /// Held by every request and tunnel while it is open.
     pub(crate) open: Arc<()>,
 }
@@ -182,7 +182,7 @@ impl Gateway {
             agent_tls: parts.agent_tls,
             pool,
             synthetic: parts.synthetic,
-            patience: parts.patience,
+            timeouts: parts.timeouts,
             explicit_addresses: parts.explicit_addresses,
             connections: AgentQuota::new(capacity.connections_per_agent, capacity.connections),
             exchanges: AgentQuota::new(capacity.exchanges_per_agent, capacity.exchanges),
@@ -206,7 +206,7 @@ impl Gateway {
             counters: Counters::default(),
             stopping: CancellationToken::new(),
             ending: CancellationToken::new(),
-            young: Arc::default(),
+            awaiting_first_request: Arc::default(),
             open: Arc::default(),
         }
     }
@@ -251,16 +251,16 @@ impl Gateway {
     pub fn until_end(&self, served: impl Future<Output = ()>) -> impl Future<Output = ()> {
         // The future is large, and callers await it within other futures.
         let served = Box::pin(served);
-        let young = Arc::clone(&self.young);
+        let awaiting_first_request = Arc::clone(&self.awaiting_first_request);
         async move {
-            let grow_up = async move {
-                tokio::time::sleep(YOUTH).await;
-                drop(young);
+            let first_request_grace = async move {
+                tokio::time::sleep(FIRST_REQUEST_GRACE).await;
+                drop(awaiting_first_request);
                 std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = served => {}
-                () = grow_up => {}
+                () = first_request_grace => {}
                 () = self.ending.cancelled() => {}
             }
         }
@@ -279,18 +279,18 @@ impl Gateway {
         }
     }
 
-    /// Lets open requests and tunnels continue for as long as `patience`, then aborts them. When it returns, the
+    /// Lets open requests and tunnels continue for as long as `grace`, then aborts them. When it returns, the
     /// audit log has the outcome of each. Call it after the daemon has stopped accepting connections; connections
     /// accepted just before still get the time to send their first request.
-    pub async fn end(&self, patience: Duration) {
+    pub async fn end(&self, grace: Duration) {
         self.stopping.cancel();
-        while Arc::strong_count(&self.young) > 1 {
+        while Arc::strong_count(&self.awaiting_first_request) > 1 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        if timeout(patience, self.drained()).await.is_err() {
+        if timeout(grace, self.drained()).await.is_err() {
             tracing::info!(open = Arc::strong_count(&self.open) - 1, "aborting open requests");
             self.ending.cancel();
-            if timeout(BREAKING_OFF, self.drained()).await.is_err() {
+            if timeout(ABORT_TIMEOUT, self.drained()).await.is_err() {
                 tracing::error!("a request did not end: its outcome will be missing from the audit log");
             }
         }

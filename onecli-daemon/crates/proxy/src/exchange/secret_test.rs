@@ -26,9 +26,9 @@ use crate::session::connection::Connection;
 use crate::session::request_audit::{GivenUp, RequestAudit};
 
 /// Time limit for the request and the head of its response.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit for the body of the response.
-const BODY_PATIENCE: Duration = Duration::from_secs(5);
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Number of body bytes that are read. The rest is dropped with the connection.
 const MOST_READ: usize = 64 * 1024;
 
@@ -53,7 +53,7 @@ impl Gateway {
         };
         let given_up = audit.given_up();
         let mut sent = Box::pin(forward(self, &connection, allowed, audit));
-        let in_time = tokio::time::timeout(HEAD_PATIENCE, sent.as_mut()).await;
+        let in_time = tokio::time::timeout(HEAD_TIMEOUT, sent.as_mut()).await;
         // Set before the request is dropped, because the drop records the request's end.
         let response = in_time.map_err(|_| {
             given_up.set();
@@ -177,7 +177,7 @@ async fn beginning(response: Response<Body>, given_up: &GivenUp) -> String {
             }
         }
     };
-    if tokio::time::timeout(BODY_PATIENCE, reading).await.is_err() {
+    if tokio::time::timeout(BODY_TIMEOUT, reading).await.is_err() {
         given_up.set();
     }
     read.truncate(MOST_READ);
@@ -194,7 +194,7 @@ fn redirect_host(response: &Response<Body>, test: &TestRequest) -> Option<String
 fn late(test: &TestRequest) -> Refusal {
     Refusal::new(
         Code::UpstreamTimeout,
-        format!("{} did not answer within {} seconds", test.authority, HEAD_PATIENCE.as_secs()),
+        format!("{} did not answer within {} seconds", test.authority, HEAD_TIMEOUT.as_secs()),
         "try again; 'onecli doctor' checks the network of this host",
     )
 }

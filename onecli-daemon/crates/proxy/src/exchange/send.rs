@@ -167,7 +167,7 @@ pub(crate) async fn send(
         let sent = tokio::select! {
             biased;
             () = &mut revoked => return Err(Revoked::refusal(gateway.taken_back())),
-            sent = answered(gateway.patience.head, &progress, gate.as_ref(), sending) => sent?,
+            sent = answered(gateway.timeouts.head, &progress, gate.as_ref(), sending) => sent?,
         };
         match sent {
             Ok(response)

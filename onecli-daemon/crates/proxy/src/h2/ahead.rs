@@ -19,7 +19,7 @@ use crate::body::{Body, BodyError, add, len};
 /// Bytes that are read before the head is written. A longer response may be truncated.
 const MOST: usize = 16 << 10;
 /// How long the head waits for them.
-const PATIENCE: Duration = Duration::from_millis(200);
+const READ_AHEAD_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A body whose beginning was read.
 pub(super) struct Ahead {
@@ -33,7 +33,7 @@ impl Ahead {
     pub(super) async fn read(body: Body) -> Body {
         let mut this = Ahead { read: VecDeque::new(), rest: Some(body) };
         // Frames that were read before a timeout remain stored.
-        let _ = tokio::time::timeout(PATIENCE, this.fill()).await;
+        let _ = tokio::time::timeout(READ_AHEAD_TIMEOUT, this.fill()).await;
         this.boxed_unsync()
     }
 

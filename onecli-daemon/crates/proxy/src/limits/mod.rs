@@ -5,5 +5,5 @@ pub(crate) mod capacity;
 pub(crate) mod capped;
 pub(crate) mod connection_slot;
 pub(crate) mod failures;
-pub(crate) mod patience;
-pub(crate) mod stall;
+pub(crate) mod idle_timeout;
+pub(crate) mod write_timeout;

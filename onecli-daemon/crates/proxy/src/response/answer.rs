@@ -26,7 +26,7 @@ use crate::context::gateway::Gateway;
 use crate::decode::{NotDecoded, Source, is_encoded};
 use crate::fields::names::ERROR_HEADER;
 use crate::fields::trailers::Announced;
-use crate::limits::patience::Patience;
+use crate::limits::idle_timeout::IdleTimeout;
 use crate::request::head::strip_hop_by_hop;
 use crate::request::revoked::Revoked;
 use crate::scrub::{Records, Scrubber};
@@ -147,12 +147,12 @@ pub(crate) fn deliver(
     let record = delivery.audit.record();
     record.status = Some(parts.status.as_u16());
     // The kernel and HTTP/2 notice a dead peer long before this timeout.
-    let patience = Patience::new(delivery.gateway.patience.idle);
+    let idle_timeout = IdleTimeout::new(delivery.gateway.timeouts.idle);
     let Delivery { gateway, audit, issued, scrubber, upstream, progress, revoked, sessions, .. } = delivery;
     let source = issued.stage(parts.status, &parts.headers, source);
     let streaming = Streaming {
         policy: gateway.policy.clone(),
-        body: ScrubbedBody::new(source, scrubber, patience, !has_body(method, parts.status)),
+        body: ScrubbedBody::new(source, scrubber, idle_timeout, !has_body(method, parts.status)),
         delivery: Some(Box::new(Delivering { gateway, audit, upstream, progress, sessions })),
         bytes_out: 0,
         taken_back: None,

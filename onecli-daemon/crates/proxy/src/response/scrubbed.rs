@@ -14,7 +14,7 @@ use crate::body::{BodyError, len};
 use crate::fields::head_size::size_of;
 use crate::fields::trailers::clean_response;
 use crate::h1::MAX_HEAD;
-use crate::limits::patience::Patience;
+use crate::limits::idle_timeout::IdleTimeout;
 use crate::scrub::Scrubber;
 
 /// Bytes that are searched before other tasks run.
@@ -43,18 +43,31 @@ pub(super) struct ScrubbedBody<S> {
     trailers: Option<HeaderMap>,
     /// Set after the upstream's last frame, or if there is no body. A body after HEAD, 204 or 304 is not forwarded.
     ended: bool,
-    patience: Patience,
+    idle_timeout: IdleTimeout,
     /// How long held bytes wait for later bytes, if that is limited.
-    flush: Option<Patience>,
+    flush: Option<IdleTimeout>,
     /// Bytes that were searched in this turn.
     searched: usize,
 }
 
 impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
-    /// Scrubs `source`, which may be silent for as long as `patience` allows. `ended` is set if there is no body.
-    pub(crate) fn new(source: S, scrubber: Scrubber, patience: Patience, ended: bool) -> ScrubbedBody<S> {
-        let flush = scrubber.flush_after().map(Patience::new);
-        ScrubbedBody { source: Some(source), scrubber, trailers: None, ended, patience, flush, searched: 0 }
+    /// Scrubs `source`, which may be silent for as long as `idle_timeout` allows. `ended` is set if there is no body.
+    pub(crate) fn new(
+        source: S,
+        scrubber: Scrubber,
+        idle_timeout: IdleTimeout,
+        ended: bool,
+    ) -> ScrubbedBody<S> {
+        let flush = scrubber.flush_after().map(IdleTimeout::new);
+        ScrubbedBody {
+            source: Some(source),
+            scrubber,
+            trailers: None,
+            ended,
+            idle_timeout,
+            flush,
+            searched: 0,
+        }
     }
 
     /// Drops the upstream's further data, and the held bytes.
@@ -120,7 +133,7 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
             let clean = match Pin::new(&mut *source).poll_frame(cx) {
                 Poll::Pending => match self.poll_pause(cx) {
                     Poll::Ready(clean) => clean,
-                    Poll::Pending if self.patience.poll_over(cx).is_ready() => {
+                    Poll::Pending if self.idle_timeout.poll_over(cx).is_ready() => {
                         return Poll::Ready(Some(Err(Fault::Silent)));
                     }
                     Poll::Pending => return Poll::Pending,
@@ -149,8 +162,8 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
 
     /// Restarts the timeouts, because the upstream sent data.
     fn renew(&mut self) {
-        self.patience.renew();
-        Patience::renew_with(&mut self.flush, self.scrubber.flush_after());
+        self.idle_timeout.renew();
+        IdleTimeout::renew_with(&mut self.flush, self.scrubber.flush_after());
     }
 
     /// Waits for the end of the pause after which held bytes are sent without later ones.

@@ -22,7 +22,7 @@ use super::connector::{UpstreamConnector, UpstreamProxy, timed_out};
 use crate::body::len;
 
 /// Time limit for one request, including its response.
-const PATIENCE: Duration = Duration::from_secs(15);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest response, in bytes.
 const MAX_RESPONSE: usize = 1 << 20;
 
@@ -176,7 +176,7 @@ async fn talk(stream: Box<dyn Transport>, request: Request<Bytes>) -> Result<Res
 async fn in_time(
     exchange: impl Future<Output = Result<Response<Bytes>, Fault>>,
 ) -> Result<Response<Bytes>, Fault> {
-    match tokio::time::timeout(PATIENCE, exchange).await {
+    match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
         Ok(answered) => answered,
         Err(_) => Err(timed_out("the response").into()),
     }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::frame_head::FrameHead;
 use super::read_filter::{Filter, Filtered};
-use crate::limits::patience::Patience;
+use crate::limits::idle_timeout::IdleTimeout;
 use crate::response::returned::withheld;
 use crate::scrub::Scrubber;
 
@@ -53,7 +53,7 @@ impl Hits {
 /// Wraps an upstream's side of a WebSocket, which is scrubbed as it is read. Matches are counted in `hits`.
 pub(crate) fn scrubbed<S>(stream: S, scrubber: Scrubber, hits: Arc<Hits>) -> Filtered<S, Scrubbing> {
     let input = vec![0; CHUNK].into();
-    let flush = scrubber.flush_after().map(Patience::new);
+    let flush = scrubber.flush_after().map(IdleTimeout::new);
     hits.note(&scrubber);
     Filtered::new(
         stream,
@@ -69,7 +69,7 @@ pub(crate) struct Scrubbing {
     clean: BytesMut,
     hits: Arc<Hits>,
     /// How long held bytes wait for later bytes, if that is limited.
-    flush: Option<Patience>,
+    flush: Option<IdleTimeout>,
 }
 
 /// Parses the frames of one direction.
@@ -273,7 +273,7 @@ impl<S: AsyncRead> Filter<S> for Scrubbing {
                 }
                 Poll::Ready(()) => {
                     self.frames.push(Bytes::copy_from_slice(input.filled()), &mut self.clean)?;
-                    Patience::renew_with(&mut self.flush, self.frames.scrubber.flush_after());
+                    IdleTimeout::renew_with(&mut self.flush, self.frames.scrubber.flush_after());
                 }
                 Poll::Pending => {
                     let Some(flush) = self.flush.as_mut().filter(|_| self.frames.scrubber.held() > 0) else {

@@ -148,7 +148,7 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
     let upstream = messages::scrubbed(upstream, scrubber, Arc::clone(&hits));
     let client = scan::scanned(client, scan);
     let bytes = TunnelBytes::default();
-    let result = tunnel(client, upstream, &bytes, gateway.patience.idle, revoked).await;
+    let result = tunnel(client, upstream, &bytes, gateway.timeouts.idle, revoked).await;
     audit.record().scrub_hits = hits.count();
     Counters::add(&gateway.counters.scrub_hits, hits.count().unwrap_or(0));
     if matches!(result, Ok(TunnelEnd::Stopped)) {

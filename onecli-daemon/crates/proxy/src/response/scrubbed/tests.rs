@@ -62,8 +62,8 @@ async fn held_bytes_are_sent_after_a_silence_if_allowed() {
         let (sender, pieces) = unbounded_channel::<Bytes>();
         let clock = Clock::default();
         let source = Scripted { pieces, left: None, trailers: None };
-        let patience = Patience::new(Duration::from_mins(15));
-        let mut body = ScrubbedBody::new(source, scrubber("sk-live-canary", flush), patience, false);
+        let idle_timeout = IdleTimeout::new(Duration::from_mins(15));
+        let mut body = ScrubbedBody::new(source, scrubber("sk-live-canary", flush), idle_timeout, false);
         let playing = {
             let clock = Arc::clone(&clock);
             let script = script.clone();

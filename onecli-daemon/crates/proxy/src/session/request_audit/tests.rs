@@ -14,7 +14,7 @@ use onecli_vault::sources::exec::Executor;
 use onecli_vault::{Backends, Credentials, KeySource, Vault};
 
 use super::*;
-use crate::{Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, GatewayParts, UpstreamPatience};
+use crate::{Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, GatewayParts, UpstreamTimeouts};
 
 #[derive(Debug)]
 struct NoCommands;
@@ -84,7 +84,7 @@ impl Scene {
             resolver,
             synthetic: Arc::new(SyntheticAddresses::new(None)),
             dialer,
-            patience: UpstreamPatience { head: std::time::Duration::MAX, idle: std::time::Duration::MAX },
+            timeouts: UpstreamTimeouts { head: std::time::Duration::MAX, idle: std::time::Duration::MAX },
             proxy: None,
             explicit_addresses: Vec::new(),
             capacity: Capacity::of(4096),

@@ -24,7 +24,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::super::ScrubbedBody;
 use crate::body::{BodyError, len};
 use crate::decode::Source;
-use crate::limits::patience::Patience;
+use crate::limits::idle_timeout::IdleTimeout;
 use crate::scrub::{Records, Scrubber};
 use crate::websocket::messages;
 
@@ -177,7 +177,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpBody<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
 {
-    let body = Agents(ScrubbedBody::new(source, scrubber, Patience::new(Duration::from_mins(15)), false));
+    let body = Agents(ScrubbedBody::new(source, scrubber, IdleTimeout::new(Duration::from_mins(15)), false));
     let body = Mutex::new(Some(body));
     let service = service_fn(move |_: Request<hyper::body::Incoming>| {
         let body = body.lock().unwrap().take().unwrap();

@@ -8,26 +8,26 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::patience::Patience;
+use super::idle_timeout::IdleTimeout;
 
 /// A connection that ends if the client reads nothing for too long while data is waiting to be written.
 #[derive(Debug)]
-pub(crate) struct Stall<S> {
+pub(crate) struct WriteTimeout<S> {
     stream: S,
-    patience: Patience,
+    idle_timeout: IdleTimeout,
 }
 
-impl<S> Stall<S> {
+impl<S> WriteTimeout<S> {
     /// Lets each byte wait for `limit`.
-    pub(crate) fn new(stream: S, limit: Duration) -> Stall<S> {
-        Stall { stream, patience: Patience::new(limit) }
+    pub(crate) fn new(stream: S, limit: Duration) -> WriteTimeout<S> {
+        WriteTimeout { stream, idle_timeout: IdleTimeout::new(limit) }
     }
 
     /// Measures the time while a write is pending.
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.patience.renew();
-        } else if self.patience.poll_over(cx).is_ready() {
+            self.idle_timeout.renew();
+        } else if self.idle_timeout.poll_over(cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the client has stopped reading",
@@ -37,7 +37,7 @@ impl<S> Stall<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -47,7 +47,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stall<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, written)
@@ -87,7 +87,7 @@ mod tests {
     async fn only_a_client_that_reads_nothing_is_disconnected() {
         let limit = Duration::from_millis(300);
         let (mut client, server) = tokio::io::duplex(4);
-        let mut stall = Stall::new(server, limit);
+        let mut stream = WriteTimeout::new(server, limit);
         // A slow reader: the whole takes longer than one byte may wait.
         let reader = tokio::spawn(async move {
             let mut byte = [0; 4];
@@ -97,9 +97,9 @@ mod tests {
             }
             client
         });
-        stall.write_all(&[0; 40]).await.unwrap();
+        stream.write_all(&[0; 40]).await.unwrap();
         let _client = reader.await.unwrap();
-        let error = stall.write_all(&[0; 40]).await.unwrap_err();
+        let error = stream.write_all(&[0; 40]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -8,24 +8,24 @@ use tokio::time::{Instant, Sleep};
 
 /// The remaining waiting time. Only time that is spent waiting counts.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct IdleTimeout {
     limit: Duration,
     left: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }
 
-impl Patience {
+impl IdleTimeout {
     /// Allows `limit` from the first wait.
-    pub(crate) fn new(limit: Duration) -> Patience {
-        Patience { limit, left: limit, timer: None, waiting: false }
+    pub(crate) fn new(limit: Duration) -> IdleTimeout {
+        IdleTimeout { limit, left: limit, timer: None, waiting: false }
     }
 
     /// Restarts a timeout whose limit may have changed; without a limit there is no timeout.
-    pub(crate) fn renew_with(patience: &mut Option<Patience>, limit: Option<Duration>) {
-        match patience {
-            Some(patience) if Some(patience.limit) == limit => patience.renew(),
-            _ => *patience = limit.map(Patience::new),
+    pub(crate) fn renew_with(idle_timeout: &mut Option<IdleTimeout>, limit: Option<Duration>) {
+        match idle_timeout {
+            Some(idle_timeout) if Some(idle_timeout.limit) == limit => idle_timeout.renew(),
+            _ => *idle_timeout = limit.map(IdleTimeout::new),
         }
     }
 
