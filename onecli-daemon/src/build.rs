@@ -12,8 +12,8 @@ use onecli_model::{Clock, Random};
 use onecli_net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
 use onecli_policy::{Approvals, Snapshot};
 use onecli_proxy::{
-    Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, Gateway, GatewayParts, UpstreamProxy,
-    UpstreamTimeouts, Wire,
+    Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, Gateway, GatewayParts, ListenerScheme,
+    UpstreamProxy, UpstreamTimeouts,
 };
 use onecli_store::Store;
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
@@ -199,7 +199,7 @@ impl Sources {
 
 /// The facts about the daemon's listeners that the proxy needs.
 pub(crate) struct ListenerFacts {
-    pub(crate) explicit: Vec<(SocketAddr, Wire)>,
+    pub(crate) explicit: Vec<(SocketAddr, ListenerScheme)>,
     pub(crate) capacity: Capacity,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use onecli_net::Origins;
-use onecli_proxy::{Capacity, Gateway, Wire, serve_explicit, serve_transparent};
+use onecli_proxy::{Capacity, Gateway, ListenerScheme, serve_explicit, serve_transparent};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -52,7 +52,7 @@ pub(crate) struct ConnectionHandler {
 
 impl ConnectionHandler {
     /// Serves the clients of the explicit proxy that connect to `listener`.
-    pub(super) async fn explicit(self, listener: TcpListener, wire: Wire) {
+    pub(super) async fn explicit(self, listener: TcpListener, scheme: ListenerScheme) {
         let (gateway, sources) = (self.context.gateway, self.sources);
         let serve = move |stream, peer: SocketAddr| {
             let (gateway, sources) = (Arc::clone(&gateway), Arc::clone(&sources));
@@ -61,7 +61,7 @@ impl ConnectionHandler {
                     tracing::debug!(%peer, "closed a connection: its source is not in listen.allow_sources");
                     return;
                 }
-                let served = serve_explicit(Arc::clone(&gateway), stream, peer, wire);
+                let served = serve_explicit(Arc::clone(&gateway), stream, peer, scheme);
                 gateway.until_end(served).await;
             }
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use onecli_admin::Handles;
 use onecli_config::Config;
 use onecli_net::BoundListener;
-use onecli_proxy::Wire;
+use onecli_proxy::ListenerScheme;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -24,7 +24,7 @@ const TIDY: Duration = Duration::from_secs(5);
 
 /// Bound listeners: no client can connect yet.
 pub(crate) struct Listeners {
-    explicit: Vec<(BoundListener, Wire)>,
+    explicit: Vec<(BoundListener, ListenerScheme)>,
     transparent: Vec<BoundListener>,
     /// Addresses of the listeners that this process opened itself.
     own: Vec<SocketAddr>,
@@ -50,11 +50,11 @@ impl Listeners {
             own.push(address);
             onecli_net::bind(address)
         };
-        let plain = config.listen.explicit.iter().map(|&address| (address, Wire::Plain));
-        let tls = config.listen.explicit_tls.iter().map(|&address| (address, Wire::Tls));
+        let plain = config.listen.explicit.iter().map(|&address| (address, ListenerScheme::Plain));
+        let tls = config.listen.explicit_tls.iter().map(|&address| (address, ListenerScheme::Tls));
         let explicit = plain
             .chain(tls)
-            .map(|(address, wire)| Ok::<_, AppError>((open(inherited, address)?, wire)))
+            .map(|(address, scheme)| Ok::<_, AppError>((open(inherited, address)?, scheme)))
             .collect::<Result<_, _>>()?;
         let port = config.listen.transparent_port;
         let loopback =
@@ -86,8 +86,8 @@ impl Listeners {
     }
 
     /// Returns the explicit proxy's addresses, each with its protocol.
-    pub(crate) fn explicit(&self) -> Vec<(SocketAddr, Wire)> {
-        self.explicit.iter().map(|(bound, wire)| (bound.address(), *wire)).collect()
+    pub(crate) fn explicit(&self) -> Vec<(SocketAddr, ListenerScheme)> {
+        self.explicit.iter().map(|(bound, scheme)| (bound.address(), *scheme)).collect()
     }
 
     /// Starts to listen on all sockets before the first client is served.
@@ -95,7 +95,7 @@ impl Listeners {
         let explicit = self
             .explicit
             .into_iter()
-            .map(|(bound, wire)| Ok::<_, AppError>((bound.listen()?, wire)))
+            .map(|(bound, scheme)| Ok::<_, AppError>((bound.listen()?, scheme)))
             .collect::<Result<Vec<_>, _>>()?;
         let transparent =
             self.transparent.into_iter().map(BoundListener::listen).collect::<Result<Vec<_>, _>>()?;
@@ -114,7 +114,7 @@ impl Listeners {
 
 /// Listeners that accept connections.
 pub(crate) struct OpenListeners {
-    explicit: Vec<(TcpListener, Wire)>,
+    explicit: Vec<(TcpListener, ListenerScheme)>,
     transparent: Vec<TcpListener>,
     handler: ConnectionHandler,
     stop: watch::Sender<()>,
@@ -136,8 +136,8 @@ impl OpenListeners {
     ) -> Result<(), AppError> {
         let mut tasks = tokio::task::JoinSet::new();
         let gateway = Arc::clone(&self.handler.context.gateway);
-        for (listener, wire) in self.explicit {
-            tasks.spawn(self.handler.clone().explicit(listener, wire));
+        for (listener, scheme) in self.explicit {
+            tasks.spawn(self.handler.clone().explicit(listener, scheme));
         }
         for listener in self.transparent {
             tasks.spawn(self.handler.clone().transparent(listener));

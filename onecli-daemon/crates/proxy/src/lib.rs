@@ -33,7 +33,7 @@ pub use accept::explicit::serve_explicit;
 pub use accept::transparent::serve_transparent;
 pub use context::counters::Counters;
 pub use context::gateway::{Gateway, GatewayParts, UpstreamTimeouts};
-pub use context::wire::Wire;
+pub use context::listener_scheme::ListenerScheme;
 pub use limits::capacity::Capacity;
 pub use upstream::connector::UpstreamProxy;
 pub use upstream::daemon_client::{DaemonClient, DaemonClientParts, DaemonRecorder};

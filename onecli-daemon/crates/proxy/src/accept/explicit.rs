@@ -22,7 +22,7 @@ use crate::body::reject;
 use crate::body::{Body, empty};
 use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
-use crate::context::wire::Wire;
+use crate::context::listener_scheme::ListenerScheme;
 use crate::exchange::exchange;
 use crate::h1::RejectedRequest;
 use crate::limits::connection_slot::{ConnectionSlot, Source};
@@ -36,12 +36,17 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Serves one connection to the explicit proxy from outside all managed cgroups. Until the client presents a token,
 /// newer connections from the same address may displace this one.
-pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, wire: Wire) {
+pub async fn serve_explicit(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    scheme: ListenerScheme,
+) {
     let slot =
         Arc::new(ConnectionSlot::of_unidentified(gateway.unidentified.admit(Source::of_address(peer.ip()))));
     let mut connection = Connection::new(CaptureMode::Explicit, None, peer);
     connection.slot = Some(Arc::clone(&slot));
-    let served = serve_proxy(Arc::clone(&gateway), stream, connection.clone(), wire);
+    let served = serve_proxy(Arc::clone(&gateway), stream, connection.clone(), scheme);
     if !slot.run_until_displaced(served).await {
         refuse_quietly(&gateway, &connection, Code::TooManyConnections).await;
     }
@@ -52,11 +57,11 @@ pub(super) async fn serve_proxy(
     gateway: Arc<Gateway>,
     stream: TcpStream,
     connection: Connection,
-    wire: Wire,
+    scheme: ListenerScheme,
 ) {
     Counters::add(&gateway.counters.connections, 1);
     tune(&stream);
-    if wire == Wire::Plain {
+    if scheme == ListenerScheme::Plain {
         return serve_requests(gateway, stream, connection).await;
     }
     match timeout(HANDSHAKE, gateway.agent_tls.accept_for_proxy(stream)).await {

@@ -37,12 +37,12 @@ pub async fn serve_transparent(
     let served = async {
         // A redirected connection to the proxy's own address uses proxy HTTP.
         let named = origin.as_ref().map(|origin| origin.flow.original_destination);
-        let proxy = named.and_then(|destination| gateway.explicit_wire(destination));
+        let proxy = named.and_then(|destination| gateway.explicit_scheme(destination));
         let mode = if proxy.is_some() { CaptureMode::Explicit } else { CaptureMode::Transparent };
         let mut connection = Connection::new(mode, origin, peer);
         connection.slot = Some(Arc::clone(&slot));
-        if let Some(wire) = proxy {
-            return serve_proxy(gateway, stream, connection, wire).await;
+        if let Some(scheme) = proxy {
+            return serve_proxy(gateway, stream, connection, scheme).await;
         }
         Counters::add(&gateway.counters.connections, 1);
         // Without a record there is no identity. The connection is then read only to refuse it in its own protocol.

@@ -20,8 +20,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
+use super::listener_scheme::ListenerScheme;
 use super::policy_watch::until_refused;
-use super::wire::Wire;
 use crate::audit::recorder::Recorder;
 use crate::audit::refusals::{Folded, Refusals};
 use crate::body::Body;
@@ -81,7 +81,7 @@ pub struct GatewayParts {
     /// The proxy to the upstreams, if one is configured.
     pub proxy: Option<UpstreamProxy>,
     /// Addresses of the explicit proxy. A redirected connection to one of them uses proxy HTTP, with or without TLS.
-    pub explicit_addresses: Vec<(SocketAddr, Wire)>,
+    pub explicit_addresses: Vec<(SocketAddr, ListenerScheme)>,
     /// Limits on what may be open at the same time.
     pub capacity: Capacity,
     /// Requests that wait for operator approval.
@@ -106,7 +106,7 @@ pub struct Gateway {
     /// Addresses that represent names.
     pub(crate) synthetic: Arc<SyntheticAddresses>,
     pub(crate) timeouts: UpstreamTimeouts,
-    pub(crate) explicit_addresses: Vec<(SocketAddr, Wire)>,
+    pub(crate) explicit_addresses: Vec<(SocketAddr, ListenerScheme)>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     /// Connections of agents.
@@ -235,11 +235,11 @@ impl Gateway {
     }
 
     /// The protocol at `address`, if it is one of the explicit proxy's addresses.
-    pub(crate) fn explicit_wire(&self, address: SocketAddr) -> Option<Wire> {
+    pub(crate) fn explicit_scheme(&self, address: SocketAddr) -> Option<ListenerScheme> {
         let named = self.explicit_addresses.iter().find(|(own, _)| {
             own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified())
         });
-        named.map(|(_, wire)| *wire)
+        named.map(|(_, scheme)| *scheme)
     }
 
     /// The counters since the start.

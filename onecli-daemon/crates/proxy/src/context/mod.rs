@@ -2,5 +2,5 @@
 
 pub(crate) mod counters;
 pub(crate) mod gateway;
+pub(crate) mod listener_scheme;
 mod policy_watch;
-pub(crate) mod wire;
