@@ -9,7 +9,7 @@ use http::Request;
 use onecli_model::{SecretValue, ValueClass, WireForm};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::scrub::{Scrubber, Text};
+use super::scrub::{EscapedText, Scrubber};
 use crate::h1::{MAX_FIELDS, RejectedRequest, StrictReader};
 
 /// Input: a value, the sizes of its pieces, and a text in which four bytes are replaced with spellings of the value.
@@ -108,10 +108,10 @@ pub fn noninterference(bytes: &[u8]) {
 /// Checks that each byte can be read as itself, and that no reading ends beyond the bytes. A complete reading must
 /// not depend on later bytes.
 pub fn readings(bytes: &[u8]) {
-    let whole = Text::new(bytes);
-    let half = Text::new(&bytes[..bytes.len() / 2]);
+    let whole = EscapedText::new(bytes);
+    let half = EscapedText::new(&bytes[..bytes.len() / 2]);
     for at in 0..bytes.len() {
-        let of = |text: &Text<'_>| text.readings(at).map(|r| (r.character, r.end)).collect::<Vec<_>>();
+        let of = |text: &EscapedText<'_>| text.readings(at).map(|r| (r.character, r.end)).collect::<Vec<_>>();
         let readings = of(&whole);
         let itself = readings.first().map(|(character, end)| (character.as_bytes(), *end));
         assert_eq!(itself, Some((&bytes[at..=at], at + 1)));

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use memchr::memmem::Finder;
 use onecli_model::{Placeholder, SecretValue, WireForm};
 
-use crate::scrub::{Needles, Reading, Text, spellings};
+use crate::scrub::{Decoding, EscapedText, Needles, spellings};
 
 /// Maximum number of characters in a spelling of a placeholder, with its escapes decoded: hex, or UTF-16 with half a
 /// character before it.
@@ -131,7 +131,7 @@ fn search(text: &[u8], is_deep: bool, looks: &mut usize, found: &mut impl FnMut(
     if !may_hide_one(text) {
         return;
     }
-    let read = Text::new(text);
+    let read = EscapedText::new(text);
     let places = if is_deep { BEGINNINGS.places(&read) } else { common_places(text) };
     for at in places.into_iter().filter(|at| !text[*at..].starts_with(Placeholder::PREFIX.as_bytes())) {
         let Some(left) = looks.checked_sub(1) else { return };
@@ -162,7 +162,7 @@ fn common_places(text: &[u8]) -> Vec<usize> {
 }
 
 /// The characters of a spelling that starts at `at`. Each is read in its longest form, as programs write escapes.
-fn characters(text: &Text<'_>, mut at: usize) -> Vec<u8> {
+fn characters(text: &EscapedText<'_>, mut at: usize) -> Vec<u8> {
     let mut all = Vec::with_capacity(LONGEST);
     while all.len() < LONGEST {
         let mut behind = Vec::new();
@@ -180,8 +180,8 @@ fn characters(text: &Text<'_>, mut at: usize) -> Vec<u8> {
 }
 
 /// The longest reading of a character that may occur in a spelling; the first one of equals, so that `\141` is octal.
-fn longest(text: &Text<'_>, at: usize) -> Option<Reading> {
-    let is_own = |reading: &Reading| reading.character.as_bytes().iter().all(|byte| is_own(*byte));
+fn longest(text: &EscapedText<'_>, at: usize) -> Option<Decoding> {
+    let is_own = |reading: &Decoding| reading.character.as_bytes().iter().all(|byte| is_own(*byte));
     text.readings(at).filter(is_own).min_by_key(|reading| Reverse(reading.end))
 }
 

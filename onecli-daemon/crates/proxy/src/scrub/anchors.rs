@@ -12,7 +12,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use onecli_model::Alphabet;
 
 use super::hold::goes_on;
-use super::reading::{Text, is_plain};
+use super::reading::{EscapedText, is_plain};
 
 /// Decoded bytes at the end of a needle that a text must contain. For a shorter needle they are all of its bytes,
 /// except up to three. In hex and in UTF-16 these are 12 bytes of the value.
@@ -121,7 +121,7 @@ impl Anchors {
     }
 
     /// Finds the ends of needles in any reading of the text. Without one, the text contains no needle.
-    pub(super) fn find(&self, text: &Text<'_>) -> Found {
+    pub(super) fn find(&self, text: &EscapedText<'_>) -> Found {
         let mut ways = Ways {
             anchors: self,
             text,
@@ -175,7 +175,7 @@ fn halves(number: u128) -> [u64; 2] {
 /// Scans a text in all readings in parallel.
 struct Ways<'w, 't> {
     anchors: &'w Anchors,
-    text: &'w Text<'t>,
+    text: &'w EscapedText<'t>,
     /// The ways that have reached `at`. The way that reads each byte as itself is always among them.
     here: Vec<Way>,
     /// The ways that are further ahead because of an escape.
@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn may_be_in(needle: &str, text: &str) -> bool {
-        !anchors(&[needle.as_bytes()], Alphabet::Token).find(&Text::new(text.as_bytes())).is_nothing()
+        !anchors(&[needle.as_bytes()], Alphabet::Token).find(&EscapedText::new(text.as_bytes())).is_nothing()
     }
 
     #[test]
@@ -302,16 +302,16 @@ mod tests {
     fn every_needle_end_is_found() {
         let anchors = anchors(&[b"sk-proj-ghijklmn0123456789abcdef", b"12345678"], Alphabet::Token);
         let end = "ghijklmn0123456789abcdef ".repeat(3);
-        let found = anchors.find(&Text::new(end.as_bytes()));
+        let found = anchors.find(&EscapedText::new(end.as_bytes()));
         assert_eq!(found, Found { ends: vec![17, 24, 42, 49, 67, 74], is_unclear: false });
-        let many = anchors.find(&Text::new(end.repeat(100).as_bytes()));
+        let many = anchors.find(&EscapedText::new(end.repeat(100).as_bytes()));
         assert_eq!((many.ends.len(), many.is_unclear), (MAX_ENDS, false));
     }
 
     #[test]
     fn short_needles_must_match_completely() {
         let anchors = anchors(&[b"12345678", b"abcdefghijk"], Alphabet::Token);
-        let may_be_in = |text: &str| !anchors.find(&Text::new(text.as_bytes())).is_nothing();
+        let may_be_in = |text: &str| !anchors.find(&EscapedText::new(text.as_bytes())).is_nothing();
         assert!(may_be_in("x12345678x") && may_be_in("abcdefghijk"));
         assert!(!may_be_in("x2345678x") && !may_be_in("bcdefghijk"));
     }
@@ -336,7 +336,7 @@ mod tests {
             for alphabet in [Alphabet::Text, Alphabet::Token] {
                 let is_of = needle.bytes().all(|byte| alphabet.contains(byte) || byte == b'%');
                 let anchors = anchors(&[needle.as_bytes()], alphabet);
-                prop_assert!(!is_of || !anchors.find(&Text::new(text.as_bytes())).is_nothing(), "{text}");
+                prop_assert!(!is_of || !anchors.find(&EscapedText::new(text.as_bytes())).is_nothing(), "{text}");
             }
         }
     }

@@ -3,14 +3,14 @@
 use onecli_model::Alphabet;
 
 use super::hold::goes_on;
-use super::reading::{Text, is_introducer, is_within_escape};
+use super::reading::{EscapedText, is_introducer, is_within_escape};
 
 /// Longest spelling of a character before a match, in bytes: a base64 character in the escapes that programs write.
 const MAX_CHARACTER: usize = 64;
 
 /// The start of the `count` decoded bytes before `start`, in the reading that extends furthest back. A line break may
 /// separate two of them.
-pub(super) fn beginning(text: &Text<'_>, start: usize, count: usize) -> usize {
+pub(super) fn beginning(text: &EscapedText<'_>, start: usize, count: usize) -> usize {
     let (mut places, mut first) = (vec![start], start);
     for _ in 0..count {
         let mut before: Vec<usize> =
@@ -24,7 +24,7 @@ pub(super) fn beginning(text: &Text<'_>, start: usize, count: usize) -> usize {
 }
 
 /// The starts of characters that end at `at`, or at a line break before it.
-fn characters_before(text: &Text<'_>, at: usize) -> Vec<usize> {
+fn characters_before(text: &EscapedText<'_>, at: usize) -> Vec<usize> {
     let mut ends = vec![at];
     ends.extend(introducers(text, at).filter(|place| {
         let mut breaks = Vec::new();
@@ -36,7 +36,7 @@ fn characters_before(text: &Text<'_>, at: usize) -> Vec<usize> {
     before.collect()
 }
 
-fn is_character(text: &Text<'_>, from: usize, to: usize) -> bool {
+fn is_character(text: &EscapedText<'_>, from: usize, to: usize) -> bool {
     let mut readings = text.readings(from);
     readings.any(|reading| {
         reading.end == to && reading.character.as_bytes().iter().all(|byte| goes_on(Alphabet::Token, *byte))
@@ -44,7 +44,7 @@ fn is_character(text: &Text<'_>, from: usize, to: usize) -> bool {
 }
 
 /// Positions before `at` at which one character that ends there may begin.
-fn introducers<'t>(text: &Text<'t>, at: usize) -> impl Iterator<Item = usize> + use<'t> {
+fn introducers<'t>(text: &EscapedText<'t>, at: usize) -> impl Iterator<Item = usize> + use<'t> {
     let raw = text.raw();
     let within = move |place: &usize| {
         // The last byte of an escape may be any byte.
@@ -66,7 +66,7 @@ mod tests {
     fn characters_before_a_match_are_found_in_every_spelling() {
         let check = |before: &str, count: usize, expected: usize| {
             let text = format!("{before}match");
-            let from = beginning(&Text::new(text.as_bytes()), before.len(), count);
+            let from = beginning(&EscapedText::new(text.as_bytes()), before.len(), count);
             assert_eq!(from, expected, "{before:?} {count}");
         };
         check("", 1, 0);

@@ -6,7 +6,7 @@
 
 use onecli_model::{Alphabet, LengthClass, ValueClass};
 
-use super::reading::{Character, MAX_ESCAPE, Reading, Text, is_plain, is_within_escape};
+use super::reading::{Character, Decoding, EscapedText, MAX_ESCAPE, is_plain, is_within_escape};
 
 /// More bytes than any match has.
 const NEVER: u16 = u16::MAX;
@@ -55,7 +55,7 @@ impl Tail {
 
     /// Skips the bytes to mask from `at` on. Returns where they end in this text, and the tail that continues after
     /// it.
-    pub(super) fn follow(mut self, text: &Text<'_>, mut at: usize) -> (usize, Tail) {
+    pub(super) fn follow(mut self, text: &EscapedText<'_>, mut at: usize) -> (usize, Tail) {
         while self.left > 0 {
             if text.is_cut(at) {
                 return (at, self);
@@ -77,7 +77,7 @@ impl Tail {
     }
 
     /// The longest character at `at`: its number of decoded bytes, and where it ends.
-    fn character(self, text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
+    fn character(self, text: &EscapedText<'_>, at: usize) -> Option<(usize, usize)> {
         let goes_on =
             |character: &Character| character.as_bytes().iter().all(|byte| goes_on(self.alphabet, *byte));
         let readings = text.readings(at).filter(|reading| goes_on(&reading.character));
@@ -113,7 +113,7 @@ impl Watched {
     }
 
     /// Returns where the longest end of `text` begins that may begin a match of a value of these classes.
-    pub(super) fn open_from(self, text: &Text<'_>, costs: &mut Costs) -> usize {
+    pub(super) fn open_from(self, text: &EscapedText<'_>, costs: &mut Costs) -> usize {
         let of = |costs: &mut Costs, alphabet, most| match most {
             0 => text.raw().len(),
             most => costs.open_from(text, alphabet, most),
@@ -144,7 +144,7 @@ impl Cost {
 }
 
 impl Costs {
-    fn open_from(&mut self, text: &Text<'_>, alphabet: Alphabet, most: usize) -> usize {
+    fn open_from(&mut self, text: &EscapedText<'_>, alphabet: Alphabet, most: usize) -> usize {
         let raw = text.raw();
         let most = u16::try_from(most).unwrap_or(NEVER);
         self.0.clear();
@@ -169,11 +169,11 @@ impl Costs {
         open
     }
 
-    fn cost(&self, text: &Text<'_>, at: usize, alphabet: Alphabet, most: u16) -> Cost {
+    fn cost(&self, text: &EscapedText<'_>, at: usize, alphabet: Alphabet, most: u16) -> Cost {
         let byte = text.raw()[at];
         if is_plain(byte) {
             // The byte can only be read as itself.
-            let character = self.with(text, Reading::literal(byte, at), alphabet);
+            let character = self.with(text, Decoding::literal(byte, at), alphabet);
             let character = if character < most { character } else { NEVER };
             let printable = if is_padding(alphabet, &[byte]) { NEVER } else { character };
             return Cost { character, printable, any: character };
@@ -195,7 +195,7 @@ impl Costs {
     }
 
     /// The cost of a path that begins with this character.
-    fn with(&self, text: &Text<'_>, reading: Reading, alphabet: Alphabet) -> u16 {
+    fn with(&self, text: &EscapedText<'_>, reading: Decoding, alphabet: Alphabet) -> u16 {
         let bytes = reading.character.as_bytes();
         if !bytes.iter().all(|byte| goes_on(alphabet, *byte)) {
             return NEVER;
@@ -210,7 +210,7 @@ impl Costs {
     }
 
     /// The cost after a line break at `at`, if there is one.
-    fn behind_break(&self, text: &Text<'_>, at: usize, of: impl Fn(&Cost) -> u16) -> u16 {
+    fn behind_break(&self, text: &EscapedText<'_>, at: usize, of: impl Fn(&Cost) -> u16) -> u16 {
         if text.raw().get(at).is_none_or(|byte| is_plain(*byte)) {
             return NEVER;
         }
@@ -219,7 +219,7 @@ impl Costs {
         ends.into_iter().map(|end| of(&self.of(text, end))).min().unwrap_or(NEVER)
     }
 
-    fn of(&self, text: &Text<'_>, at: usize) -> Cost {
+    fn of(&self, text: &EscapedText<'_>, at: usize) -> Cost {
         self.0.get(text.raw().len() - at).copied().unwrap_or(Cost::NONE)
     }
 }

@@ -5,7 +5,7 @@ use onecli_model::ValueClass;
 use super::anchors::Anchors;
 use super::edges;
 use super::hold::{Tail, Watched};
-use super::reading::{Character, Reading, Text, is_introducer, is_plain};
+use super::reading::{Character, Decoding, EscapedText, is_introducer, is_plain};
 use super::spelling::Needle;
 
 /// Longest character, in bytes.
@@ -153,27 +153,27 @@ impl Needles {
 
     /// Returns whether this text contains the end of a needle. See [`Anchors`].
     pub(crate) fn is_end_in(&self, text: &[u8]) -> bool {
-        !self.is_empty() && !self.anchors.find(&Text::new(text)).is_nothing()
+        !self.is_empty() && !self.anchors.find(&EscapedText::new(text)).is_nothing()
     }
 
     /// Returns whether this text contains a needle, in any spelling, or in lower case as in the name of a header
     /// field.
     pub(crate) fn is_in(&self, text: &[u8]) -> bool {
-        !self.find(&Text::new(text)).is_empty() || self.is_in_lower_case(text)
+        !self.find(&EscapedText::new(text)).is_empty() || self.is_in_lower_case(text)
     }
 
     /// The starts of all matches, including the preceding characters that contain bits of the value.
-    pub(crate) fn places(&self, text: &Text<'_>) -> Vec<usize> {
+    pub(crate) fn places(&self, text: &EscapedText<'_>) -> Vec<usize> {
         self.find(text).iter().map(|found| found.start).collect()
     }
 
     /// All matches, including overlapping ones.
-    pub(super) fn find(&self, text: &Text<'_>) -> Vec<Match> {
+    pub(super) fn find(&self, text: &EscapedText<'_>) -> Vec<Match> {
         self.search(text).0
     }
 
     /// All matches, and the ends of needles that belong to no match.
-    pub(super) fn search(&self, text: &Text<'_>) -> (Vec<Match>, Vec<usize>) {
+    pub(super) fn search(&self, text: &EscapedText<'_>) -> (Vec<Match>, Vec<usize>) {
         if self.is_empty() {
             return Default::default();
         }
@@ -189,7 +189,7 @@ impl Needles {
 
     /// Finds all matches without checking for ends of needles first. The time grows with the agreement between text
     /// and needles.
-    fn follow_all(&self, text: &Text<'_>) -> Vec<Match> {
+    fn follow_all(&self, text: &EscapedText<'_>) -> Vec<Match> {
         let mut matches: Vec<Match> = Vec::new();
         let mut idle = vec![false; text.ways()];
         let mut search =
@@ -260,7 +260,7 @@ impl Range {
 /// Follows all needles in parallel through the readings of a text.
 struct Search<'t, 'b> {
     needles: &'t [Needle],
-    text: &'t Text<'b>,
+    text: &'t EscapedText<'b>,
     /// The positions that matching readings have reached, with their needles, by the number of bytes read. A text
     /// with several readings has several positions. The array is a ring, because a character has up to four bytes.
     heads: [Vec<(usize, Range)>; RING],
@@ -336,7 +336,7 @@ impl Search<'_, '_> {
     }
 
     /// Adds a head after this character, with the needles that continue with it.
-    fn enter(&mut self, range: Range, read: usize, reading: Reading) {
+    fn enter(&mut self, range: Range, read: usize, reading: Decoding) {
         let range = self.narrow_by(range, read, reading.character);
         let next = &mut self.heads[(read + reading.character.as_bytes().len()) % RING];
         if !range.is_empty() && !next.contains(&(reading.end, range)) {

@@ -10,7 +10,7 @@ mod records;
 mod spelling;
 
 pub(super) use self::matching::Needles;
-pub(super) use self::reading::{Reading, Text};
+pub(super) use self::reading::{Decoding, EscapedText};
 pub(super) use self::spelling::{Needle, spellings};
 pub(super) use records::Records;
 
@@ -37,10 +37,10 @@ const MAX_HELD: usize = 48 * 1024;
 const NEAR: usize = 256;
 
 /// The values to search for, which may change while a response streams.
-pub(super) trait Newer: Send + Sync {
+pub(super) trait SecretUpdates: Send + Sync {
     /// Returns the new values to search for if they changed since the last call. The scrubber calls this for every
     /// chunk, so a call without a change must be cheap.
-    fn newer(&mut self) -> Option<Wanted>;
+    fn take_changed(&mut self) -> Option<Wanted>;
 }
 
 /// A host's values to search for.
@@ -81,7 +81,7 @@ pub(super) struct Scrubber {
     own: Vec<Needle>,
     /// The classes of values that may be added later.
     watched: Watched,
-    newer: Option<Box<dyn Newer>>,
+    updates: Option<Box<dyn SecretUpdates>>,
     /// Whether the host has values to search for.
     has_host_values: bool,
     /// Whether the response passes in a form that cannot be searched.
@@ -109,10 +109,10 @@ impl std::fmt::Debug for Scrubber {
 }
 
 impl Scrubber {
-    /// Searches for the `wanted` values, and for those that `newer` adds while the response streams. Bytes that
-    /// passed are not searched again: the daemon sends a value to the upstream only after `newer` knows it.
-    pub(super) fn following(wanted: Wanted, newer: Box<dyn Newer>) -> Scrubber {
-        let mut scrubber = Scrubber { newer: Some(newer), ..Scrubber::default() };
+    /// Searches for the `wanted` values, and for those that `updates` adds while the response streams. Bytes that
+    /// passed are not searched again: the daemon sends a value to the upstream only after `updates` knows it.
+    pub(super) fn following(wanted: Wanted, updates: Box<dyn SecretUpdates>) -> Scrubber {
+        let mut scrubber = Scrubber { updates: Some(updates), ..Scrubber::default() };
         scrubber.search_for(wanted);
         scrubber
     }
@@ -165,7 +165,7 @@ impl Scrubber {
 
     /// Adopts newer values.
     pub(super) fn renew(&mut self) {
-        if let Some(wanted) = self.newer.as_mut().and_then(|newer| newer.newer()) {
+        if let Some(wanted) = self.updates.as_mut().and_then(|updates| updates.take_changed()) {
             self.search_for(wanted);
         }
     }
@@ -277,7 +277,7 @@ impl Scrubber {
     /// Scrubs bytes that are complete in themselves. Returns whether there was a match.
     pub(super) fn whole(&mut self, bytes: &mut [u8]) -> bool {
         self.renew();
-        let (matches, ends) = self.needles.search(&Text::new(bytes));
+        let (matches, ends) = self.needles.search(&EscapedText::new(bytes));
         self.note_ends(bytes, 0, &ends);
         for found in &matches {
             self.note(&bytes[found.start..found.end]);
@@ -312,7 +312,7 @@ impl Scrubber {
             buffer.extend_from_slice(&chunk);
             buffer.freeze()
         };
-        let text = Text::new(&buffer);
+        let text = EscapedText::new(&buffer);
         let (matched, tail) = self.tail.follow(&text, self.held_matched);
         let (found_matches, ends) = self.needles.search(&text);
         let open_from = if last {

@@ -221,8 +221,8 @@ fn value_is_found_in_utf_16() {
 /// Adds one value at each call.
 struct Later(Vec<WireForm>, Wanted);
 
-impl Newer for Later {
-    fn newer(&mut self) -> Option<Wanted> {
+impl SecretUpdates for Later {
+    fn take_changed(&mut self) -> Option<Wanted> {
         let form = self.0.pop()?;
         Arc::make_mut(&mut self.1.needles).extend(spelling::spellings(&[form]));
         Some(self.1.clone())

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::search_set::SearchSet;
 use super::sets::ScrubValues;
-use crate::scrub::{Needles, Newer, Scrubber, Wanted};
+use crate::scrub::{Needles, Scrubber, SecretUpdates, Wanted};
 
 /// The values that responses of a host are searched for, under the current policy.
 ///
@@ -88,8 +88,8 @@ impl Followed {
     }
 }
 
-impl Newer for Followed {
-    fn newer(&mut self) -> Option<Wanted> {
+impl SecretUpdates for Followed {
+    fn take_changed(&mut self) -> Option<Wanted> {
         // The counter is read before the values, so that no value is missed.
         let changes = self.values.credentials.changes();
         let is_new_policy = self.policy.has_changed().unwrap_or(false);

@@ -78,7 +78,7 @@ mod tests {
     use onecli_model::{SecretValue, WireForm};
 
     use super::*;
-    use crate::scrub::{Text, spellings};
+    use crate::scrub::{EscapedText, spellings};
 
     fn needles(values: &[&str]) -> Arc<Needles> {
         let mut needles = Needles::default();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn found(needles: &Needles, text: &str) -> usize {
-        needles.places(&Text::new(text.as_bytes())).len()
+        needles.places(&EscapedText::new(text.as_bytes())).len()
     }
 
     #[test]

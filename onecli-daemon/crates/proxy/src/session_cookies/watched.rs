@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 
 use onecli_model::SecretValue;
 
-use super::super::scrub::Text;
+use super::super::scrub::EscapedText;
 use super::is_csrf;
 
 /// Minimum number of letters and digits of a value that counts as random if it has both.
@@ -70,7 +70,7 @@ fn is_session_name(name: &[u8]) -> bool {
 
 /// Returns the value with all escapes decoded, at any depth. The scrubber finds less decoded forms by itself.
 fn unescaped(value: &[u8]) -> Vec<u8> {
-    let text = Text::new(value);
+    let text = EscapedText::new(value);
     let mut out = Vec::with_capacity(value.len());
     let mut at = 0;
     while let Some(longest) = text.readings(at).min_by_key(|reading| Reverse(reading.end)) {

@@ -7,11 +7,11 @@
 //! the scrubber does not choose one decoding, but tries every reading of every character.
 
 mod entity;
-mod lately;
+mod escape_cache;
 mod literals;
 
 use self::entity::{MAX_ENTITY, Reference};
-use self::lately::{Lately, Seen, WINDOW, is_of_name, simple};
+use self::escape_cache::{CachedEscape, EscapeCache, WINDOW, is_of_name, simple};
 
 /// The longest escape: `&#x00000000000041;` with each character escaped at the same length, and each character of
 /// those escaped again.
@@ -53,7 +53,7 @@ impl Character {
 
 /// One way to read the bytes from some position on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reading {
+pub(crate) struct Decoding {
     pub(crate) character: Character,
     /// The position after it.
     pub(crate) end: usize,
@@ -63,14 +63,14 @@ pub(crate) struct Reading {
 
 /// A text with the readings of the bytes that may begin an escape.
 #[derive(Debug, Default)]
-pub(crate) struct Text<'b> {
+pub(crate) struct EscapedText<'b> {
     raw: &'b [u8],
     /// For each byte, its index in `escapes` plus one; empty if nothing is escaped. Bytes with the same readings
     /// share one entry.
     places: Vec<u32>,
     escapes: Vec<Escape>,
     /// The readings of all escapes. Their ends are relative to the position of the escape.
-    readings: Vec<Reading>,
+    readings: Vec<Decoding>,
 }
 
 /// The readings of some bytes.
@@ -85,107 +85,107 @@ struct Escape {
     far: usize,
 }
 
-impl<'b> Text<'b> {
+impl<'b> EscapedText<'b> {
     /// Finds all readings from the end backwards, so that the readings of an escape's characters are known when the
     /// escape is read.
-    pub(crate) fn new(raw: &'b [u8]) -> Text<'b> {
-        let mut text = Text { raw, ..Text::default() };
-        let mut new = New { readings: Vec::new(), cut: NEVER, farthest: 0 };
-        let mut lately = Lately::new();
+    pub(crate) fn new(raw: &'b [u8]) -> EscapedText<'b> {
+        let mut text = EscapedText { raw, ..EscapedText::default() };
+        let mut out = PendingEscape { readings: Vec::new(), cut: NEVER, farthest: 0 };
+        let mut cache = EscapeCache::new();
         for at in memchr::memchr3_iter(b'%', b'\\', b'&', raw).rev() {
             if text.places.is_empty() {
                 text.places.resize(raw.len(), 0);
             }
-            text.place(at, &mut lately, &mut new);
+            text.place(at, &mut cache, &mut out);
         }
         text
     }
 
     /// Reads the bytes at `at`, unless equal bytes were read before.
-    fn place(&mut self, at: usize, lately: &mut Lately, new: &mut New) {
+    fn place(&mut self, at: usize, cache: &mut EscapeCache, out: &mut PendingEscape) {
         if let Some((escaped, length)) = simple(&self.raw[at..]) {
             // Each introducer has its own lengths.
             let key = usize::from(escaped.unwrap_or(self.raw[at])) + 256 * (length - 1);
-            if lately.simple[key] == 0 {
-                new.begin(Reading::literal(self.raw[at], at));
-                let escape = Reading { end: at + length, ..new.readings[0] };
-                new.add(escaped.map(Character::byte), escape);
-                lately.simple[key] = self.list(at, new);
+            if cache.simple[key] == 0 {
+                out.begin(Decoding::literal(self.raw[at], at));
+                let escape = Decoding { end: at + length, ..out.readings[0] };
+                out.add(escaped.map(Character::byte), escape);
+                cache.simple[key] = self.list(at, out);
             }
-            self.places[at] = lately.simple[key];
+            self.places[at] = cache.simple[key];
             return;
         }
         let window: Option<[u8; WINDOW]> = self.raw[at..].first_chunk().copied();
-        let seen = window.and_then(|window| lately.slot(window).filter(|seen| seen.window == window));
-        let place = match seen {
-            Some(seen) if self.is_same(at, &seen, lately) => seen.place,
+        let cached = window.and_then(|window| cache.slot(window).filter(|cached| cached.window == window));
+        let place = match cached {
+            Some(cached) if self.is_same(at, &cached, cache) => cached.place,
             _ => {
-                self.read(at, new);
+                self.read(at, out);
                 // The readings were found anew and are equal. From here on, the text may repeat.
-                let same = seen.filter(|seen| self.is_listed(at, seen.place, new));
-                same.map_or_else(|| self.list(at, new), |seen| seen.place)
+                let same = cached.filter(|cached| self.is_listed(at, cached.place, out));
+                same.map_or_else(|| self.list(at, out), |cached| cached.place)
             }
         };
         self.places[at] = place;
         if let Some(window) = window {
-            *lately.slot(window) = Some(Seen { window, at, place });
+            *cache.slot(window) = Some(CachedEscape { window, at, place });
         }
     }
 
-    /// Returns whether everything that the readings of `seen` depend on is equal at `at`. (The window covers the byte
+    /// Returns whether everything that the readings of `cached` depend on is equal at `at`. (The window covers the byte
     /// at `at` itself.)
-    fn is_same(&self, at: usize, seen: &Seen, lately: &mut Lately) -> bool {
-        let (far, shift) = (self.escape(seen.place).far, seen.at - at);
-        if seen.at + far >= self.raw.len() {
+    fn is_same(&self, at: usize, cached: &CachedEscape, cache: &mut EscapeCache) -> bool {
+        let (far, shift) = (self.escape(cached.place).far, cached.at - at);
+        if cached.at + far >= self.raw.len() {
             return false;
         }
         let end = at + far + 1;
         // A range that is known to be equal is not compared again.
-        let known = shift == lately.shift && (at + 1..=end).contains(&lately.from) && end <= lately.to;
-        let (stop, to) = if known { (lately.from, lately.to) } else { (end, end) };
+        let known = shift == cache.shift && (at + 1..=end).contains(&cache.from) && end <= cache.to;
+        let (stop, to) = if known { (cache.from, cache.to) } else { (end, end) };
         let same = (at + 1..stop).all(|place| {
             self.raw[place] == self.raw[place + shift] && self.places[place] == self.places[place + shift]
         });
         if same {
-            (lately.shift, lately.from, lately.to) = (shift, at, to);
+            (cache.shift, cache.from, cache.to) = (shift, at, to);
         }
         same
     }
 
-    /// Returns whether the entry `place` has exactly the `new` readings of the bytes at `at`.
-    fn is_listed(&self, at: usize, place: u32, new: &New) -> bool {
+    /// Returns whether the entry `place` has exactly the readings `out` of the bytes at `at`.
+    fn is_listed(&self, at: usize, place: u32, out: &PendingEscape) -> bool {
         let Escape { cut, far, .. } = self.escape(place);
-        let same = |(listed, new): (&Reading, &Reading)| {
-            (listed.character, listed.end + at, listed.level) == (new.character, new.end, new.level)
+        let same = |(listed, out): (&Decoding, &Decoding)| {
+            (listed.character, listed.end + at, listed.level) == (out.character, out.end, out.level)
         };
         let listed = self.listed(place);
-        (cut, far + at) == (new.cut, new.farthest)
-            && listed.len() == new.readings.len()
-            && listed.iter().zip(&new.readings).all(same)
+        (cut, far + at) == (out.cut, out.farthest)
+            && listed.len() == out.readings.len()
+            && listed.iter().zip(&out.readings).all(same)
     }
 
-    /// Adds the `new` readings of the bytes at `at`.
-    fn list(&mut self, at: usize, new: &New) -> u32 {
-        self.escapes.push(Escape { from: self.readings.len(), cut: new.cut, far: new.farthest - at });
+    /// Adds the readings `out` of the bytes at `at`.
+    fn list(&mut self, at: usize, out: &PendingEscape) -> u32 {
+        self.escapes.push(Escape { from: self.readings.len(), cut: out.cut, far: out.farthest - at });
         self.readings
-            .extend(new.readings.iter().map(|reading| Reading { end: reading.end - at, ..*reading }));
+            .extend(out.readings.iter().map(|reading| Decoding { end: reading.end - at, ..*reading }));
         u32::try_from(self.escapes.len()).unwrap_or(0)
     }
 
     /// All readings of the bytes at `at`; none at the end of the text.
-    pub(crate) fn readings(&self, at: usize) -> impl Iterator<Item = Reading> {
+    pub(crate) fn readings(&self, at: usize) -> impl Iterator<Item = Decoding> {
         let place = self.places.get(at).copied().unwrap_or(0);
         let (plain, listed) = match (place, self.raw.get(at)) {
-            (0, Some(byte)) => (Some(Reading::literal(*byte, at)), &[][..]),
+            (0, Some(byte)) => (Some(Decoding::literal(*byte, at)), &[][..]),
             (0, None) => (None, &[][..]),
             (place, _) => (None, self.listed(place)),
         };
-        let listed = listed.iter().map(move |reading| Reading { end: reading.end + at, ..*reading });
+        let listed = listed.iter().map(move |reading| Decoding { end: reading.end + at, ..*reading });
         plain.into_iter().chain(listed)
     }
 
-    /// An index, below [`Text::ways`], that distinguishes bytes with different readings. `None` for bytes with one
-    /// reading.
+    /// An index, below [`EscapedText::ways`], that distinguishes bytes with different readings. `None` for bytes with
+    /// one reading.
     pub(super) fn way(&self, at: usize) -> Option<usize> {
         let place = self.places.get(at).copied().filter(|place| *place > 0)?;
         usize::try_from(place - 1).ok()
@@ -220,7 +220,7 @@ impl<'b> Text<'b> {
         }
     }
 
-    fn listed(&self, place: u32) -> &[Reading] {
+    fn listed(&self, place: u32) -> &[Decoding] {
         let place = usize::try_from(place).unwrap_or(usize::MAX);
         let from = self.escapes[place - 1].from;
         let to = self.escapes.get(place).map_or(self.readings.len(), |next| next.from);
@@ -241,17 +241,17 @@ impl<'b> Text<'b> {
     }
 
     /// Finds the readings of the introducer at `at`.
-    fn read(&self, at: usize, new: &mut New) {
-        new.begin(Reading::literal(self.raw[at], at));
+    fn read(&self, at: usize, out: &mut PendingEscape) {
+        out.begin(Decoding::literal(self.raw[at], at));
         // Each escape adds readings of a deeper level only, so a level is complete when it is processed.
         for level in 0..LEVELS {
             let mut next = 0;
-            while let Some(&introducer) = new.readings.get(next) {
+            while let Some(&introducer) = out.readings.get(next) {
                 next += 1;
                 match introducer.character.as_byte().filter(|_| introducer.level == level) {
-                    Some(b'%') => self.percent(introducer, new),
-                    Some(b'\\') => self.backslash(introducer, new),
-                    Some(b'&') => self.entity(introducer, new),
+                    Some(b'%') => self.percent(introducer, out),
+                    Some(b'\\') => self.backslash(introducer, out),
+                    Some(b'&') => self.entity(introducer, out),
                     _ => {}
                 }
             }
@@ -259,31 +259,31 @@ impl<'b> Text<'b> {
     }
 
     /// Records that an escape of this level examined the position `at`.
-    fn look(&self, at: usize, level: u8, new: &mut New) {
-        new.farthest = new.farthest.max(at);
-        new.cut_at(level.max(self.cut_level(at)));
+    fn look(&self, at: usize, level: u8, out: &mut PendingEscape) {
+        out.farthest = out.farthest.max(at);
+        out.cut_at(level.max(self.cut_level(at)));
     }
 
     /// Continues an escape with each next character that is `wanted`. Returns the characters with the extended
     /// readings.
     fn next<'s, W: Fn(u8) -> bool>(
         &'s self,
-        so_far: Reading,
-        new: &mut New,
+        so_far: Decoding,
+        out: &mut PendingEscape,
         wanted: W,
-    ) -> impl Iterator<Item = (u8, Reading)> + use<'s, 'b, W> {
-        self.look(so_far.end, so_far.level, new);
+    ) -> impl Iterator<Item = (u8, Decoding)> + use<'s, 'b, W> {
+        self.look(so_far.end, so_far.level, out);
         self.readings(so_far.end).filter_map(move |next| {
             let byte = next.character.as_byte().filter(|byte| wanted(*byte))?;
-            Some((byte, Reading { end: next.end, level: so_far.level.max(next.level), ..so_far }))
+            Some((byte, Decoding { end: next.end, level: so_far.level.max(next.level), ..so_far }))
         })
     }
 
     /// Extends each number by one digit. A digit may itself be escaped in several ways.
-    fn digits(&self, numbers: &mut Vec<(u32, Reading)>, radix: u32, new: &mut New) {
+    fn digits(&self, numbers: &mut Vec<(u32, Decoding)>, radix: u32, out: &mut PendingEscape) {
         let mut longer = Vec::new();
         for &(number, so_far) in numbers.iter() {
-            for (digit, after) in self.next(so_far, new, |byte| char::from(byte).is_digit(radix)) {
+            for (digit, after) in self.next(so_far, out, |byte| char::from(byte).is_digit(radix)) {
                 let number = number * radix + char::from(digit).to_digit(radix).unwrap_or(0);
                 note(&mut longer, number, after);
             }
@@ -292,15 +292,15 @@ impl<'b> Text<'b> {
     }
 
     /// Reads numbers of exactly `digits` hexadecimal digits.
-    fn hexadecimal(&self, so_far: Reading, digits: usize, new: &mut New) -> Vec<(u32, Reading)> {
+    fn hexadecimal(&self, so_far: Decoding, digits: usize, out: &mut PendingEscape) -> Vec<(u32, Decoding)> {
         if let Some(number) = self.plain_number(so_far.end, digits) {
             let end = so_far.end + digits;
-            self.look(end - 1, so_far.level, new);
-            return vec![(number, Reading { end, ..so_far })];
+            self.look(end - 1, so_far.level, out);
+            return vec![(number, Decoding { end, ..so_far })];
         }
         let mut numbers = vec![(0, so_far)];
         for _ in 0..digits {
-            self.digits(&mut numbers, 16, new);
+            self.digits(&mut numbers, 16, out);
         }
         numbers
     }
@@ -312,41 +312,42 @@ impl<'b> Text<'b> {
     }
 
     /// `%XX` (RFC 3986 section 2.1), and `%uXXXX` of JavaScript's `escape` (ECMA-262 B.2.1.1).
-    fn percent(&self, introducer: Reading, new: &mut New) {
-        for (code, escape) in self.hexadecimal(introducer, 2, new) {
-            new.add(u8::try_from(code).ok().map(Character::byte), escape);
+    fn percent(&self, introducer: Decoding, out: &mut PendingEscape) {
+        for (code, escape) in self.hexadecimal(introducer, 2, out) {
+            out.add(u8::try_from(code).ok().map(Character::byte), escape);
         }
-        for (_, letter) in self.next(introducer, new, |byte| byte == b'u') {
-            self.utf16(b'%', letter, new);
+        for (_, letter) in self.next(introducer, out, |byte| byte == b'u') {
+            self.utf16(b'%', letter, out);
         }
     }
 
     /// JSON's escapes (RFC 8259 section 7), those of string literals, and those of CSS.
-    fn backslash(&self, introducer: Reading, new: &mut New) {
-        self.look(introducer.end, introducer.level, new);
+    fn backslash(&self, introducer: Decoding, out: &mut PendingEscape) {
+        self.look(introducer.end, introducer.level, out);
         for letter in self.readings(introducer.end).filter(|letter| letter.level < LEVELS) {
-            let escape = Reading { end: letter.end, level: introducer.level.max(letter.level), ..introducer };
+            let escape =
+                Decoding { end: letter.end, level: introducer.level.max(letter.level), ..introducer };
             let character = match letter.character.as_byte() {
                 Some(b'u') => {
-                    self.utf16(b'\\', escape, new);
-                    self.braced(escape, new);
+                    self.utf16(b'\\', escape, out);
+                    self.braced(escape, out);
                     continue;
                 }
                 Some(b'x') => {
-                    self.code_point(escape, 2, new);
-                    self.braced(escape, new);
+                    self.code_point(escape, 2, out);
+                    self.braced(escape, out);
                     continue;
                 }
                 Some(b'U') => {
-                    new.add(Some(letter.character), escape);
-                    self.code_point(escape, 8, new);
+                    out.add(Some(letter.character), escape);
+                    self.code_point(escape, 8, out);
                     continue;
                 }
                 Some(digit @ b'0'..=b'7') => {
                     let digit = u32::from(digit - b'0');
-                    new.add(Some(letter.character), escape);
-                    self.octal(digit, escape, new);
-                    self.css(digit, escape, new);
+                    out.add(Some(letter.character), escape);
+                    self.octal(digit, escape, out);
+                    self.css(digit, escape, out);
                     continue;
                 }
                 Some(b'n') => Character::byte(b'\n'),
@@ -356,42 +357,42 @@ impl<'b> Text<'b> {
                 Some(b'f') => Character::byte(12),
                 _ => letter.character,
             };
-            new.add(Some(character), escape);
+            out.add(Some(character), escape);
         }
     }
 
     /// Reads one byte with up to two further digits; each number of digits is a reading.
-    fn octal(&self, digit: u32, so_far: Reading, new: &mut New) {
+    fn octal(&self, digit: u32, so_far: Decoding, out: &mut PendingEscape) {
         let mut numbers = vec![(digit, so_far)];
         for more in 0..=2 {
             if more > 0 {
-                self.digits(&mut numbers, 8, new);
+                self.digits(&mut numbers, 8, out);
             }
             for (number, so_far) in &numbers {
-                new.add(u8::try_from(*number).ok().map(Character::byte), *so_far);
+                out.add(u8::try_from(*number).ok().map(Character::byte), *so_far);
             }
         }
     }
 
     /// Reads the digits after `\u` or `%u`. A character beyond the first plane consists of two such escapes.
-    fn utf16(&self, introducer: u8, escape: Reading, new: &mut New) {
-        for (code, escape) in self.hexadecimal(escape, 4, new) {
+    fn utf16(&self, introducer: u8, escape: Decoding, out: &mut PendingEscape) {
+        for (code, escape) in self.hexadecimal(escape, 4, out) {
             if (0xd800..0xdc00).contains(&code) {
-                self.low_surrogate(introducer, code, escape, new);
+                self.low_surrogate(introducer, code, escape, out);
             } else {
-                new.add(Character::of(code), escape);
+                out.add(Character::of(code), escape);
             }
         }
     }
 
     /// Reads the second of two such escapes.
-    fn low_surrogate(&self, introducer: u8, high: u32, escape: Reading, new: &mut New) {
-        for (_, second) in self.next(escape, new, move |byte| byte == introducer) {
-            for (_, letter) in self.next(second, new, |byte| byte == b'u') {
-                for (low, escape) in self.hexadecimal(letter, 4, new) {
+    fn low_surrogate(&self, introducer: u8, high: u32, escape: Decoding, out: &mut PendingEscape) {
+        for (_, second) in self.next(escape, out, move |byte| byte == introducer) {
+            for (_, letter) in self.next(second, out, |byte| byte == b'u') {
+                for (low, escape) in self.hexadecimal(letter, 4, out) {
                     if (0xdc00..0xe000).contains(&low) {
                         let code = 0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00);
-                        new.add(Character::of(code), escape);
+                        out.add(Character::of(code), escape);
                     }
                 }
             }
@@ -399,14 +400,14 @@ impl<'b> Text<'b> {
     }
 
     /// HTML's character references: names, decimal and hexadecimal numbers.
-    fn entity(&self, introducer: Reading, new: &mut New) {
+    fn entity(&self, introducer: Decoding, out: &mut PendingEscape) {
         let (mut references, mut longer) = (vec![(Reference::new(), introducer)], Vec::new());
         while !references.is_empty() {
             for (reference, so_far) in references.drain(..) {
                 let mut ends = so_far.end >= self.raw.len();
-                for (byte, after) in self.next(so_far, new, |_| true) {
+                for (byte, after) in self.next(so_far, out, |_| true) {
                     if byte == b';' {
-                        new.add(reference.character(), after);
+                        out.add(reference.character(), after);
                     } else if let Some(reference) = reference.with(byte) {
                         note(&mut longer, reference, after);
                     } else {
@@ -414,7 +415,7 @@ impl<'b> Text<'b> {
                     }
                 }
                 if ends && reference.is_number() {
-                    new.add(reference.character(), so_far);
+                    out.add(reference.character(), so_far);
                 }
             }
             std::mem::swap(&mut references, &mut longer);
@@ -423,7 +424,7 @@ impl<'b> Text<'b> {
 }
 
 /// Adds a way to read the beginning of an escape, unless the same one exists with no more levels.
-fn note<T: PartialEq>(ways: &mut Vec<(T, Reading)>, what: T, reading: Reading) {
+fn note<T: PartialEq>(ways: &mut Vec<(T, Decoding)>, what: T, reading: Decoding) {
     let is_full = ways.len() >= MAX_WAYS;
     match ways.iter_mut().find(|(known, way)| *known == what && way.end == reading.end) {
         Some((_, way)) => way.level = way.level.min(reading.level),
@@ -432,33 +433,33 @@ fn note<T: PartialEq>(ways: &mut Vec<(T, Reading)>, what: T, reading: Reading) {
     }
 }
 
-impl Reading {
+impl Decoding {
     /// A plain byte, read as itself.
-    pub(super) fn literal(byte: u8, at: usize) -> Reading {
-        Reading { character: Character::byte(byte), end: at + 1, level: 0 }
+    pub(super) fn literal(byte: u8, at: usize) -> Decoding {
+        Decoding { character: Character::byte(byte), end: at + 1, level: 0 }
     }
 }
 
 /// The readings of one introducer during the search.
-struct New {
-    readings: Vec<Reading>,
+struct PendingEscape {
+    readings: Vec<Decoding>,
     cut: u8,
     /// The last position that was examined.
     farthest: usize,
 }
 
-impl New {
+impl PendingEscape {
     /// Starts with the introducer read as itself.
-    fn begin(&mut self, literal: Reading) {
+    fn begin(&mut self, literal: Decoding) {
         self.readings.clear();
         self.readings.push(literal);
         (self.cut, self.farthest) = (NEVER, literal.end - 1);
     }
 
     /// Adds the character that an escape encodes. `escape` has the depth of the escape's characters.
-    fn add(&mut self, character: Option<Character>, escape: Reading) {
+    fn add(&mut self, character: Option<Character>, escape: Decoding) {
         let Some(character) = character else { return };
-        let reading = Reading { character, end: escape.end, level: escape.level.saturating_add(1) };
+        let reading = Decoding { character, end: escape.end, level: escape.level.saturating_add(1) };
         if reading.level > LEVELS {
             return;
         }

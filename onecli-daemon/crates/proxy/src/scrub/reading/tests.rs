@@ -7,7 +7,7 @@ use super::*;
 
 /// Returns whether all of `raw` can be read as the one character.
 fn reads_as(raw: &str, character: &str) -> bool {
-    let text = Text::new(raw.as_bytes());
+    let text = EscapedText::new(raw.as_bytes());
     text.readings(0)
         .any(|reading| reading.character.as_bytes() == character.as_bytes() && reading.end == raw.len())
 }
@@ -138,7 +138,7 @@ fn every_reading_of_nested_escapes_is_followed() {
 #[test]
 fn invalid_escape_is_read_as_itself() {
     for raw in ["%", "%zz", "%2", "\\", "\\u00", "\\u00zz", "&", "&x;", "&#;", "&#xzz;", "&amp", "\\ud83d!"] {
-        let text = Text::new(raw.as_bytes());
+        let text = EscapedText::new(raw.as_bytes());
         let first = text.readings(0).next().map(|reading| (reading.character, reading.end));
         assert_eq!(first, Some((Character::byte(raw.as_bytes()[0]), 1)), "{raw}");
     }
@@ -173,7 +173,7 @@ fn truncated_escape_is_reported() {
         ("\\2f ", false),
         ("\\2fz", false),
     ] {
-        assert_eq!(Text::new(raw.as_bytes()).is_cut(0), cut, "{raw}");
+        assert_eq!(EscapedText::new(raw.as_bytes()).is_cut(0), cut, "{raw}");
     }
 }
 
@@ -181,26 +181,26 @@ fn truncated_escape_is_reported() {
 fn line_breaks_are_read_in_every_form() {
     for raw in ["\n", "\r", "\r\n", "\\n", "\\r\\n", "\\\\r\\\\n", "%0d%0a", "\r\\n"] {
         let mut ends = Vec::new();
-        Text::new(raw.as_bytes()).line_breaks(0, &mut ends);
+        EscapedText::new(raw.as_bytes()).line_breaks(0, &mut ends);
         assert!(ends.contains(&raw.len()), "{raw:?} {ends:?}");
     }
 }
 
-/// The result of [`Text::new`] if each introducer is read on its own.
-fn read_each(raw: &[u8]) -> Text<'_> {
-    let mut text = Text { raw, places: vec![0; raw.len()], ..Text::default() };
-    let mut new = New { readings: Vec::new(), cut: NEVER, farthest: 0 };
+/// The result of [`EscapedText::new`] if each introducer is read on its own.
+fn read_each(raw: &[u8]) -> EscapedText<'_> {
+    let mut text = EscapedText { raw, places: vec![0; raw.len()], ..EscapedText::default() };
+    let mut out = PendingEscape { readings: Vec::new(), cut: NEVER, farthest: 0 };
     for at in (0..raw.len()).rev().filter(|at| is_introducer(raw[*at])) {
-        text.read(at, &mut new);
-        text.places[at] = text.list(at, &new);
+        text.read(at, &mut out);
+        text.places[at] = text.list(at, &out);
     }
     text
 }
 
 fn reads_like_each(raw: &[u8]) {
-    let (text, each) = (Text::new(raw), read_each(raw));
+    let (text, each) = (EscapedText::new(raw), read_each(raw));
     for at in 0..=raw.len() {
-        let of = |text: &Text<'_>| -> Vec<(Character, usize, u8)> {
+        let of = |text: &EscapedText<'_>| -> Vec<(Character, usize, u8)> {
             text.readings(at).map(|reading| (reading.character, reading.end, reading.level)).collect()
         };
         let shown = raw.escape_ascii();

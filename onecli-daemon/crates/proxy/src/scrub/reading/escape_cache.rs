@@ -4,11 +4,11 @@
 use super::is_introducer;
 
 /// The state of the cache while one text is read.
-pub(super) struct Lately {
+pub(super) struct EscapeCache {
     /// Indices of the escapes that [`simple`] finds, by character and length.
     pub(super) simple: [u32; 3 * 256],
     /// Other escapes, by the bytes that they begin with.
-    pub(super) seen: [Option<Seen>; 256],
+    pub(super) cached: [Option<CachedEscape>; 256],
     /// Bytes and indices in `from..to` are known to be equal to those `shift` positions later.
     pub(super) shift: usize,
     pub(super) from: usize,
@@ -17,7 +17,7 @@ pub(super) struct Lately {
 
 /// An escape that was read: its first bytes, and its position.
 #[derive(Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct CachedEscape {
     pub(super) window: [u8; WINDOW],
     pub(super) at: usize,
     pub(super) place: u32,
@@ -26,17 +26,17 @@ pub(super) struct Seen {
 /// Number of bytes that distinguish escapes.
 pub(super) const WINDOW: usize = 8;
 
-impl Lately {
+impl EscapeCache {
     /// An empty cache.
-    pub(super) fn new() -> Lately {
-        Lately { simple: [0; 3 * 256], seen: [None; 256], shift: 0, from: 0, to: 0 }
+    pub(super) fn new() -> EscapeCache {
+        EscapeCache { simple: [0; 3 * 256], cached: [None; 256], shift: 0, from: 0, to: 0 }
     }
 
     /// The slot for an escape that begins with `window`.
-    pub(super) fn slot(&mut self, window: [u8; WINDOW]) -> &mut Option<Seen> {
+    pub(super) fn slot(&mut self, window: [u8; WINDOW]) -> &mut Option<CachedEscape> {
         // Fibonacci hashing: the upper bits of the product are mixed best.
         let hash = u64::from_le_bytes(window).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
-        &mut self.seen[usize::from(hash.to_le_bytes()[0])]
+        &mut self.cached[usize::from(hash.to_le_bytes()[0])]
     }
 }
 
