@@ -7,8 +7,9 @@ use std::sync::Arc;
 use http::Method;
 use jiff::Timestamp;
 use onecli_model::{
-    Action, AgentId, Authority, Code, Egress, Host, JsonPointer, Mismatch, NamedResource, Operations,
-    PathPattern, PathReadings, Placeholder, Reach, Refusal, Rule, RuleId, Secret, SecretId, Site, Slot,
+    Action, AgentId, Authority, Code, Egress, Host, InjectionTarget, JsonPointer, Mismatch, NamedResource,
+    Operations, PathPattern, PathReadings, Placeholder, PlaceholderLocation, Reach, Refusal, Rule, RuleId,
+    Secret, SecretId,
 };
 
 use super::grant::{Grant, SentAs, Watch};
@@ -44,7 +45,7 @@ pub struct RequestFacts<'r> {
 /// The decision about a request.
 #[derive(Debug)]
 pub enum Decision {
-    /// Forward with these credentials: at least one, each for a separate slot.
+    /// Forward with these credentials: at least one, each for a separate target.
     Inject(Vec<Grant>),
     /// Forward without a credential.
     Forward,
@@ -278,9 +279,9 @@ impl Snapshot {
 
         // The identity's own factors suffice, or each secret's placeholder replaces the token.
         let required = identity.agent().factors;
-        let is_in_place = |secret: &Secret| match secret.placement.site() {
+        let is_in_place = |secret: &Secret| match secret.placement.placeholder_location() {
             None => true,
-            Some(Site::Json(_)) => in_body.contains(&secret.id),
+            Some(PlaceholderLocation::Json(_)) => in_body.contains(&secret.id),
             Some(_) => presented.contains(&secret.id),
         };
         let needs_placeholder =
@@ -351,7 +352,7 @@ pub(super) fn refuse_fresh_credentials(
     ))
 }
 
-/// Selects one secret for each slot: the one whose placeholder was presented, else the most specific, ties by name.
+/// Selects one secret for each target: the one whose placeholder was presented, else the most specific, ties by name.
 fn winners<'s>(
     matching: &[&'s Arc<Secret>],
     presented: &[SecretId],
@@ -374,12 +375,12 @@ fn winners<'s>(
             Reverse(secret.name.clone()),
         ))
     });
-    let mut slots: Vec<Slot> = Vec::new();
+    let mut targets: Vec<InjectionTarget> = Vec::new();
     ranked.retain(|secret| {
-        let slot = secret.placement.slot();
-        let free = !slots.contains(&slot);
+        let target = secret.placement.injection_target();
+        let free = !targets.contains(&target);
         if free {
-            slots.push(slot);
+            targets.push(target);
         }
         free
     });

@@ -4,7 +4,9 @@ use std::fmt;
 
 use onecli_model::path::Ambiguity;
 use onecli_model::refusal::Challenge;
-use onecli_model::{Authority, Code, Egress, NamedResource, Placement, Refusal, Rule, Secret, Site};
+use onecli_model::{
+    Authority, Code, Egress, NamedResource, PlaceholderLocation, Placement, Refusal, Rule, Secret,
+};
 
 use super::decide::{DecisionReason, RequestFacts};
 use super::identity::Identity;
@@ -108,12 +110,12 @@ pub(super) fn placeholder_wanted(identity: &Identity, secret: &Secret) -> Refusa
         }
         None => format!("send the placeholder that 'onecli agent show {}' prints", identity.agent().name),
     };
-    let hint = match secret.placement.site() {
-        Some(site) => format!("{hint}, at {site}"),
+    let hint = match secret.placement.placeholder_location() {
+        Some(location) => format!("{hint}, at {location}"),
         None => hint,
     };
     let challenge = match secret.placement {
-        Placement::Basic { .. } | Placement::Replace { at: Site::Basic } => Challenge::Basic,
+        Placement::Basic { .. } | Placement::Replace { at: PlaceholderLocation::Basic } => Challenge::Basic,
         _ => Challenge::Bearer,
     };
     let refusal = Refusal::new(

@@ -194,8 +194,10 @@ impl Vault {
     /// Combines a value obtained for this grant with its placement.
     pub(crate) fn credential(&self, grant: &Grant, value: SecretValue) -> Credential {
         let (agent, secret) = (grant.agent(), grant.secret());
-        let placeholder =
-            secret.placement.site().map(|_| self.placeholder(agent.id, secret.id, agent.generation));
+        let placeholder = secret
+            .placement
+            .placeholder_location()
+            .map(|_| self.placeholder(agent.id, secret.id, agent.generation));
         Credential::new(value, secret, placeholder.as_ref())
     }
 

@@ -2,7 +2,7 @@
 
 mod error;
 mod field;
-pub mod site;
+pub mod location;
 pub mod wire_form;
 
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub use self::error::PlacementError;
 use self::field::{is_reserved, parameter_name};
-use self::site::{JsonPointer, Site};
+use self::location::{JsonPointer, PlaceholderLocation};
 
 /// A text that contains `{secret}` exactly once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ pub enum Placement {
     /// Replacement of the placeholder, which the agent sends at that place.
     Replace {
         /// The place.
-        at: Site,
+        at: PlaceholderLocation,
     },
     /// AWS Signature Version 4: the agent's own signature is removed, and the request is signed anew.
     SigV4 {
@@ -102,9 +102,9 @@ pub enum Placement {
     },
 }
 
-/// The place in a request that a credential fills. At most one credential fills each slot.
+/// The place in a request that a credential fills. At most one credential fills each target.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Slot {
+pub enum InjectionTarget {
     /// A header field.
     Header(HeaderName),
     /// A query parameter.
@@ -169,7 +169,7 @@ impl Placement {
     }
 
     /// Returns the place in the request that must contain the placeholder itself, if there is one.
-    pub fn site(&self) -> Option<&Site> {
+    pub fn placeholder_location(&self) -> Option<&PlaceholderLocation> {
         match self {
             Placement::Replace { at } => Some(at),
             _ => None,
@@ -179,7 +179,7 @@ impl Placement {
     /// Returns the field of a JSON body that the credential fills, if it does.
     pub fn json_pointer(&self) -> Option<&JsonPointer> {
         match self {
-            Placement::Replace { at: Site::Json(pointer) } => Some(pointer),
+            Placement::Replace { at: PlaceholderLocation::Json(pointer) } => Some(pointer),
             _ => None,
         }
     }
@@ -203,18 +203,20 @@ impl Placement {
     }
 
     /// Returns the place that the credential fills.
-    pub fn slot(&self) -> Slot {
+    pub fn injection_target(&self) -> InjectionTarget {
         match self {
-            Placement::Header { name, .. } | Placement::Replace { at: Site::Header(name) } => {
-                Slot::Header(name.clone())
+            Placement::Header { name, .. } | Placement::Replace { at: PlaceholderLocation::Header(name) } => {
+                InjectionTarget::Header(name.clone())
             }
-            Placement::Query { name } | Placement::Replace { at: Site::Query(name) } => {
-                Slot::Query(name.clone())
+            Placement::Query { name } | Placement::Replace { at: PlaceholderLocation::Query(name) } => {
+                InjectionTarget::Query(name.clone())
             }
-            Placement::Basic { .. } | Placement::Replace { at: Site::Basic } | Placement::SigV4 { .. } => {
-                Slot::Header(header::AUTHORIZATION)
+            Placement::Basic { .. }
+            | Placement::Replace { at: PlaceholderLocation::Basic }
+            | Placement::SigV4 { .. } => InjectionTarget::Header(header::AUTHORIZATION),
+            Placement::Replace { at: PlaceholderLocation::Json(pointer) } => {
+                InjectionTarget::Json(pointer.clone())
             }
-            Placement::Replace { at: Site::Json(pointer) } => Slot::Json(pointer.clone()),
         }
     }
 }
@@ -249,7 +251,7 @@ enum Unchecked {
         name: String,
     },
     Replace {
-        at: Site,
+        at: PlaceholderLocation,
     },
     SigV4 {
         region: Option<String>,

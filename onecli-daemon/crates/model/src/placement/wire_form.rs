@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
 use super::Placement;
-use super::site::Site;
+use super::location::PlaceholderLocation;
 use crate::value::aws::AwsKeys;
 use crate::value::coding::Coding;
 use crate::value::secret_value::SecretValue;
@@ -105,15 +105,17 @@ impl Placement {
         let plain = WireForm::new(value, value.expose());
         match self {
             // The text around the value in a template hides nothing of it.
-            Placement::Header { .. } | Placement::Replace { at: Site::Header(_) } => vec![plain],
+            Placement::Header { .. } | Placement::Replace { at: PlaceholderLocation::Header(_) } => {
+                vec![plain]
+            }
             // The agent can choose the user name if a placeholder is replaced, so every offset counts.
-            Placement::Basic { .. } | Placement::Replace { at: Site::Basic } => {
+            Placement::Basic { .. } | Placement::Replace { at: PlaceholderLocation::Basic } => {
                 distinct(std::iter::once(plain).chain(WireForm::in_basic(value, value.expose())))
             }
-            Placement::Query { .. } | Placement::Replace { at: Site::Query(_) } => {
+            Placement::Query { .. } | Placement::Replace { at: PlaceholderLocation::Query(_) } => {
                 distinct([plain, WireForm::percent_encoded(value)])
             }
-            Placement::Replace { at: Site::Json(_) } => {
+            Placement::Replace { at: PlaceholderLocation::Json(_) } => {
                 distinct(std::iter::once(plain).chain(WireForm::json_escaped(value)))
             }
             Placement::SigV4 { .. } => match AwsKeys::parse(value) {
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn wire_forms_match_each_placement() {
-        let at = |site: &str| Placement::Replace { at: site.parse().unwrap() };
+        let at = |location: &str| Placement::Replace { at: location.parse().unwrap() };
         let basic = Placement::basic("me").unwrap();
         let sigv4 = Placement::sigv4("*/*", Vec::new()).unwrap();
         let pairs = ["pa/ss\"w+", "cGEvc3Midy", "BhL3NzIncr", "wYS9zcyJ3K"];

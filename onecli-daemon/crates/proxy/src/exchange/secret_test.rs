@@ -13,7 +13,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use onecli_audit::Text;
 use onecli_model::harmless::{TestAnswer, TestRequest};
-use onecli_model::{Code, Placement, Refusal, Secret, Site};
+use onecli_model::{Code, PlaceholderLocation, Placement, Refusal, Secret};
 use onecli_policy::{CaptureMode, TestPermit};
 
 use super::authorized::{Authorization, AuthorizedRequest};
@@ -126,10 +126,10 @@ fn stand_in(head: &mut Head, secret: &Secret, placeholder: &str, test: &TestRequ
         })
     };
     match &secret.placement {
-        Placement::Replace { at: Site::Header(name) } => {
+        Placement::Replace { at: PlaceholderLocation::Header(name) } => {
             head.headers.insert(name.clone(), value(placeholder.to_owned())?);
         }
-        Placement::Replace { at: Site::Basic } => {
+        Placement::Replace { at: PlaceholderLocation::Basic } => {
             let user = test.user.as_deref().ok_or_else(|| {
                 Refusal::new(
                     Code::BadRequest,
@@ -140,11 +140,11 @@ fn stand_in(head: &mut Head, secret: &Secret, placeholder: &str, test: &TestRequ
             let pair = BASE64.encode(format!("{user}:{placeholder}").as_bytes());
             head.headers.insert(header::AUTHORIZATION, value(format!("Basic {pair}"))?);
         }
-        Placement::Replace { at: Site::Query(name) } => {
+        Placement::Replace { at: PlaceholderLocation::Query(name) } => {
             let before = head.query.take().map(|query| format!("{query}&")).unwrap_or_default();
             head.query = Some(format!("{before}{name}={placeholder}"));
         }
-        Placement::Replace { at: Site::Json(_) } => {
+        Placement::Replace { at: PlaceholderLocation::Json(_) } => {
             return Err(Refusal::new(
                 Code::BadRequest,
                 format!("secret '{}' is placed in a request body, and a test sends no body", secret.name),

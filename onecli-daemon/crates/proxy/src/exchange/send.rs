@@ -9,7 +9,7 @@ use http::header::HeaderName;
 use http::{Method, Response, StatusCode};
 use hyper::body::Body as _;
 use onecli_audit::Text;
-use onecli_model::{Code, Refusal, Slot, WireForm};
+use onecli_model::{Code, InjectionTarget, Refusal, WireForm};
 use onecli_policy::Grant;
 use onecli_tls::Alpn;
 use onecli_vault::Credential;
@@ -264,8 +264,10 @@ async fn answered<T>(
 
 /// The header fields that credentials are placed in.
 fn placed_in(grants: &[Grant]) -> Vec<HeaderName> {
-    let slots = grants.iter().map(|grant| grant.secret().placement.slot());
-    slots.filter_map(|slot| if let Slot::Header(name) = slot { Some(name) } else { None }).collect()
+    let targets = grants.iter().map(|grant| grant.secret().placement.injection_target());
+    targets
+        .filter_map(|target| if let InjectionTarget::Header(name) = target { Some(name) } else { None })
+        .collect()
 }
 
 /// The sources of values that are not in the store, with the secrets' names if the request has several.

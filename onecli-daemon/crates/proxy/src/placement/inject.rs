@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use jiff::Timestamp;
 use onecli_audit::Durable;
-use onecli_model::{AwsKeys, Code, Placement, RESERVED, Refusal, SecretValue, Site};
+use onecli_model::{AwsKeys, Code, PlaceholderLocation, Placement, RESERVED, Refusal, SecretValue};
 use onecli_vault::Credential;
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
@@ -99,17 +99,21 @@ pub(crate) fn inject(
     }
 }
 
-fn replace_at(outgoing: &mut Outgoing, at: &Site, credential: &Credential) -> Result<(), NotReplaced> {
+fn replace_at(
+    outgoing: &mut Outgoing,
+    at: &PlaceholderLocation,
+    credential: &Credential,
+) -> Result<(), NotReplaced> {
     let (stand_in, value) = (StandIn { forms: credential.stand_in() }, credential.value());
     let head = &mut outgoing.head;
     match at {
-        Site::Header(name) => replace::in_header(&mut head.headers, name, &stand_in, value),
-        Site::Basic => replace::in_basic(&mut head.headers, &stand_in, value),
-        Site::Query(name) => {
+        PlaceholderLocation::Header(name) => replace::in_header(&mut head.headers, name, &stand_in, value),
+        PlaceholderLocation::Basic => replace::in_basic(&mut head.headers, &stand_in, value),
+        PlaceholderLocation::Query(name) => {
             head.query = Some(replace::in_query(head.query.as_deref(), name, &stand_in, value)?);
             Ok(())
         }
-        Site::Json(pointer) => {
+        PlaceholderLocation::Json(pointer) => {
             let body = outgoing.body.as_deref().ok_or(NotReplaced::Absent)?;
             let body = replace::in_json(body, pointer, &stand_in, value)?;
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -123,7 +127,7 @@ fn replace_at(outgoing: &mut Outgoing, at: &Site, credential: &Credential) -> Re
     }
 }
 
-fn not_replaced(why: NotReplaced, at: &Site, credential: &Credential) -> Refusal {
+fn not_replaced(why: NotReplaced, at: &PlaceholderLocation, credential: &Credential) -> Refusal {
     let name = credential.name();
     match why {
         NotReplaced::Absent => Refusal::new(

@@ -18,7 +18,7 @@ fn sent() -> Vec<(Placement, String)> {
     let value = SecretValue::new(VALUE.as_bytes().to_vec()).unwrap();
     let forms = ["PLACE".to_owned()];
     let stand_in = StandIn { forms: &forms };
-    let at = |site: &str| Placement::Replace { at: site.parse().unwrap() };
+    let at = |location: &str| Placement::Replace { at: location.parse().unwrap() };
     let replaced_basic = |pair: &str| {
         let given = format!("Basic {}", data_encoding::BASE64.encode(pair.as_bytes()));
         let mut headers = http::HeaderMap::new();

@@ -16,7 +16,7 @@ const MOST_STEPS: usize = 32;
 /// A place in a request whose placeholder is replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Site {
+pub enum PlaceholderLocation {
     /// Anywhere in the value of this header field.
     Header(HeaderName),
     /// In the user name or the password of `Authorization: Basic` (RFC 7617).
@@ -72,42 +72,44 @@ impl fmt::Display for JsonPointer {
     }
 }
 
-impl FromStr for Site {
+impl FromStr for PlaceholderLocation {
     type Err = PlacementError;
 
     /// Parses `header:NAME`, `basic`, `query:NAME` or `json:/POINTER`.
-    fn from_str(text: &str) -> Result<Site, PlacementError> {
+    fn from_str(text: &str) -> Result<PlaceholderLocation, PlacementError> {
         match text.split_once(':') {
-            None if text == "basic" => Ok(Site::Basic),
-            Some(("header", name)) => Ok(Site::Header(field_name(name)?)),
-            Some(("query", name)) => Ok(Site::Query(parameter_name(name)?)),
-            Some(("json", pointer)) => Ok(Site::Json(pointer.parse()?)),
-            _ => Err(PlacementError::Site(text.chars().take(80).flat_map(char::escape_default).collect())),
+            None if text == "basic" => Ok(PlaceholderLocation::Basic),
+            Some(("header", name)) => Ok(PlaceholderLocation::Header(field_name(name)?)),
+            Some(("query", name)) => Ok(PlaceholderLocation::Query(parameter_name(name)?)),
+            Some(("json", pointer)) => Ok(PlaceholderLocation::Json(pointer.parse()?)),
+            _ => {
+                Err(PlacementError::Location(text.chars().take(80).flat_map(char::escape_default).collect()))
+            }
         }
     }
 }
 
-impl TryFrom<String> for Site {
+impl TryFrom<String> for PlaceholderLocation {
     type Error = PlacementError;
 
-    fn try_from(text: String) -> Result<Site, PlacementError> {
+    fn try_from(text: String) -> Result<PlaceholderLocation, PlacementError> {
         text.parse()
     }
 }
 
-impl From<Site> for String {
-    fn from(site: Site) -> String {
-        site.to_string()
+impl From<PlaceholderLocation> for String {
+    fn from(location: PlaceholderLocation) -> String {
+        location.to_string()
     }
 }
 
-impl fmt::Display for Site {
+impl fmt::Display for PlaceholderLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Site::Header(name) => write!(f, "header:{name}"),
-            Site::Basic => f.write_str("basic"),
-            Site::Query(name) => write!(f, "query:{name}"),
-            Site::Json(pointer) => write!(f, "json:{pointer}"),
+            PlaceholderLocation::Header(name) => write!(f, "header:{name}"),
+            PlaceholderLocation::Basic => f.write_str("basic"),
+            PlaceholderLocation::Query(name) => write!(f, "query:{name}"),
+            PlaceholderLocation::Json(pointer) => write!(f, "json:{pointer}"),
         }
     }
 }
@@ -119,7 +121,7 @@ mod tests {
     #[test]
     fn sites_round_trip() {
         for text in ["header:x-api-key", "basic", "query:key", "json:/auth/0/a~1b~0c", "json:/"] {
-            assert_eq!(text.parse::<Site>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<PlaceholderLocation>().unwrap().to_string(), text);
         }
         for bad in [
             "",
@@ -137,7 +139,7 @@ mod tests {
             "body",
             "Basic",
         ] {
-            assert!(bad.parse::<Site>().is_err(), "{bad:?}");
+            assert!(bad.parse::<PlaceholderLocation>().is_err(), "{bad:?}");
         }
         let pointer: JsonPointer = "/a~1b/~0/".parse().unwrap();
         assert_eq!(pointer.steps(), ["a/b", "~", ""]);
