@@ -22,7 +22,7 @@ mod service;
 pub mod template;
 mod value;
 
-pub use host::{authority, metadata, reach, upstream_proxy};
+pub use host::{address_scope, authority, metadata, upstream_proxy};
 pub use identity::{agent, command_cgroup, ids, placeholder_scan, placeholder_shape, runner, token};
 pub use pattern::{host_scope, host_set};
 pub use placement::{location, wire_form};
@@ -35,8 +35,8 @@ pub use value::{aws, coding, strength, value_class};
 pub use check::{Check, CheckStatus};
 pub use clock::Clock;
 pub use error_chain::error_chain;
+pub use host::address_scope::AddressScope;
 pub use host::authority::{Authority, Host};
-pub use host::reach::Reach;
 pub use host::upstream_proxy::{NoProxy, ProxyUrl};
 pub use identity::agent::{Agent, CgroupName, Egress, Factors};
 pub use identity::ids::{AgentId, AgentName, LogId, RequestId, SecretId, SecretName};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use onecli_model::Reach;
+use onecli_model::AddressScope;
 use onecli_model::metadata::METADATA_ADDRESSES;
 
 /// An address that the address policy permits. Only [`AddressPolicy::check`] creates one, and only such an address is
@@ -34,17 +34,18 @@ impl AddressPolicy {
         AddressPolicy { allow, own }
     }
 
-    /// Returns the checked address if `address` may be dialled for a request that rules allow to `reach`.
-    pub fn check(&self, address: SocketAddr, reach: &Reach) -> Option<CheckedAddr> {
+    /// Returns the checked address if `address` may be dialled for a request that rules allow in `address_scope`.
+    pub fn check(&self, address: SocketAddr, address_scope: &AddressScope) -> Option<CheckedAddr> {
         let ip = address.ip().to_canonical();
         let address = SocketAddr::new(ip, address.port());
-        if self.is_own(address) || reach.denies(ip) {
+        if self.is_own(address) || address_scope.denies(ip) {
             return None;
         }
         let blocked = is_blocked(ip);
         let exempt = self.allow.iter().any(|net| net.contains(&ip));
-        let named = reach.allowed.iter().any(|net| net.contains(&ip) && (!blocked || is_explicit(*net, ip)));
-        (named || (reach.open && (exempt || !blocked))).then_some(CheckedAddr(address))
+        let named =
+            address_scope.allowed.iter().any(|net| net.contains(&ip) && (!blocked || is_explicit(*net, ip)));
+        (named || (address_scope.open && (exempt || !blocked))).then_some(CheckedAddr(address))
     }
 
     /// Returns the checked address of the operator's upstream proxy: any address except the daemon's own.
@@ -152,7 +153,7 @@ mod tests {
             "[::127.0.0.1]:80",
             "[2001::1]:80",
         ] {
-            assert_eq!(policy.check(blocked.parse().unwrap(), &Reach::open()), None, "{blocked}");
+            assert_eq!(policy.check(blocked.parse().unwrap(), &AddressScope::open()), None, "{blocked}");
         }
         for open in [
             "1.1.1.1:443",
@@ -161,7 +162,7 @@ mod tests {
             "[2606:4700::1111]:443",
             "[64:ff9b::101:101]:443",
         ] {
-            assert!(policy.check(open.parse().unwrap(), &Reach::open()).is_some(), "{open}");
+            assert!(policy.check(open.parse().unwrap(), &AddressScope::open()).is_some(), "{open}");
         }
     }
 
@@ -170,43 +171,43 @@ mod tests {
         let own = vec!["127.0.0.1:10255".parse().unwrap()];
         let policy =
             AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap(), "0.0.0.0/32".parse().unwrap()], own);
-        assert!(policy.check("127.0.0.1:8443".parse().unwrap(), &Reach::open()).is_some());
-        assert!(policy.check("[::ffff:127.0.0.1]:8443".parse().unwrap(), &Reach::open()).is_some());
-        assert_eq!(policy.check("127.0.0.1:10255".parse().unwrap(), &Reach::open()), None);
-        assert_eq!(policy.check("0.0.0.0:10255".parse().unwrap(), &Reach::open()), None);
-        assert_eq!(policy.check("[::ffff:127.0.0.1]:10255".parse().unwrap(), &Reach::open()), None);
+        assert!(policy.check("127.0.0.1:8443".parse().unwrap(), &AddressScope::open()).is_some());
+        assert!(policy.check("[::ffff:127.0.0.1]:8443".parse().unwrap(), &AddressScope::open()).is_some());
+        assert_eq!(policy.check("127.0.0.1:10255".parse().unwrap(), &AddressScope::open()), None);
+        assert_eq!(policy.check("0.0.0.0:10255".parse().unwrap(), &AddressScope::open()), None);
+        assert_eq!(policy.check("[::ffff:127.0.0.1]:10255".parse().unwrap(), &AddressScope::open()), None);
     }
 
     #[test]
     fn rules_allow_and_deny_addresses() {
         let policy = AddressPolicy::new(Vec::new(), vec!["10.0.0.9:10255".parse().unwrap()]);
-        let reach = |open, allowed: &[&str], denied: &[&str]| Reach {
+        let address_scope = |open, allowed: &[&str], denied: &[&str]| AddressScope {
             open,
             allowed: allowed.iter().map(|net| net.parse().unwrap()).collect(),
             denied: denied.iter().map(|net| net.parse().unwrap()).collect(),
         };
-        let check = |reach: &Reach, address: &str, expected: bool| {
-            let got = policy.check(address.parse().unwrap(), reach).is_some();
-            assert_eq!(got, expected, "{address} {reach:?}");
+        let check = |address_scope: &AddressScope, address: &str, expected: bool| {
+            let got = policy.check(address.parse().unwrap(), address_scope).is_some();
+            assert_eq!(got, expected, "{address} {address_scope:?}");
         };
-        let private = reach(false, &["10.0.0.0/8"], &["10.9.0.0/16"]);
+        let private = address_scope(false, &["10.0.0.0/8"], &["10.9.0.0/16"]);
         check(&private, "10.1.2.3:5432", true);
         check(&private, "[::ffff:10.1.2.3]:5432", true);
         check(&private, "10.9.0.1:5432", false);
         check(&private, "10.0.0.9:10255", false);
         check(&private, "192.168.0.1:5432", false);
         check(&private, "1.1.1.1:5432", false);
-        let all = reach(false, &["0.0.0.0/0", "::/0"], &[]);
+        let all = address_scope(false, &["0.0.0.0/0", "::/0"], &[]);
         check(&all, "1.1.1.1:443", true);
         check(&all, "10.0.0.1:443", false);
         check(&all, "[::1]:443", false);
-        let metadata = |net: &str| reach(true, &[net], &[]);
+        let metadata = |net: &str| address_scope(true, &[net], &[]);
         check(&metadata("169.254.0.0/16"), "169.254.169.254:80", false);
         check(&metadata("169.254.0.0/16"), "169.254.1.1:80", true);
         check(&metadata("169.254.169.254/32"), "169.254.169.254:80", true);
         check(&metadata("fd00:ec2::/32"), "[fd00:ec2::254]:80", false);
         check(&metadata("fd00:ec2::254/128"), "[fd00:ec2::254]:80", true);
-        check(&reach(true, &[], &["1.1.1.0/24"]), "1.1.1.1:443", false);
-        check(&reach(true, &[], &["1.1.1.0/24"]), "[64:ff9b::101:101]:443", false);
+        check(&address_scope(true, &[], &["1.1.1.0/24"]), "1.1.1.1:443", false);
+        check(&address_scope(true, &[], &["1.1.1.0/24"]), "[64:ff9b::101:101]:443", false);
     }
 }

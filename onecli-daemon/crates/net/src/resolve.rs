@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ResolveHosts, ResolverOpts};
-use onecli_model::{Authority, Host, Reach};
+use onecli_model::{AddressScope, Authority, Host};
 
 use super::address::{AddressPolicy, CheckedAddr};
 use super::families::Families;
@@ -99,20 +99,20 @@ impl Resolver {
         Resolver { fixed, hosts: HostsFile::new("/etc/hosts"), dns, policy }
     }
 
-    /// Returns whether a request that rules allow to `reach` may go to this address.
-    pub fn admits(&self, address: SocketAddr, reach: &Reach) -> bool {
-        self.policy.check(address, reach).is_some()
+    /// Returns whether a request that rules allow in `address_scope` may go to this address.
+    pub fn admits(&self, address: SocketAddr, address_scope: &AddressScope) -> bool {
+        self.policy.check(address, address_scope).is_some()
     }
 
-    /// Resolves `authority` to the addresses that may be dialled for a request that rules allow to `reach`: at least
-    /// one and at most eight.
+    /// Resolves `authority` to the addresses that may be dialled for a request that rules allow in `address_scope`: at
+    /// least one and at most eight.
     ///
     /// # Errors
     /// [`ResolveError`].
     pub async fn resolve(
         &self,
         authority: &Authority,
-        reach: &Reach,
+        address_scope: &AddressScope,
     ) -> Result<Vec<CheckedAddr>, ResolveError> {
         let host = authority.host();
         let addresses = match host.as_ip() {
@@ -121,7 +121,7 @@ impl Resolver {
         };
         let checked: Vec<CheckedAddr> = addresses
             .into_iter()
-            .filter_map(|ip| self.policy.check(SocketAddr::new(ip, authority.port()), reach))
+            .filter_map(|ip| self.policy.check(SocketAddr::new(ip, authority.port()), address_scope))
             .take(MAX_ADDRESSES)
             .collect();
         if checked.is_empty() { Err(ResolveError::Blocked(host.clone())) } else { Ok(checked) }
@@ -142,14 +142,18 @@ impl Resolver {
         if checked.is_empty() { Err(ResolveError::Blocked(proxy.host().clone())) } else { Ok(checked) }
     }
 
-    /// Checks that a proxy may receive a request for `authority`, which rules allow to `reach`. The proxy resolves
-    /// names itself. An IP address must be one that the daemon would dial.
+    /// Checks that a proxy may receive a request for `authority`, which rules allow in `address_scope`. The proxy
+    /// resolves names itself. An IP address must be one that the daemon would dial.
     ///
     /// # Errors
     /// [`ResolveError::Blocked`].
-    pub fn check_for_proxy(&self, authority: &Authority, reach: &Reach) -> Result<(), ResolveError> {
+    pub fn check_for_proxy(
+        &self,
+        authority: &Authority,
+        address_scope: &AddressScope,
+    ) -> Result<(), ResolveError> {
         let Some(ip) = authority.host().as_ip() else { return Ok(()) };
-        match self.policy.check(SocketAddr::new(ip, authority.port()), reach) {
+        match self.policy.check(SocketAddr::new(ip, authority.port()), address_scope) {
             Some(_) => Ok(()),
             None => Err(ResolveError::Blocked(authority.host().clone())),
         }
@@ -290,7 +294,7 @@ mod tests {
         let authority = Authority::parse("rebound.test:443", None).unwrap();
         let mut seen = Vec::new();
         for _ in 0..6 {
-            match resolver.resolve(&authority, &Reach::open()).await {
+            match resolver.resolve(&authority, &AddressScope::open()).await {
                 Ok(addresses) => {
                     assert!(
                         addresses.iter().all(|a| a.get().ip() == IpAddr::from([1, 1, 1, 1])),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onecli_model::{Authority, Reach};
+use onecli_model::{AddressScope, Authority};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -50,7 +50,7 @@ async fn dial_continues_after_a_dead_address() {
     let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let policy = AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new());
     let addresses =
-        [dead_address, live.local_addr().unwrap()].map(|a| policy.check(a, &Reach::open()).unwrap());
+        [dead_address, live.local_addr().unwrap()].map(|a| policy.check(a, &AddressScope::open()).unwrap());
     let dialer = Dialer { connect_timeout: Duration::from_secs(5) };
     let (_, address) = dialer.dial(&addresses).await.unwrap();
     assert_eq!(address, live.local_addr().unwrap());
@@ -74,7 +74,8 @@ async fn dial_is_staggered_past_a_silent_address() {
     }
     let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let policy = AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new());
-    let addresses = [silent, live.local_addr().unwrap()].map(|a| policy.check(a, &Reach::open()).unwrap());
+    let addresses =
+        [silent, live.local_addr().unwrap()].map(|a| policy.check(a, &AddressScope::open()).unwrap());
     let dialer = Dialer { connect_timeout: Duration::from_secs(5) };
     let (_, address) = dialer.dial(&addresses).await.unwrap();
     assert_eq!(address, live.local_addr().unwrap());
@@ -90,9 +91,13 @@ async fn configured_names_are_checked_too() {
         fixed.into_iter().collect(),
         AddressPolicy::new(vec!["192.0.2.77/32".parse().unwrap()], Vec::new()),
     );
-    let got = resolver.resolve(&Authority::parse("api.test:1", None).unwrap(), &Reach::open()).await.unwrap();
+    let got = resolver
+        .resolve(&Authority::parse("api.test:1", None).unwrap(), &AddressScope::open())
+        .await
+        .unwrap();
     assert_eq!(got.iter().map(|a| a.get().to_string()).collect::<Vec<_>>(), ["192.0.2.77:1"]);
-    let blocked = resolver.resolve(&Authority::parse("10.0.0.1:1", None).unwrap(), &Reach::open()).await;
+    let blocked =
+        resolver.resolve(&Authority::parse("10.0.0.1:1", None).unwrap(), &AddressScope::open()).await;
     assert!(matches!(blocked, Err(ResolveError::Blocked(_))));
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use http::Method;
 use jiff::Timestamp;
 use onecli_model::{
-    Action, AgentId, Authority, Code, Egress, Host, InjectionTarget, JsonPointer, Mismatch, NamedResource,
-    Operations, PathPattern, PathReadings, Placeholder, PlaceholderLocation, Reach, Refusal, Rule, RuleId,
-    Secret, SecretId,
+    Action, AddressScope, AgentId, Authority, Code, Egress, Host, InjectionTarget, JsonPointer, Mismatch,
+    NamedResource, Operations, PathPattern, PathReadings, Placeholder, PlaceholderLocation, Refusal, Rule,
+    RuleId, Secret, SecretId,
 };
 
 use super::grant::{Grant, SentAs, Watch};
@@ -93,7 +93,7 @@ pub struct DecisionOutcome {
     /// All limits that count the request.
     pub limits: Vec<Arc<Rule>>,
     /// The addresses that it may be sent to.
-    pub reach: Reach,
+    pub address_scope: AddressScope,
     /// Whether a rule depends on its method or path.
     pub is_ruled: bool,
     /// The secrets whose sealed sessions may be opened for it.
@@ -107,7 +107,7 @@ impl DecisionOutcome {
             reason: None,
             approve: None,
             limits: Vec::new(),
-            reach: Reach::default(),
+            address_scope: AddressScope::default(),
             is_ruled: true,
             sessions: Vec::new(),
         }
@@ -194,13 +194,13 @@ impl Snapshot {
                 None => return DecisionOutcome::deny(refusal),
             },
         };
-        let open = open || approve.is_some() || default.is_some() || applied.reach.open;
+        let open = open || approve.is_some() || default.is_some() || applied.address_scope.open;
         let outcome = DecisionOutcome {
             decision,
             reason: Some(reason),
             approve: applied.approve.cloned(),
             limits: applied.limits.into_iter().cloned().collect(),
-            reach: Reach { open, ..applied.reach },
+            address_scope: AddressScope { open, ..applied.address_scope },
             is_ruled: applied.is_ruled,
             sessions,
         };
@@ -219,14 +219,14 @@ impl Snapshot {
         agent: AgentId,
         request: &RequestFacts<'_>,
         used: &[SecretId],
-    ) -> Option<Reach> {
+    ) -> Option<AddressScope> {
         let identity = self.identify(evidence, now).ok().filter(|identity| identity.agent().id == agent)?;
         let view = self.agent(agent)?;
         let is_used = |secret: &&Arc<Secret>| used.contains(&secret.id);
         let of_used: Vec<Arc<Secret>> = view.secrets.iter().filter(is_used).cloned().collect();
         [&view.secrets, &of_used].into_iter().find_map(|secrets| {
             let outcome = self.decide_with((view, secrets), &identity, request, &mut Trace::none());
-            outcome.rests_on(used).then_some(outcome.reach)
+            outcome.rests_on(used).then_some(outcome.address_scope)
         })
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use onecli_model::{Authority, Egress, Host, Reach, Refusal, Secret};
+use onecli_model::{AddressScope, Authority, Egress, Host, Refusal, Secret};
 
 use super::decide::DecisionReason;
 use super::identity::Identity;
@@ -21,7 +21,7 @@ pub enum Route {
     /// Forward the bytes unread.
     Tunnel {
         /// The addresses that it may connect to.
-        reach: Reach,
+        address_scope: AddressScope,
         /// The reason for the decision.
         reason: DecisionReason,
     },
@@ -60,12 +60,14 @@ impl Snapshot {
         }
         match (connection.tunnel.or(connection.allow), egress) {
             (Some(rule), _) => {
-                let reach =
-                    Reach { open: connection.reach.open || egress == Egress::Allow, ..connection.reach };
-                Route::Tunnel { reach, reason: rule.as_ref().into() }
+                let address_scope = AddressScope {
+                    open: connection.address_scope.open || egress == Egress::Allow,
+                    ..connection.address_scope
+                };
+                Route::Tunnel { address_scope, reason: rule.as_ref().into() }
             }
             (None, Egress::Allow) => Route::Tunnel {
-                reach: Reach { open: true, ..connection.reach },
+                address_scope: AddressScope { open: true, ..connection.address_scope },
                 reason: DecisionReason::Default(egress),
             },
             // The requests must be read to find out whether they are allowed.
@@ -74,13 +76,13 @@ impl Snapshot {
     }
 
     /// Decides on unreadable bytes on a connection of which only the address is known. Returns the address itself
-    /// and the names that a rule allows on its port, each with its reach and cause. The caller must check that a
-    /// fresh resolution of the name contains the address. Only a rule allows such bytes.
+    /// and the names that a rule allows on its port, each with its address scope and cause. The caller must check that
+    /// a fresh resolution of the name contains the address. Only a rule allows such bytes.
     pub fn unread(
         &self,
         identity: &Identity,
         address: SocketAddr,
-    ) -> Vec<(Authority, Reach, DecisionReason)> {
+    ) -> Vec<(Authority, AddressScope, DecisionReason)> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
         let literal = Host::from(address.ip());
         let names = view.rules.names_on(address.port(), MOST_NAMES);
@@ -88,8 +90,8 @@ impl Snapshot {
             .chain(names)
             .filter_map(|host| {
                 let authority = Authority::new(host.clone(), address.port());
-                let (reach, reason) = self.allows_unread(identity, &authority)?;
-                Some((authority, reach, reason))
+                let (address_scope, reason) = self.allows_unread(identity, &authority)?;
+                Some((authority, address_scope, reason))
             })
             .collect()
     }
@@ -100,10 +102,12 @@ impl Snapshot {
         &self,
         identity: &Identity,
         authority: &Authority,
-    ) -> Option<(Reach, DecisionReason)> {
+    ) -> Option<(AddressScope, DecisionReason)> {
         let stored = self.is_stored_on(authority.host(), authority.port());
         match self.route_stored(identity, authority, stored) {
-            Route::Tunnel { reach, reason: reason @ DecisionReason::Rule(..) } => Some((reach, reason)),
+            Route::Tunnel { address_scope, reason: reason @ DecisionReason::Rule(..) } => {
+                Some((address_scope, reason))
+            }
             _ => None,
         }
     }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Method;
-use onecli_model::{Action, AgentId, Authority, Host, HostPattern, Mismatch, PathReadings, Reach, Rule};
+use onecli_model::{
+    Action, AddressScope, AgentId, Authority, Host, HostPattern, Mismatch, PathReadings, Rule,
+};
 
 use super::trace::Trace;
 
@@ -28,7 +30,7 @@ pub(super) struct Applied<'s> {
     pub(super) limits: Vec<&'s Arc<Rule>>,
     pub(super) allow: Option<&'s Arc<Rule>>,
     /// The address restrictions of the rules. `open` if one allows without naming a network.
-    pub(super) reach: Reach,
+    pub(super) address_scope: AddressScope,
     /// Whether a rule depends on the request at this host and port.
     pub(super) is_ruled: bool,
 }
@@ -47,7 +49,7 @@ pub(super) struct ConnectionRules<'s> {
     /// Whether requests on it must be read.
     pub(super) inspect: bool,
     /// The address restrictions of the rules.
-    pub(super) reach: Reach,
+    pub(super) address_scope: AddressScope,
 }
 
 impl RuleSet {
@@ -135,7 +137,7 @@ impl RuleSet {
             match terms.action() {
                 Action::Deny if !terms.is_whole() => {}
                 Action::Deny if judges => first(&mut connection.deny, rule),
-                Action::Deny => connection.reach.denied.extend(terms.address()),
+                Action::Deny => connection.address_scope.denied.extend(terms.address()),
                 Action::Approve => connection.may_allow = true,
                 Action::Limit => {}
                 Action::Allow if !judges => {}
@@ -146,8 +148,8 @@ impl RuleSet {
                         if terms.is_tunnel() {
                             first(&mut connection.tunnel, rule);
                         }
-                        connection.reach.open |= terms.address().is_none();
-                        connection.reach.allowed.extend(terms.address());
+                        connection.address_scope.open |= terms.address().is_none();
+                        connection.address_scope.allowed.extend(terms.address());
                     }
                 }
             }
@@ -221,15 +223,15 @@ impl<'s> Applied<'s> {
             // These addresses are denied, whatever the host resolves to.
             (Action::Deny, Err(Mismatch::AddressLater)) => {
                 if terms.is_for(authority).is_ok() && terms.is_about(method, path).is_ok() {
-                    self.reach.denied.extend(terms.address());
+                    self.address_scope.denied.extend(terms.address());
                 }
             }
             (Action::Approve, Ok(())) => first(&mut self.approve, rule),
             (Action::Limit, Ok(())) => self.limits.push(rule),
             (Action::Allow, Ok(())) => {
                 first(&mut self.allow, rule);
-                self.reach.open |= terms.address().is_none();
-                self.reach.allowed.extend(terms.address());
+                self.address_scope.open |= terms.address().is_none();
+                self.address_scope.allowed.extend(terms.address());
             }
             (_, Err(_)) => {}
         }

@@ -4,8 +4,8 @@ use http::Method;
 use jiff::Timestamp;
 use onecli_model::Operations;
 use onecli_model::{
-    Agent, AgentId, Authority, CanonicalPath, Code, Egress, Factors, MethodSet, PathReadings, Placeholder,
-    Placement, Profile, Reach, Sealed, Secret, SecretId, Target, TokenHash,
+    AddressScope, Agent, AgentId, Authority, CanonicalPath, Code, Egress, Factors, MethodSet, PathReadings,
+    Placeholder, Placement, Profile, Sealed, Secret, SecretId, Target, TokenHash,
 };
 use uuid::Uuid;
 
@@ -401,7 +401,8 @@ fn routes() {
     assert_eq!(route("cgroup", "api.test"), Route::Inspect);
     assert_eq!(route("cgroup", "api.test:8443"), Route::Inspect);
     assert!(matches!(route("cgroup", "evil.test"), Route::Deny(r) if r.code == Code::EgressDenied));
-    let tunnel = Route::Tunnel { reach: Reach::open(), reason: DecisionReason::Default(Egress::Allow) };
+    let tunnel =
+        Route::Tunnel { address_scope: AddressScope::open(), reason: DecisionReason::Default(Egress::Allow) };
     assert_eq!(route("open", "evil.test"), tunnel);
     assert_eq!(route("open", "api.test"), Route::Inspect);
 }

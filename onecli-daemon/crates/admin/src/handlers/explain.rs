@@ -184,9 +184,9 @@ fn rule(explanation: &mut Explanation, outcome: &DecisionOutcome) {
     explanation.because = outcome.reason.map(|reason| reason.to_string());
     explanation.approve = outcome.approve.as_ref().map(|rule| rule.id);
     explanation.limits = outcome.limits.iter().map(|rule| rule.id).collect();
-    let open = outcome.reach.allowed.iter().map(|net| format!("{net} by a rule"));
-    let public = outcome.reach.open.then(|| "addresses outside blocked ranges".to_owned());
-    let closed = outcome.reach.denied.iter().map(|net| format!("not {net}"));
+    let open = outcome.address_scope.allowed.iter().map(|net| format!("{net} by a rule"));
+    let public = outcome.address_scope.open.then(|| "addresses outside blocked ranges".to_owned());
+    let closed = outcome.address_scope.denied.iter().map(|net| format!("not {net}"));
     explanation.addresses = public.into_iter().chain(open).chain(closed).collect();
     match &outcome.decision {
         Decision::Inject(grants) => {

@@ -1,6 +1,6 @@
 //! Hosts, authorities and addresses.
 
+pub mod address_scope;
 pub mod authority;
 pub mod metadata;
-pub mod reach;
 pub mod upstream_proxy;

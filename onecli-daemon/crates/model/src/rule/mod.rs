@@ -9,8 +9,8 @@ use http::Method;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::host::address_scope::contains_any_form;
 use crate::host::authority::{Authority, Host};
-use crate::host::reach::contains_any_form;
 use crate::identity::ids::AgentId;
 use crate::path::PathReadings;
 use crate::pattern::{HostPattern, MethodSet, PathPattern, PatternError};

@@ -231,19 +231,20 @@ fn unreadable_bytes_require_a_rule() {
 
 #[test]
 fn address_rules_widen_and_restrict_reach() {
-    let reach = |lines: &[&str], name, target| {
+    let address_scope = |lines: &[&str], name, target| {
         let world = ruled(rules(lines));
-        decided(&world, name, "GET", target, &mut Trace::none()).reach
+        decided(&world, name, "GET", target, &mut Trace::none()).address_scope
     };
     let nets = |nets: &[&str]| nets.iter().map(|net| net.parse().unwrap()).collect::<Vec<ipnet::IpNet>>();
-    assert_eq!(reach(&[], "open", "x.test/"), Reach::open());
-    let opened = reach(&["allow x.test - - - 10.0.0.0/8"], "cgroup", "x.test/");
-    assert_eq!(opened, Reach { open: false, allowed: nets(&["10.0.0.0/8"]), denied: Vec::new() });
+    assert_eq!(address_scope(&[], "open", "x.test/"), AddressScope::open());
+    let opened = address_scope(&["allow x.test - - - 10.0.0.0/8"], "cgroup", "x.test/");
+    assert_eq!(opened, AddressScope { open: false, allowed: nets(&["10.0.0.0/8"]), denied: Vec::new() });
     // A grant allows public addresses, and those that a rule names for the host.
-    let granted = reach(&["allow api.test - - - 10.0.0.0/8"], "cgroup", "api.test/v1/x");
-    assert_eq!(granted, Reach { open: true, allowed: nets(&["10.0.0.0/8"]), denied: Vec::new() });
-    let closed = reach(&["deny - - - - 203.0.113.0/24", "deny y.test - - - 10.0.0.0/8"], "open", "x.test/");
-    assert_eq!(closed, Reach { open: true, allowed: Vec::new(), denied: nets(&["203.0.113.0/24"]) });
+    let granted = address_scope(&["allow api.test - - - 10.0.0.0/8"], "cgroup", "api.test/v1/x");
+    assert_eq!(granted, AddressScope { open: true, allowed: nets(&["10.0.0.0/8"]), denied: Vec::new() });
+    let closed =
+        address_scope(&["deny - - - - 203.0.113.0/24", "deny y.test - - - 10.0.0.0/8"], "open", "x.test/");
+    assert_eq!(closed, AddressScope { open: true, allowed: Vec::new(), denied: nets(&["203.0.113.0/24"]) });
 }
 
 #[test]
@@ -342,7 +343,7 @@ proptest! {
         let quick = decided(&world, name, method, &target, &mut Trace::none());
         let slow = decided(&world, name, method, &target, &mut Trace::wanted());
         prop_assert_eq!(summary(&quick), summary(&slow));
-        prop_assert_eq!(&quick.reach, &slow.reach);
+        prop_assert_eq!(&quick.address_scope, &slow.address_scope);
         prop_assert_eq!(quick.is_ruled, slow.is_ruled);
 
         let (authority, path) = target.split_at(target.find('/').unwrap());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use onecli_audit::Text;
-use onecli_model::{AgentId, Authority, Code, Host, Reach, Refusal};
+use onecli_model::{AddressScope, AgentId, Authority, Code, Host, Refusal};
 use onecli_net::{
     PrefixedStream, Protocol, SniffError, TunnelBytes, TunnelEnd, client_speaks_first, sniff, tunnel,
 };
@@ -131,8 +131,8 @@ async fn intercept_tls<S>(
         (Err(refusal), _) | (Ok(_), Err(refusal)) => Err(refusal),
         (Ok(identity), Ok(authority)) => match gateway.snapshot().route(&identity, &authority) {
             Route::Deny(refusal) => Err(refusal),
-            Route::Tunnel { reach, reason } => {
-                let passage = Passage { authority, reach, reason, address: None, unread: false };
+            Route::Tunnel { address_scope, reason } => {
+                let passage = Passage { authority, address_scope, reason, address: None, unread: false };
                 return pass(gateway, &connection, &identity, vec![passage], stream).await;
             }
             Route::Inspect => Ok(authority),
@@ -237,7 +237,7 @@ const SILENCE_UNREAD: Duration = Duration::from_millis(400);
 /// An allowed route for bytes that the daemon does not read.
 struct Passage {
     authority: Authority,
-    reach: Reach,
+    address_scope: AddressScope,
     reason: DecisionReason,
     /// The address that the agent connected to. It must be one of the authority's, and it is dialled.
     address: Option<SocketAddr>,
@@ -253,9 +253,9 @@ fn unread(gateway: &Gateway, connection: &Connection, destination: &Destination)
         Destination::Name(authority) | Destination::Authority(authority) => snapshot
             .allows_unread(&identity, authority)
             .into_iter()
-            .map(|(reach, reason)| Passage {
+            .map(|(address_scope, reason)| Passage {
                 authority: authority.clone(),
-                reach,
+                address_scope,
                 reason,
                 address: None,
                 unread: true,
@@ -264,9 +264,9 @@ fn unread(gateway: &Gateway, connection: &Connection, destination: &Destination)
         Destination::Address(address) => snapshot
             .unread(&identity, *address)
             .into_iter()
-            .map(|(authority, reach, reason)| Passage {
+            .map(|(authority, address_scope, reason)| Passage {
                 authority,
-                reach,
+                address_scope,
                 reason,
                 address: Some(*address),
                 unread: true,
@@ -285,8 +285,8 @@ async fn open_passage(gateway: &Gateway, passages: Vec<Passage>) -> Result<(Pass
     for passage in passages {
         // Invariant 5: the daemon resolves the name, whatever address the agent chose.
         let opened = match passage.address {
-            None => connector.open(&passage.authority, &passage.reach).await.map(Some),
-            Some(wanted) => connector.open_at(&passage.authority, &passage.reach, wanted).await,
+            None => connector.open(&passage.authority, &passage.address_scope).await.map(Some),
+            Some(wanted) => connector.open_at(&passage.authority, &passage.address_scope, wanted).await,
         };
         match opened {
             Ok(Some(opened)) => return Ok((passage, opened)),
@@ -333,16 +333,17 @@ async fn pass<S>(
     let agent = identity.agent().id;
     let revoked = gateway.until_refused(&connection.evidence, |snapshot, now| {
         let still = snapshot.identify(&connection.evidence, now).ok().filter(|now| now.agent().id == agent);
-        let reach = still.and_then(|identity| {
+        let address_scope = still.and_then(|identity| {
             if passage.unread {
-                return snapshot.allows_unread(&identity, authority).map(|(reach, _)| reach);
+                return snapshot.allows_unread(&identity, authority).map(|(address_scope, _)| address_scope);
             }
             match snapshot.route(&identity, authority) {
-                Route::Tunnel { reach, .. } => Some(reach),
+                Route::Tunnel { address_scope, .. } => Some(address_scope),
                 _ => None,
             }
         });
-        reach.is_none_or(|reach| !gateway.pool.connector().admits(authority, address, &reach))
+        address_scope
+            .is_none_or(|address_scope| !gateway.pool.connector().admits(authority, address, &address_scope))
     });
     let bytes = TunnelBytes::default();
     let result = tunnel(stream, upstream, &bytes, gateway.timeouts.idle, revoked).await;

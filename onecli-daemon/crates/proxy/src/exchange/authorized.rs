@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
 use onecli_audit::Text;
-use onecli_model::{Reach, Refusal, Rule};
+use onecli_model::{AddressScope, Refusal, Rule};
 use onecli_policy::{Decision, Grant, Identity, Watch};
 
 use crate::body::Payload;
@@ -36,7 +36,7 @@ pub(super) struct Authorization {
     pub(super) watches: Vec<Watch>,
     pub(super) approve: Option<Arc<Rule>>,
     pub(super) limits: Vec<Arc<Rule>>,
-    pub(super) reach: Reach,
+    pub(super) address_scope: AddressScope,
     is_ruled: bool,
     /// Set for a test by root, which needs no grant of an agent.
     pub(super) is_test: bool,
@@ -78,7 +78,7 @@ impl Authorization {
             watches: snapshot.watches(identity, head.authority.host()),
             approve: ruling.approve,
             limits: ruling.limits,
-            reach: ruling.reach,
+            address_scope: ruling.address_scope,
             is_ruled: ruling.is_ruled,
             is_test: false,
         })
@@ -92,7 +92,7 @@ impl Authorization {
             watches: vec![watch],
             approve: None,
             limits: Vec::new(),
-            reach: Reach::open(),
+            address_scope: AddressScope::open(),
             is_ruled: true,
             is_test: true,
         }

@@ -80,7 +80,7 @@ pub(crate) async fn send(
     let permitted = authorization.used();
     let opened = sessions.open(&permitted, &mut head.headers);
     audit.record().sessions = opened.text();
-    let Authorization { grants, watches, reach, is_test, .. } = authorization;
+    let Authorization { grants, watches, address_scope, is_test, .. } = authorization;
     let (body, _share) =
         signing::prepare(&gateway.held_bodies, &identity, &grants, &mut head, body, share).await?;
     let upgrade =
@@ -116,8 +116,10 @@ pub(crate) async fn send(
     let mut alerts = None;
     let mut retries = Retries::new(&head.method, gateway.pool.connector().dialer.connect_timeout);
     loop {
-        let mut upstream =
-            gateway.pool.checkout(scope.clone(), &head.authority, head.scheme, alpn, fresh, &reach).await?;
+        let mut upstream = gateway
+            .pool
+            .checkout(scope.clone(), &head.authority, head.scheme, alpn, fresh, &address_scope)
+            .await?;
         audit.upstream(&upstream);
         let mut revoked = if is_test {
             Revoked::of_test(gateway, connection)

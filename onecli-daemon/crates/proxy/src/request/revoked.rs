@@ -33,9 +33,11 @@ impl Revoked {
             let evidence = &connection.evidence;
             gateway
                 .until_refused(evidence, |snapshot, now| {
-                    snapshot.still_allows(evidence, now, agent, &head.facts(), &used).is_none_or(|reach| {
-                        !gateway.pool.connector().admits(&head.authority, address, &reach)
-                    })
+                    snapshot.still_allows(evidence, now, agent, &head.facts(), &used).is_none_or(
+                        |address_scope| {
+                            !gateway.pool.connector().admits(&head.authority, address, &address_scope)
+                        },
+                    )
                 })
                 .await;
         }))

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use onecli_model::{AgentId, Authority, Code, Host, NoProxy, ProxyUrl, Reach, Refusal};
+use onecli_model::{AddressScope, AgentId, Authority, Code, Host, NoProxy, ProxyUrl, Refusal};
 use onecli_net::{
     CheckedAddr, DialError, Dialer, ProxyError, ResolveError, Resolver, Transport, connect_through,
     proxy_authorization,
@@ -56,13 +56,17 @@ pub(crate) struct Relay {
 
 impl UpstreamConnector {
     /// Opens a connection that carries bytes to `authority` unread: TLS of the daemon or of the agent. Rules allow it
-    /// to `reach`.
+    /// in `address_scope`.
     ///
     /// # Errors
     /// A [`Refusal`]: unresolvable, blocked, unreachable.
-    pub(crate) async fn open(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {
-        let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority, reach).await };
-        self.open_through(proxy, authority, reach).await
+    pub(crate) async fn open(
+        &self,
+        authority: &Authority,
+        address_scope: &AddressScope,
+    ) -> Result<Opened, Refusal> {
+        let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority, address_scope).await };
+        self.open_through(proxy, authority, address_scope).await
     }
 
     /// Opens such a connection for bytes that an agent sent to `wanted`. Returns `None` if that is not an address of
@@ -73,30 +77,35 @@ impl UpstreamConnector {
     pub(crate) async fn open_at(
         &self,
         authority: &Authority,
-        reach: &Reach,
+        address_scope: &AddressScope,
         wanted: SocketAddr,
     ) -> Result<Option<Opened>, Refusal> {
         let wanted = SocketAddr::new(wanted.ip().to_canonical(), wanted.port());
         let mut addresses =
-            self.resolver.resolve(authority, reach).await.map_err(|error| resolve_refusal(&error))?;
+            self.resolver.resolve(authority, address_scope).await.map_err(|error| resolve_refusal(&error))?;
         addresses.retain(|address| address.get() == wanted);
         if addresses.is_empty() {
             return Ok(None);
         }
         if let Some(proxy) = self.proxy_for(authority) {
             let literal = Authority::new(Host::from(wanted.ip()), wanted.port());
-            return self.open_through(proxy, &literal, reach).await.map(Some);
+            return self.open_through(proxy, &literal, address_scope).await.map(Some);
         }
         let (stream, address) = self.connect(&addresses).await.map_err(|error| dial_refusal(&error))?;
         Ok(Some(Opened { stream, address, relay: None }))
     }
 
-    /// Returns whether a pooled connection to `authority`, at this address, may serve requests that rules allow to
-    /// `reach`.
-    pub(crate) fn admits(&self, authority: &Authority, address: SocketAddr, reach: &Reach) -> bool {
+    /// Returns whether a pooled connection to `authority`, at this address, may serve requests that rules allow in
+    /// `address_scope`.
+    pub(crate) fn admits(
+        &self,
+        authority: &Authority,
+        address: SocketAddr,
+        address_scope: &AddressScope,
+    ) -> bool {
         match self.proxy_for(authority) {
-            Some(_) => self.resolver.check_for_proxy(authority, reach).is_ok(),
-            None => self.resolver.admits(address, reach),
+            Some(_) => self.resolver.check_for_proxy(authority, address_scope).is_ok(),
+            None => self.resolver.admits(address, address_scope),
         }
     }
 
@@ -104,9 +113,9 @@ impl UpstreamConnector {
         &self,
         proxy: &ProxyUrl,
         authority: &Authority,
-        reach: &Reach,
+        address_scope: &AddressScope,
     ) -> Result<Opened, Refusal> {
-        let (stream, address) = self.connect_proxy(proxy, authority, reach).await?;
+        let (stream, address) = self.connect_proxy(proxy, authority, address_scope).await?;
         let connected = connect_through(stream, proxy, authority);
         let stream = match tokio::time::timeout(self.dialer.connect_timeout, connected).await {
             Ok(Ok(stream)) => Box::new(stream),
@@ -120,9 +129,13 @@ impl UpstreamConnector {
     ///
     /// # Errors
     /// As [`UpstreamConnector::open`].
-    pub(super) async fn open_plain(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {
-        let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority, reach).await };
-        let (stream, address) = self.connect_proxy(proxy, authority, reach).await?;
+    pub(super) async fn open_plain(
+        &self,
+        authority: &Authority,
+        address_scope: &AddressScope,
+    ) -> Result<Opened, Refusal> {
+        let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority, address_scope).await };
+        let (stream, address) = self.connect_proxy(proxy, authority, address_scope).await?;
         let relay = Relay { authorization: proxy_authorization(proxy) };
         Ok(Opened { stream, address, relay: Some(relay) })
     }
@@ -132,9 +145,9 @@ impl UpstreamConnector {
         proxy.is_for(authority.host()).then_some(&proxy.url)
     }
 
-    async fn dial(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {
+    async fn dial(&self, authority: &Authority, address_scope: &AddressScope) -> Result<Opened, Refusal> {
         let addresses =
-            self.resolver.resolve(authority, reach).await.map_err(|error| resolve_refusal(&error))?;
+            self.resolver.resolve(authority, address_scope).await.map_err(|error| resolve_refusal(&error))?;
         let (stream, address) = self.connect(&addresses).await.map_err(|error| dial_refusal(&error))?;
         Ok(Opened { stream, address, relay: None })
     }
@@ -152,9 +165,9 @@ impl UpstreamConnector {
         &self,
         proxy: &ProxyUrl,
         authority: &Authority,
-        reach: &Reach,
+        address_scope: &AddressScope,
     ) -> Result<(Box<dyn Transport>, SocketAddr), Refusal> {
-        self.resolver.check_for_proxy(authority, reach).map_err(|error| resolve_refusal(&error))?;
+        self.resolver.check_for_proxy(authority, address_scope).map_err(|error| resolve_refusal(&error))?;
         let unreachable = |error: &dyn std::fmt::Display| {
             Refusal::new(Code::UpstreamConnect, format!("the upstream proxy: {error}"), PROXY_HINT)
         };

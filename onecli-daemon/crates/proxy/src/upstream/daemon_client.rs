@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use onecli_audit::{AuditLog, ConnectionMode, Record, Text};
-use onecli_model::{AgentId, Authority, Clock, Code, Random, Reach, Refusal, RequestId};
+use onecli_model::{AddressScope, AgentId, Authority, Clock, Code, Random, Refusal, RequestId};
 use onecli_net::{Dialer, Resolver, Transport};
 use onecli_tls::{Alpn, UpstreamTls};
 use onecli_vault::{DaemonRequestError, Purpose, TokenEndpointClient};
@@ -78,7 +78,7 @@ impl DaemonClient {
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, DaemonRequestError> {
         in_time(async {
-            let opened = self.connector.open(authority, &Reach::open()).await?;
+            let opened = self.connector.open(authority, &AddressScope::open()).await?;
             let tls = self.connector.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
             let stream = tls.await.map_err(|error| Fault::new(Code::UpstreamTls, &error))?;
             talk(Box::new(stream), named(request, authority, 443)?).await
@@ -97,7 +97,7 @@ impl DaemonClient {
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, DaemonRequestError> {
         in_time(async {
-            let opened = self.connector.open_plain(authority, &Reach::open()).await?;
+            let opened = self.connector.open_plain(authority, &AddressScope::open()).await?;
             let mut request = named(request, authority, 80)?;
             if let Some(relay) = opened.relay {
                 let absolute = format!("http://{}{}", authority.to_header(80), request.uri());
@@ -120,7 +120,7 @@ impl DaemonClient {
         authority: &Authority,
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, Fault> {
-        let opened = self.connector.open(authority, &Reach::open()).await?;
+        let opened = self.connector.open(authority, &AddressScope::open()).await?;
         audit.record.address = Some(Text::new(&opened.address.to_string()));
         let tls = self.connector.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
         let stream = tls.await.map_err(|error| Fault::new(Code::UpstreamTls, &error))?;

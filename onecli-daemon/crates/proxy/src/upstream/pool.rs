@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, header};
-use onecli_model::{Authority, Clock, Code, Reach, Refusal};
+use onecli_model::{AddressScope, Authority, Clock, Code, Refusal};
 use onecli_policy::Snapshot;
 use onecli_tls::{Alpn, LateAlert};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -212,7 +212,8 @@ impl Pool {
         &self.connector
     }
 
-    /// Returns a connection for a request that rules allow to `reach`: a pooled one, unless `fresh`, or a new one.
+    /// Returns a connection for a request that rules allow in `address_scope`: a pooled one, unless `fresh`, or a new
+    /// one.
     ///
     /// # Errors
     /// A [`Refusal`]: unresolvable, blocked, unreachable, or not verified.
@@ -223,13 +224,13 @@ impl Pool {
         scheme: Scheme,
         alpn: Alpn,
         fresh: bool,
-        reach: &Reach,
+        address_scope: &AddressScope,
     ) -> Result<Upstream, Refusal> {
         let key = Key { scope, authority: authority.clone(), https: scheme == Scheme::Https };
-        if !fresh && let Some(upstream) = self.take(&key, alpn, reach).await {
+        if !fresh && let Some(upstream) = self.take(&key, alpn, address_scope).await {
             return Ok(upstream);
         }
-        self.connect(key, alpn, reach).await
+        self.connect(key, alpn, address_scope).await
     }
 
     /// Returns a connection to the pool after its response was read to its end.
@@ -267,9 +268,9 @@ impl Pool {
     }
 
     /// Returns a pooled connection whose address is still allowed.
-    async fn take(&self, key: &Key, alpn: Alpn, reach: &Reach) -> Option<Upstream> {
+    async fn take(&self, key: &Key, alpn: Alpn, address_scope: &AddressScope) -> Option<Upstream> {
         while let Some(Parked { mut sender, peer, .. }) = self.pop(key, alpn) {
-            if self.connector.admits(&key.authority, peer.address, reach) && sender.is_ready().await {
+            if self.connector.admits(&key.authority, peer.address, address_scope) && sender.is_ready().await {
                 return Some(Upstream { key: key.clone(), sender, peer, reused: true });
             }
         }
@@ -286,14 +287,15 @@ impl Pool {
         Some(parked.remove(at))
     }
 
-    async fn connect(&self, key: Key, alpn: Alpn, reach: &Reach) -> Result<Upstream, Refusal> {
+    async fn connect(&self, key: Key, alpn: Alpn, address_scope: &AddressScope) -> Result<Upstream, Refusal> {
         if !key.https {
-            let Opened { stream, address, relay } = self.connector.open_plain(&key.authority, reach).await?;
+            let Opened { stream, address, relay } =
+                self.connector.open_plain(&key.authority, address_scope).await?;
             let sender = begin_http1(stream).await?;
             let peer = Peer { address, tls: None, alert: LateAlert::default(), relay };
             return Ok(Upstream { key, sender, peer, reused: false });
         }
-        let Opened { stream, address, .. } = self.connector.open(&key.authority, reach).await?;
+        let Opened { stream, address, .. } = self.connector.open(&key.authority, address_scope).await?;
         let handshake = self.connector.tls.connect(key.scope.agent(), &key.authority, alpn, stream);
         let verified = match tokio::time::timeout(self.connector.dialer.connect_timeout, handshake).await {
             Ok(Ok(verified)) => verified,

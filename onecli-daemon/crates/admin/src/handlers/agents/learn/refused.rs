@@ -116,7 +116,7 @@ impl CurrentPolicy {
             },
         );
         // The host's addresses are not known here. Assume that a network named by a rule contains them.
-        let is_blocked = refused.is(Code::AddressBlocked) && outcome.reach.allowed.is_empty();
+        let is_blocked = refused.is(Code::AddressBlocked) && outcome.address_scope.allowed.is_empty();
         is_blocked || matches!(outcome.decision, Decision::Deny(_))
     }
 }

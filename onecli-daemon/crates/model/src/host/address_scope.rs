@@ -7,7 +7,7 @@ use ipnet::IpNet;
 /// The addresses that one request may be sent to, according to the rules. The crate `net` knows the blocked ranges
 /// and turns allowed addresses into addresses that can be dialled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reach {
+pub struct AddressScope {
     /// Whether every address outside the blocked ranges is allowed.
     pub open: bool,
     /// Networks that a rule allows explicitly, even in blocked ranges.
@@ -16,10 +16,10 @@ pub struct Reach {
     pub denied: Vec<IpNet>,
 }
 
-impl Reach {
-    /// Returns a reach of every address outside the blocked ranges.
-    pub fn open() -> Reach {
-        Reach { open: true, ..Reach::default() }
+impl AddressScope {
+    /// Returns the scope of every address outside the blocked ranges.
+    pub fn open() -> AddressScope {
+        AddressScope { open: true, ..AddressScope::default() }
     }
 
     /// Returns whether the address is in a denied network, in any form that routes there.
@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn a_denied_network_is_denied_in_every_form() {
-        let reach = Reach { denied: vec!["203.0.113.0/24".parse().unwrap()], ..Reach::open() };
+        let address_scope =
+            AddressScope { denied: vec!["203.0.113.0/24".parse().unwrap()], ..AddressScope::open() };
         for denied in [
             "203.0.113.7",
             "::ffff:203.0.113.7",
@@ -67,10 +68,10 @@ mod tests {
             "2002:cb00:7107::1",
             "::203.0.113.7",
         ] {
-            assert!(reach.denies(denied.parse().unwrap()), "{denied}");
+            assert!(address_scope.denies(denied.parse().unwrap()), "{denied}");
         }
         for other in ["203.0.114.7", "2001:db8::cb00:7107", "64:ff9b::cb00:7207"] {
-            assert!(!reach.denies(other.parse().unwrap()), "{other}");
+            assert!(!address_scope.denies(other.parse().unwrap()), "{other}");
         }
     }
 }
