@@ -12,7 +12,7 @@ use onecli_model::{
     RuleId, Secret, SecretId,
 };
 
-use super::grant::{Grant, SentAs, Watch};
+use super::grant::{Grant, ScrubGrant, SentAs};
 use super::identity::{ClientEvidence, Identity};
 use super::refusals::{ambiguous, denied_request, host_denied, not_for_this, placeholder_wanted, removed};
 use super::snapshot::{AgentView, Snapshot};
@@ -232,9 +232,9 @@ impl Snapshot {
 
     /// The secrets for this host, on any port or path, that the agent may use or once could. Responses are searched
     /// for all that is [stored](Self::stored_at) for the host.
-    pub fn watches(&self, identity: &Identity, host: &Host) -> Vec<Watch> {
+    pub fn values_to_scrub(&self, identity: &Identity, host: &Host) -> Vec<ScrubGrant> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
-        view.watched(host).map(|s| Watch::new(Arc::clone(s), SentAs::Placed)).collect()
+        view.watched(host).map(|s| ScrubGrant::new(Arc::clone(s), SentAs::Placed)).collect()
     }
 
     /// The result of the agent's grants for a request, without rules.

@@ -45,20 +45,20 @@ pub enum SentAs {
 
 /// Permission to search responses for one secret's value, not to send it anywhere.
 #[derive(Debug, Clone)]
-pub struct Watch {
+pub struct ScrubGrant {
     secret: Arc<Secret>,
     sent: SentAs,
     is_replaced: bool,
 }
 
-impl Watch {
-    pub(super) fn new(secret: Arc<Secret>, sent: SentAs) -> Watch {
-        Watch { secret, sent, is_replaced: false }
+impl ScrubGrant {
+    pub(super) fn new(secret: Arc<Secret>, sent: SentAs) -> ScrubGrant {
+        ScrubGrant { secret, sent, is_replaced: false }
     }
 
     /// A permission for a replaced value that is retained.
-    pub(super) fn replaced(secret: Arc<Secret>, sent: SentAs) -> Watch {
-        Watch { secret, sent, is_replaced: true }
+    pub(super) fn replaced(secret: Arc<Secret>, sent: SentAs) -> ScrubGrant {
+        ScrubGrant { secret, sent, is_replaced: true }
     }
 
     /// Whether a newer value replaced this one.
@@ -73,8 +73,8 @@ impl Watch {
 
     /// Creates a permission without a policy, for tests.
     #[cfg(any(test, feature = "testing"))]
-    pub fn for_test(secret: Secret) -> Watch {
-        Watch::new(Arc::new(secret), SentAs::Placed)
+    pub fn for_test(secret: Secret) -> ScrubGrant {
+        ScrubGrant::new(Arc::new(secret), SentAs::Placed)
     }
 
     /// The secret to search for.

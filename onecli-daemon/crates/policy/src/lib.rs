@@ -25,7 +25,7 @@ pub use approvals::{
     NotPending, PER_MINUTE, PendingApproval,
 };
 pub use decide::{Decision, DecisionOutcome, DecisionReason, RequestFacts};
-pub use grant::{Grant, SentAs, Watch};
+pub use grant::{Grant, ScrubGrant, SentAs};
 pub use host_index::HostGroups;
 pub use identity::{CaptureMode, ClientEvidence, Identity};
 pub use limits::{Exceeded, Limits};

@@ -6,7 +6,7 @@ use onecli_model::{Agent, AgentId, Code, Egress, Factors, Refusal, SecretId};
 use uuid::Uuid;
 
 use super::decide::{RequestFacts, judged, refuse_fresh_credentials};
-use super::grant::{Grant, SentAs, Watch};
+use super::grant::{Grant, ScrubGrant, SentAs};
 use super::identity::Identity;
 use super::snapshot::Snapshot;
 
@@ -21,7 +21,7 @@ pub struct TestPermit {
     /// The secret.
     pub grant: Grant,
     /// Permission to scrub the value from the response.
-    pub watch: Watch,
+    pub scrub_grant: ScrubGrant,
 }
 
 impl Snapshot {
@@ -57,7 +57,7 @@ impl Snapshot {
         Ok(TestPermit {
             identity: Identity::of_tester(agent),
             grant,
-            watch: Watch::new(secret, SentAs::Placed),
+            scrub_grant: ScrubGrant::new(secret, SentAs::Placed),
         })
     }
 }

@@ -9,7 +9,7 @@ use onecli_model::{
     Agent, AgentId, CgroupName, Host, HostPattern, Mint, Placeholder, Rule, Secret, SecretId, TokenHash,
 };
 
-use super::grant::{SentAs, Watch};
+use super::grant::{ScrubGrant, SentAs};
 use super::host_index::{HostGroups, HostIndex};
 use super::rules::RuleSet;
 
@@ -163,14 +163,14 @@ impl Snapshot {
     }
 
     /// The secrets of these groups, each once.
-    pub fn stored_values(&self, groups: &HostGroups) -> Vec<Watch> {
+    pub fn stored_values(&self, groups: &HostGroups) -> Vec<ScrubGrant> {
         let mut seen = HashSet::new();
         let is_new = |stored: &&Stored| seen.insert((stored.secret.id, stored.secret.version, stored.sent));
-        let watch = |stored: &Stored| {
-            let make = if stored.is_replaced { Watch::replaced } else { Watch::new };
+        let grant = |stored: &Stored| {
+            let make = if stored.is_replaced { ScrubGrant::replaced } else { ScrubGrant::new };
             make(Arc::clone(&stored.secret), stored.sent)
         };
-        self.stored.items(groups).filter(is_new).map(watch).collect()
+        self.stored.items(groups).filter(is_new).map(grant).collect()
     }
 
     /// The secret, if its value is sent to this host.

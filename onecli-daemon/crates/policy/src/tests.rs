@@ -323,8 +323,8 @@ fn values_of_former_grants_are_scrubbed() {
     let check = |world: &Snapshot, watched: usize, route: &str| {
         let identity = world.identify(&evidence(CaptureMode::Explicit, None, Some(3)), NOW).unwrap();
         let authority = Authority::parse("api.test", Some(443)).unwrap();
-        assert_eq!(world.watches(&identity, authority.host()).len(), watched, "{route}");
-        assert!(world.watches(&identity, &"else.test".parse().unwrap()).is_empty());
+        assert_eq!(world.values_to_scrub(&identity, authority.host()).len(), watched, "{route}");
+        assert!(world.values_to_scrub(&identity, &"else.test".parse().unwrap()).is_empty());
         let got = format!("{:?}", world.route(&identity, &authority));
         assert!(got.starts_with(route), "{got}");
     };

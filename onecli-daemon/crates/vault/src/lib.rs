@@ -41,7 +41,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use onecli_model::{AgentId, Placeholder, Random, Sealed, Secret, SecretId, SecretValue, Token, TokenHash};
-use onecli_policy::{Grant, Watch};
+use onecli_policy::{Grant, ScrubGrant};
 use tokio::sync::watch;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -179,8 +179,8 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::open`].
-    pub fn open_watch(&self, watch: &Watch) -> Result<SecretValue, VaultError> {
-        if watch.is_replaced() { self.open_replaced(watch.secret()) } else { self.open_value(watch.secret()) }
+    pub fn open_scrub_grant(&self, grant: &ScrubGrant) -> Result<SecretValue, VaultError> {
+        if grant.is_replaced() { self.open_replaced(grant.secret()) } else { self.open_value(grant.secret()) }
     }
 
     /// Opens a value that [`Vault::retire`] sealed, to restore it.

@@ -136,7 +136,7 @@ fn a_secret_of_another_agent_changes_nothing_else() {
     assert!(!closed.may_resolve(&who(&closed, "open"), &host));
     assert!(!closed.is_written(&who(&closed, "open"), &host));
     assert_eq!(route(&closed, "open", "api.test"), "deny egress_denied");
-    assert!(world.watches(&who(&world, "open"), &host).is_empty());
+    assert!(world.values_to_scrub(&who(&world, "open"), &host).is_empty());
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn each_secret_of_a_host_is_searched_for_once() {
     let names = |host: &str| {
         let groups = world.stored_at(&host.parse().unwrap());
         let mut names: Vec<String> =
-            world.stored_values(&groups).iter().map(|watch| watch.secret().name.to_string()).collect();
+            world.stored_values(&groups).iter().map(|grant| grant.secret().name.to_string()).collect();
         names.sort();
         names
     };

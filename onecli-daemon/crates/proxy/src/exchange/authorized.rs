@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::upgrade::OnUpgrade;
 use onecli_audit::Text;
 use onecli_model::{AddressScope, Refusal, Rule};
-use onecli_policy::{Decision, Grant, Identity, Watch};
+use onecli_policy::{Decision, Grant, Identity, ScrubGrant};
 
 use crate::body::Payload;
 use crate::context::gateway::Gateway;
@@ -33,7 +33,7 @@ pub(super) struct Authorization {
     pub(super) grants: Vec<Grant>,
     /// The secrets whose sealed sessions may be opened.
     pub(super) sessions: Vec<Grant>,
-    pub(super) watches: Vec<Watch>,
+    pub(super) values_to_scrub: Vec<ScrubGrant>,
     pub(super) approve: Option<Arc<Rule>>,
     pub(super) limits: Vec<Arc<Rule>>,
     pub(super) address_scope: AddressScope,
@@ -45,7 +45,7 @@ pub(super) struct Authorization {
 impl Authorization {
     /// Returns whether the decision depended on the request's content, or the response may contain a value.
     pub(super) fn is_judged(&self) -> bool {
-        self.is_ruled || !self.watches.is_empty()
+        self.is_ruled || !self.values_to_scrub.is_empty()
     }
 
     /// The secrets whose credential or session the request carries.
@@ -75,7 +75,7 @@ impl Authorization {
         Ok(Authorization {
             grants,
             sessions: ruling.sessions,
-            watches: snapshot.watches(identity, head.authority.host()),
+            values_to_scrub: snapshot.values_to_scrub(identity, head.authority.host()),
             approve: ruling.approve,
             limits: ruling.limits,
             address_scope: ruling.address_scope,
@@ -85,11 +85,11 @@ impl Authorization {
     }
 
     /// Returns the permission for a test by root.
-    pub(super) fn of_test(grant: Grant, watch: Watch) -> Authorization {
+    pub(super) fn of_test(grant: Grant, scrub_grant: ScrubGrant) -> Authorization {
         Authorization {
             grants: vec![grant],
             sessions: Vec::new(),
-            watches: vec![watch],
+            values_to_scrub: vec![scrub_grant],
             approve: None,
             limits: Vec::new(),
             address_scope: AddressScope::open(),

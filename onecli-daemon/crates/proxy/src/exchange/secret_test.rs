@@ -85,11 +85,12 @@ fn allow(
         .record()
         .target(head.authority.host(), head.authority.port())
         .request(head.method.as_str(), &head.path);
-    let TestPermit { identity, grant, watch } = gateway.snapshot().permit_test(test.secret, &head.facts())?;
+    let TestPermit { identity, grant, scrub_grant } =
+        gateway.snapshot().permit_test(test.secret, &head.facts())?;
     let (agent, secret) = (grant.agent(), grant.secret());
     let placeholder = gateway.vault.placeholder(agent.id, secret.id, agent.generation);
     stand_in(&mut head, secret, placeholder.as_str(), test)?;
-    let authorization = Authorization::of_test(grant, watch);
+    let authorization = Authorization::of_test(grant, scrub_grant);
     Ok(AuthorizedRequest::of_test(identity, head, authorization))
 }
 

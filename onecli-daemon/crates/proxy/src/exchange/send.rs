@@ -80,7 +80,7 @@ pub(crate) async fn send(
     let permitted = authorization.used();
     let opened = sessions.open(&permitted, &mut head.headers);
     audit.record().sessions = opened.text();
-    let Authorization { grants, watches, address_scope, is_test, .. } = authorization;
+    let Authorization { grants, values_to_scrub, address_scope, is_test, .. } = authorization;
     let (body, _share) =
         signing::prepare(&gateway.held_bodies, &identity, &grants, &mut head, body, share).await?;
     let upgrade =
@@ -91,7 +91,8 @@ pub(crate) async fn send(
     let mut ranges = Ranges::of(&head.headers, !opened.is_empty());
     let followed = Followed::new(&gateway.scrub_values, head.authority.host());
     if !followed.set().is_empty() {
-        ranges.is_asked = ranges.is_asked && only_signed(identity.agent().id, &watches, &followed).await;
+        ranges.is_asked =
+            ranges.is_asked && only_signed(identity.agent().id, &values_to_scrub, &followed).await;
         ask_scannable(&mut head.headers, ranges.is_asked);
     }
     if is_judged {
@@ -142,7 +143,7 @@ pub(crate) async fn send(
         }
         opened.put(&mut outgoing.head.headers, &upstream, &decision)?;
         audit.record().backend = backends(&used);
-        let mut scrubber = scrubber(agent, &watches, &followed).await?;
+        let mut scrubber = scrubber(agent, &values_to_scrub, &followed).await?;
         let signatures = std::mem::take(&mut outgoing.signatures);
         scrubber
             .watch(&signatures.iter().chain(opened.values()).flat_map(WireForm::plain).collect::<Vec<_>>());

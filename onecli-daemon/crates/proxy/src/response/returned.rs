@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use onecli_audit::{Record, Text};
 use onecli_model::{AgentId, Code, Host, Refusal, Secret, SecretValue, WireForm};
-use onecli_policy::Watch;
+use onecli_policy::ScrubGrant;
 use onecli_vault::Credential;
 
 use crate::audit::recorder::Recorder;
@@ -80,14 +80,14 @@ impl ResponseGuard {
 
     /// A new value or token may replace the sent one while a response streams. The agent may send either.
     fn expected_needles(&self, searched: &SearchSet) -> Needles {
-        let is_sent = |watch: &Watch| self.sent.iter().any(|one| *one.name() == watch.secret().name);
+        let is_sent = |grant: &ScrubGrant| self.sent.iter().any(|one| *one.name() == grant.secret().name);
         let placed = self.sent.iter().flat_map(|one| one.placement().wire_forms(one.value()));
         let signed = self.signatures.iter().flat_map(WireForm::plain);
         let credentials = &self.gateway.credentials;
-        let issued = searched.issued().filter(|watch| is_sent(watch));
-        let tokens = issued.flat_map(|watch| credentials.issued_forms(watch));
-        let fetched = searched.fetched().filter(|watch| is_sent(watch));
-        let values = fetched.flat_map(|watch| credentials.fetched_forms(self.agent, watch));
+        let issued = searched.issued().filter(|grant| is_sent(grant));
+        let tokens = issued.flat_map(|grant| credentials.issued_forms(grant));
+        let fetched = searched.fetched().filter(|grant| is_sent(grant));
+        let values = fetched.flat_map(|grant| credentials.fetched_forms(self.agent, grant));
         let forms: Vec<WireForm> = placed.chain(signed).chain(tokens).chain(values).collect();
         let mut needles = Needles::default();
         needles.extend(spellings(&forms));

@@ -1,7 +1,7 @@
 //! The scrubber for one response.
 
 use onecli_model::{AgentId, Refusal};
-use onecli_policy::{SentAs, Watch};
+use onecli_policy::{ScrubGrant, SentAs};
 
 use super::followed::Followed;
 use super::unopened::unopened;
@@ -15,26 +15,26 @@ use crate::scrub::Scrubber;
 /// agent fails no request.
 pub(crate) async fn scrubber(
     agent: AgentId,
-    own: &[Watch],
+    own: &[ScrubGrant],
     followed: &Followed,
 ) -> Result<Scrubber, Refusal> {
     let (credentials, set) = (followed.credentials(), followed.set());
-    let is_own = |watch: &Watch| own.iter().any(|own| own.value() == watch.value());
-    if let Some(watch) = set.unopened().iter().find(|watch| is_own(watch))
-        && let Err(error) = credentials.stored_forms(watch)
+    let is_own = |grant: &ScrubGrant| own.iter().any(|own| own.value() == grant.value());
+    if let Some(grant) = set.unopened().iter().find(|grant| is_own(grant))
+        && let Err(error) = credentials.stored_forms(grant)
     {
-        return Err(unopened(watch.secret(), &error.into()));
+        return Err(unopened(grant.secret(), &error.into()));
     }
     let mut spelt = Vec::new();
     // The counter is read before the values, so that no value is missed.
     let changes = credentials.changes();
     for moving in set.moving() {
-        let watch = moving.watch();
-        let values = if watch.sent() == SentAs::Placed && is_own(watch) {
-            let current = credentials.current_values(agent, watch).await;
-            current.map_err(|error| unopened(watch.secret(), &error))?
+        let grant = moving.grant();
+        let values = if grant.sent() == SentAs::Placed && is_own(grant) {
+            let current = credentials.current_values(agent, grant).await;
+            current.map_err(|error| unopened(grant.secret(), &error))?
         } else {
-            credentials.values_in_memory(watch)
+            credentials.values_in_memory(grant)
         };
         spelt.extend(values.iter().filter_map(|value| moving.spell(value)));
     }
@@ -43,6 +43,6 @@ pub(crate) async fn scrubber(
 
 /// Returns whether no credential for this host is ever sent, so that none can be echoed. SDKs rely on ranges to fetch
 /// large objects in parts.
-pub(crate) async fn only_signed(agent: AgentId, own: &[Watch], followed: &Followed) -> bool {
+pub(crate) async fn only_signed(agent: AgentId, own: &[ScrubGrant], followed: &Followed) -> bool {
     scrubber(agent, own, followed).await.is_ok_and(|scrubber| scrubber.is_idle())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 use onecli_model::{Secret, SecretValue, ValueClass};
-use onecli_policy::{SentAs, Watch};
+use onecli_policy::{ScrubGrant, SentAs};
 use onecli_vault::{Credentials, wire_forms};
 use zeroize::Zeroizing;
 
@@ -27,11 +27,11 @@ pub(crate) struct SearchSet {
     /// The needles of stored values.
     needles: Arc<Needles>,
     /// The same needles, by secret.
-    stored: Vec<(Watch, Vec<Needle>)>,
+    stored: Vec<(ScrubGrant, Vec<Needle>)>,
     bytes: usize,
     /// How long bytes that may begin a value wait: the longest time of all secrets, if each sets one.
     flush_after: Option<Duration>,
-    unopened: Vec<Watch>,
+    unopened: Vec<ScrubGrant>,
     moving: Vec<Moving>,
     combined: Option<Mutex<LruCache<Combination, Combined>>>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Spelt(Vec<Needle>);
 
 /// A secret whose value is fetched from elsewhere, or issued by a token endpoint.
 pub(super) struct Moving {
-    watch: Watch,
+    grant: ScrubGrant,
     spelt: Mutex<LruCache<Value, Arc<Spelt>>>,
 }
 
@@ -72,17 +72,17 @@ impl Borrow<[u8]> for Value {
 
 impl SearchSet {
     /// Opens the stored values and computes their spellings.
-    pub(super) fn compile(watches: Vec<Watch>, credentials: &Credentials) -> SearchSet {
-        let pauses = watches.iter().map(|watch| Some(watch.secret().profile.flush_after?.duration()));
+    pub(super) fn compile(grants: Vec<ScrubGrant>, credentials: &Credentials) -> SearchSet {
+        let pauses = grants.iter().map(|grant| Some(grant.secret().profile.flush_after?.duration()));
         let flush_after = pauses.collect::<Option<Vec<_>>>().and_then(|pauses| pauses.into_iter().max());
         let mut set = SearchSet { flush_after, ..SearchSet::default() };
-        for watch in watches {
-            match credentials.stored_forms(&watch) {
-                Ok(Some(forms)) => set.stored.push((watch, spellings(&forms))),
-                Ok(None) => set.moving.push(Moving::new(watch)),
+        for grant in grants {
+            match credentials.stored_forms(&grant) {
+                Ok(Some(forms)) => set.stored.push((grant, spellings(&forms))),
+                Ok(None) => set.moving.push(Moving::new(grant)),
                 Err(error) => {
-                    tracing::error!(%error, secret = %watch.secret().name, "a secret that responses are searched for cannot be opened");
-                    set.unopened.push(watch);
+                    tracing::error!(%error, secret = %grant.secret().name, "a secret that responses are searched for cannot be opened");
+                    set.unopened.push(grant);
                 }
             }
         }
@@ -116,13 +116,13 @@ impl SearchSet {
     /// The secret whose value this text is. The search is slow.
     pub(crate) fn owner(&self, matched: &[u8]) -> Option<&Secret> {
         let stored =
-            self.stored.iter().find(|(_, needles)| of(needles).is_in(matched)).map(|(watch, _)| watch);
-        let moving = || self.moving.iter().find(|moving| moving.is_in(matched)).map(Moving::watch);
-        stored.or_else(moving).map(Watch::secret)
+            self.stored.iter().find(|(_, needles)| of(needles).is_in(matched)).map(|(grant, _)| grant);
+        let moving = || self.moving.iter().find(|moving| moving.is_in(matched)).map(Moving::grant);
+        stored.or_else(moving).map(ScrubGrant::secret)
     }
 
     /// Secrets whose values could not be opened.
-    pub(super) fn unopened(&self) -> &[Watch] {
+    pub(super) fn unopened(&self) -> &[ScrubGrant] {
         &self.unopened
     }
 
@@ -132,32 +132,32 @@ impl SearchSet {
     }
 
     /// Secrets for which tokens are issued.
-    pub(crate) fn issued(&self) -> impl Iterator<Item = &Watch> {
+    pub(crate) fn issued(&self) -> impl Iterator<Item = &ScrubGrant> {
         let is_issued =
-            |watch: &&Watch| watch.sent() == SentAs::Placed && watch.secret().profile.mint.is_some();
-        self.moving.iter().map(Moving::watch).filter(is_issued)
+            |grant: &&ScrubGrant| grant.sent() == SentAs::Placed && grant.secret().profile.mint.is_some();
+        self.moving.iter().map(Moving::grant).filter(is_issued)
     }
 
     /// The needles of the stored values, and of those that are in memory now. Nothing is fetched or issued.
     pub(super) fn current(&self, credentials: &Credentials) -> Arc<Needles> {
         let spelt = |moving: &Moving| -> Vec<Arc<Spelt>> {
-            let values = credentials.values_in_memory(&moving.watch);
+            let values = credentials.values_in_memory(&moving.grant);
             values.iter().filter_map(|value| moving.spell(value)).collect()
         };
         self.needles_with(self.moving.iter().flat_map(spelt).collect())
     }
 
     /// The spellings of stored values that requests to the host carry, for the secrets that `is_one` selects.
-    pub(crate) fn placed(&self, is_one: impl Fn(&Watch) -> bool) -> Vec<Needle> {
+    pub(crate) fn placed(&self, is_one: impl Fn(&ScrubGrant) -> bool) -> Vec<Needle> {
         let of_those =
-            self.stored.iter().filter(|(watch, _)| watch.sent() == SentAs::Placed && is_one(watch));
+            self.stored.iter().filter(|(grant, _)| grant.sent() == SentAs::Placed && is_one(grant));
         of_those.flat_map(|(_, needles)| needles.iter().cloned()).collect()
     }
 
     /// Secrets whose values come from a source and are sent unchanged.
-    pub(crate) fn fetched(&self) -> impl Iterator<Item = &Watch> {
-        let is_fetched = |watch: &&Watch| watch.secret().profile.mint.is_none();
-        self.moving.iter().map(Moving::watch).filter(is_fetched)
+    pub(crate) fn fetched(&self) -> impl Iterator<Item = &ScrubGrant> {
+        let is_fetched = |grant: &&ScrubGrant| grant.secret().profile.mint.is_none();
+        self.moving.iter().map(Moving::grant).filter(is_fetched)
     }
 
     /// The needles of the stored values and of these.
@@ -178,12 +178,12 @@ impl SearchSet {
 }
 
 impl Moving {
-    fn new(watch: Watch) -> Moving {
-        Moving { watch, spelt: Mutex::new(LruCache::new(SPELT)) }
+    fn new(grant: ScrubGrant) -> Moving {
+        Moving { grant, spelt: Mutex::new(LruCache::new(SPELT)) }
     }
 
-    pub(super) fn watch(&self) -> &Watch {
-        &self.watch
+    pub(super) fn grant(&self) -> &ScrubGrant {
+        &self.grant
     }
 
     fn is_in(&self, matched: &[u8]) -> bool {
@@ -196,7 +196,7 @@ impl Moving {
         if let Some(spelt) = known.get(value.expose()) {
             return (!spelt.0.is_empty()).then(|| Arc::clone(spelt));
         }
-        let spelt = Arc::new(Spelt(spellings(&wire_forms(&self.watch, value))));
+        let spelt = Arc::new(Spelt(spellings(&wire_forms(&self.grant, value))));
         known.put(Value(Zeroizing::new(value.expose().to_vec())), Arc::clone(&spelt));
         (!spelt.0.is_empty()).then_some(spelt)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use onecli_model::{Clock, Host};
-use onecli_policy::{HostGroups, SentAs, Snapshot, Watch};
+use onecli_policy::{HostGroups, ScrubGrant, SentAs, Snapshot};
 use onecli_vault::Credentials;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -79,10 +79,10 @@ impl ScrubValues {
         if let Some(set) = self.lock().known(policy, &groups, now) {
             return set;
         }
-        let watches = policy.stored_values(&groups);
-        let content = content(&watches);
+        let grants = policy.stored_values(&groups);
+        let content = content(&grants);
         let known = self.lock().by_content.get(&content).map(|(set, _)| Arc::clone(set));
-        let set = known.unwrap_or_else(|| Arc::new(SearchSet::compile(watches, &self.credentials)));
+        let set = known.unwrap_or_else(|| Arc::new(SearchSet::compile(grants, &self.credentials)));
         self.lock().keep(policy, groups, content, &set, now);
         set
     }
@@ -154,13 +154,13 @@ impl Sets {
     }
 }
 
-fn content(watches: &[Watch]) -> Content {
+fn content(grants: &[ScrubGrant]) -> Content {
     let mut hash = Sha256::new();
-    for watch in watches {
-        let secret = watch.secret();
+    for grant in grants {
+        let secret = grant.secret();
         hash.update(secret.id.0.as_bytes());
         hash.update(secret.version.to_be_bytes());
-        hash.update([u8::from(watch.sent() == SentAs::Placed)]);
+        hash.update([u8::from(grant.sent() == SentAs::Placed)]);
         hash.update(secret.sealed.0.len().to_be_bytes());
         hash.update(&secret.sealed.0);
     }

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use onecli_model::{AgentId, Secret, SecretValue, WireForm};
-use onecli_policy::{SentAs, Watch};
+use onecli_policy::{ScrubGrant, SentAs};
 
 use super::{CredentialError, Credentials};
 use crate::error::VaultError;
@@ -16,13 +16,13 @@ impl Credentials {
     ///
     /// # Errors
     /// [`VaultError`]: the value cannot be opened.
-    pub fn stored_forms(&self, watch: &Watch) -> Result<Option<Vec<WireForm>>, VaultError> {
-        let secret = watch.secret();
-        let is_issued = watch.sent() == SentAs::Placed && secret.profile.mint.is_some();
+    pub fn stored_forms(&self, grant: &ScrubGrant) -> Result<Option<Vec<WireForm>>, VaultError> {
+        let secret = grant.secret();
+        let is_issued = grant.sent() == SentAs::Placed && secret.profile.mint.is_some();
         if is_issued || secret.profile.source.is_some() {
             return Ok(None);
         }
-        Ok(Some(wire_forms(watch, &self.vault.open_watch(watch)?)))
+        Ok(Some(wire_forms(grant, &self.vault.open_scrub_grant(grant)?)))
     }
 
     /// The recent values of the secret, for an agent that may use it or once could. They are fetched if necessary.
@@ -33,19 +33,19 @@ impl Credentials {
     pub async fn current_values(
         &self,
         agent: AgentId,
-        watch: &Watch,
+        grant: &ScrubGrant,
     ) -> Result<Vec<SecretValue>, CredentialError> {
-        let secret = watch.secret();
+        let secret = grant.secret();
         if secret.profile.mint.is_some() || secret.profile.source.is_none() {
-            return Ok(self.values_in_memory(watch));
+            return Ok(self.values_in_memory(grant));
         }
         self.held(agent, secret).await
     }
 
     /// The recent values of the secret in memory, of all agents. Nothing is fetched, requested or waited for.
-    pub fn values_in_memory(&self, watch: &Watch) -> Vec<SecretValue> {
-        let secret = watch.secret();
-        if watch.sent() == SentAs::Placed && secret.profile.mint.is_some() {
+    pub fn values_in_memory(&self, grant: &ScrubGrant) -> Vec<SecretValue> {
+        let secret = grant.secret();
+        if grant.sent() == SentAs::Placed && secret.profile.mint.is_some() {
             return self.issued(secret);
         }
         let Some(source) = &secret.profile.source else { return Vec::new() };
@@ -66,14 +66,14 @@ impl Credentials {
     }
 
     /// The wire forms of values from a source that this agent's requests recently carried.
-    pub fn fetched_forms(&self, agent: AgentId, watch: &Watch) -> Vec<WireForm> {
-        let values = self.recent.of(agent, watch.secret().id, self.clock.instant());
-        values.iter().flat_map(|value| wire_forms(watch, value)).collect()
+    pub fn fetched_forms(&self, agent: AgentId, grant: &ScrubGrant) -> Vec<WireForm> {
+        let values = self.recent.of(agent, grant.secret().id, self.clock.instant());
+        values.iter().flat_map(|value| wire_forms(grant, value)).collect()
     }
 
     /// The wire forms of a secret's recently issued tokens.
-    pub fn issued_forms(&self, watch: &Watch) -> Vec<WireForm> {
-        self.issued(watch.secret()).iter().flat_map(|token| wire_forms(watch, token)).collect()
+    pub fn issued_forms(&self, grant: &ScrubGrant) -> Vec<WireForm> {
+        self.issued(grant.secret()).iter().flat_map(|token| wire_forms(grant, token)).collect()
     }
 
     fn issued(&self, secret: &Secret) -> Vec<SecretValue> {
@@ -96,10 +96,10 @@ impl Credentials {
 
 /// The forms in which this value of the secret, or a token issued for it, is sent to the host. Their class is
 /// the recorded one.
-pub fn wire_forms(watch: &Watch, value: &SecretValue) -> Vec<WireForm> {
-    let secret = watch.secret();
+pub fn wire_forms(grant: &ScrubGrant, value: &SecretValue) -> Vec<WireForm> {
+    let secret = grant.secret();
     let class = secret.class.unwrap_or_else(|| secret.class_of(value));
-    let forms = match (watch.sent(), &secret.profile.mint) {
+    let forms = match (grant.sent(), &secret.profile.mint) {
         (SentAs::ToEndpoint, Some(mint)) => {
             tokens::sent_to_endpoint(mint, value).iter().flat_map(WireForm::of_form).collect()
         }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
 use onecli_model::{Authority, Mint, Placement};
-use onecli_policy::Watch;
+use onecli_policy::ScrubGrant;
 use onecli_sys::SystemClock;
 use tokio::sync::Semaphore;
 
@@ -125,7 +125,7 @@ async fn searched_for(change: impl FnOnce(&mut Secret), text: &str) -> Vec<(Stri
     let clock = Arc::new(SystemClock);
     let credentials =
         Credentials::new(vault, Arc::new(on.store), Arc::new(server), Backends::for_test(), clock);
-    let forms = credentials.stored_forms(&Watch::for_test(secret)).unwrap().unwrap();
+    let forms = credentials.stored_forms(&ScrubGrant::for_test(secret)).unwrap().unwrap();
     let told = |form: &onecli_model::WireForm| {
         (String::from_utf8(form.expose().to_vec()).unwrap(), form.class().to_string())
     };
