@@ -359,11 +359,11 @@ async fn panic_prints_no_value() {
             }),
         ),
     ];
-    for (what, told) in panics {
+    for (what, shown) in panics {
         for hidden in ["horse", "0x5a", "5a5a", "90, 90", "99, 111, 114"] {
-            assert!(!told.contains(hidden), "{what}: {told}");
+            assert!(!shown.contains(hidden), "{what}: {shown}");
         }
-        assert!(!told.is_empty(), "{what}");
+        assert!(!shown.is_empty(), "{what}");
     }
 }
 

@@ -258,23 +258,23 @@ fn garbled(text: &str) -> Option<ValueFault> {
 mod tests {
     use super::*;
 
-    fn told(placement: &Placement, template: Option<&str>, host: &str, value: &str) -> String {
+    fn fault_text(placement: &Placement, template: Option<&str>, host: &str, value: &str) -> String {
         let profile = Profile { template: template.map(|name| name.parse().unwrap()), ..Profile::default() };
         let hosts = host.parse().unwrap();
         let used =
             ValueUse { placement, profile: &profile, hosts: &hosts, env: Some("OPENAI_API_KEY,OWN_NAME") };
         let value = SecretValue::new(value.as_bytes().to_vec()).unwrap();
         let faults: Vec<String> = used.faults(&value).iter().map(ToString::to_string).collect();
-        let told = faults.join("; ");
-        assert!(!told.contains("a1b2c3"), "a part of the value: {told}");
-        told
+        let fault_text = faults.join("; ");
+        assert!(!fault_text.contains("a1b2c3"), "a part of the value: {fault_text}");
+        fault_text
     }
 
     fn check(placement: &Placement, value: &str, expected: &str) {
-        let told = told(placement, None, "api.test", value);
+        let fault_text = fault_text(placement, None, "api.test", value);
         assert!(
-            if expected.is_empty() { told.is_empty() } else { told.contains(expected) },
-            "{value}: '{told}'"
+            if expected.is_empty() { fault_text.is_empty() } else { fault_text.contains(expected) },
+            "{value}: '{fault_text}'"
         );
     }
 
@@ -372,14 +372,15 @@ mod tests {
     #[test]
     fn template_form_applies_at_its_own_hosts_only() {
         let bearer = Placement::bearer();
-        let told = |host, value| told(&bearer, Some("openai"), host, value);
+        let fault_text = |host, value| fault_text(&bearer, Some("openai"), host, value);
         assert!(
-            told("api.openai.com", "not-a-key-a1b2c3").contains("does not begin like a credential of OpenAI")
+            fault_text("api.openai.com", "not-a-key-a1b2c3")
+                .contains("does not begin like a credential of OpenAI")
         );
-        assert!(told("api.openai.com", "sk-a1b2c3").contains("shorter"));
-        assert_eq!(told("api.openai.com", "sk-proj-a1b2c3a1b2c3a1b2c3"), "");
+        assert!(fault_text("api.openai.com", "sk-a1b2c3").contains("shorter"));
+        assert_eq!(fault_text("api.openai.com", "sk-proj-a1b2c3a1b2c3a1b2c3"), "");
         // A self-hosted server has its own form of keys.
-        assert_eq!(told("llm.acme.test", "not-a-key-a1b2c3"), "");
+        assert_eq!(fault_text("llm.acme.test", "not-a-key-a1b2c3"), "");
     }
 
     #[test]

@@ -275,7 +275,7 @@ fn trace_contains_the_reason_of_each_rule() {
     let mut trace = Trace::wanted();
     let outcome = decided(&world, "cgroup", "GET", "api.test/v1/x", &mut trace);
     assert_eq!(summary(&outcome), "inject grant, limit 4");
-    let told: Vec<String> = trace
+    let trace_lines: Vec<String> = trace
         .into_considered()
         .iter()
         .map(|one| {
@@ -288,7 +288,7 @@ fn trace_contains_the_reason_of_each_rule() {
         .collect();
     let expected =
         ["deny 1: Some(Host)", "limit 4: None", "allow 2: Some(Host)", "allow 3: Some(Method)", "api: None"];
-    assert_eq!(told, expected);
+    assert_eq!(trace_lines, expected);
 }
 
 fn some_rule() -> impl Strategy<Value = String> {

@@ -67,10 +67,10 @@ pub(super) async fn await_approval_and_limits(
 /// Reads the body, if it is small enough for the approval to cover it.
 async fn hold_body(gateway: &Gateway, allowed: &mut AuthorizedRequest) -> Result<(), Refusal> {
     let Payload::Streamed(body) = &allowed.body else { return Ok(()) };
-    let told = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let declared_length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let chunks = |value: &http::HeaderValue| value.as_bytes().starts_with(b"STREAMING-");
     // Chunk signatures can be removed only while the body streams.
-    if told.is_none_or(|length| length == 0 || length > MAX_BODY)
+    if declared_length.is_none_or(|length| length == 0 || length > MAX_BODY)
         || allowed.head.headers.get(CONTENT_SHA256).is_some_and(chunks)
     {
         return Ok(());

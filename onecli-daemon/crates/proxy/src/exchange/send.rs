@@ -278,8 +278,8 @@ fn backends(used: &[Credential]) -> Option<Text> {
     match used {
         [one] => one.origin().map(|origin| Text::new(&origin.to_string())),
         several => {
-            let told = |used: &Credential| Some(format!("{}: {}", used.name(), used.origin()?));
-            let all: Vec<String> = several.iter().filter_map(told).collect();
+            let named_origin = |used: &Credential| Some(format!("{}: {}", used.name(), used.origin()?));
+            let all: Vec<String> = several.iter().filter_map(named_origin).collect();
             (!all.is_empty()).then(|| Text::new(&all.join(", ")))
         }
     }

@@ -46,8 +46,9 @@ pub(crate) async fn prepare(
     let Payload::Streamed(body) = body else { return Ok((body, share)) };
     let claimed = Scope::claimed(head).map(|scope| scope.service);
     let is_s3 = fixed.or(claimed.as_deref()) == Some("s3");
-    let told = head.headers.get(CONTENT_SHA256).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match told {
+    let declared_hash =
+        head.headers.get(CONTENT_SHA256).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match declared_hash {
         CHUNKS => {
             let length = decoded_length(head)?;
             let headers = &mut head.headers;
@@ -81,9 +82,13 @@ pub(super) fn hash_of(head: &Head, body: Option<&[u8]>, scope: &Scope) -> String
     if let Some(bytes) = body {
         return sigv4::sha256_hex(bytes);
     }
-    let told = head.headers.get(CONTENT_SHA256).and_then(|value| value.to_str().ok());
-    match told {
-        Some(told) if is_hash(told) || told == UNSIGNED || told == UNSIGNED_TRAILERS => told.to_owned(),
+    let declared_hash = head.headers.get(CONTENT_SHA256).and_then(|value| value.to_str().ok());
+    match declared_hash {
+        Some(declared_hash)
+            if is_hash(declared_hash) || declared_hash == UNSIGNED || declared_hash == UNSIGNED_TRAILERS =>
+        {
+            declared_hash.to_owned()
+        }
         _ if scope.service == "s3" => UNSIGNED.to_owned(),
         // Any other body was read to its end.
         _ => sigv4::sha256_hex(b""),
@@ -95,9 +100,10 @@ fn is_hash(text: &str) -> bool {
 }
 
 fn decoded_length(head: &Head) -> Result<u64, Refusal> {
-    let mut told = head.headers.get_all("x-amz-decoded-content-length").iter();
-    let length = told.next().and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-    match (length, told.next()) {
+    let mut declared_lengths = head.headers.get_all("x-amz-decoded-content-length").iter();
+    let length =
+        declared_lengths.next().and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    match (length, declared_lengths.next()) {
         (Some(length), None) => Ok(length),
         _ => Err(Refusal::new(
             Code::BadRequest,

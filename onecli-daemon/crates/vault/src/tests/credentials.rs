@@ -126,10 +126,10 @@ async fn searched_for(change: impl FnOnce(&mut Secret), text: &str) -> Vec<(Stri
     let credentials =
         Credentials::new(vault, Arc::new(on.store), Arc::new(server), Backends::for_test(), clock);
     let forms = credentials.stored_forms(&ScrubGrant::for_test(secret)).unwrap().unwrap();
-    let told = |form: &onecli_model::WireForm| {
+    let described = |form: &onecli_model::WireForm| {
         (String::from_utf8(form.expose().to_vec()).unwrap(), form.class().to_string())
     };
-    forms.iter().map(told).collect()
+    forms.iter().map(described).collect()
 }
 
 #[tokio::test]

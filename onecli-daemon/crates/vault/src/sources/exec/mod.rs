@@ -154,7 +154,7 @@ pub(super) mod tests {
                     assert_eq!(got.value.expose(), value.as_bytes(), "{printed}");
                     assert_eq!(got.usable_for, Duration::from_secs(seconds), "{printed}");
                 }
-                (Err(told), Err(expected)) => assert!(told.contains(expected), "{printed}: {told}"),
+                (Err(error), Err(expected)) => assert!(error.contains(expected), "{printed}: {error}"),
                 _ => panic!("{printed}: {got:?}"),
             }
         };
@@ -186,8 +186,8 @@ pub(super) mod tests {
             "hunter22\nhunter22",
             "{hunter22",
         ] {
-            let told = understand(printed.as_bytes(), Timestamp::UNIX_EPOCH).unwrap_err();
-            assert!(!told.contains("hunter22"), "{told}");
+            let error = understand(printed.as_bytes(), Timestamp::UNIX_EPOCH).unwrap_err();
+            assert!(!error.contains("hunter22"), "{error}");
         }
     }
 
@@ -218,8 +218,8 @@ pub(super) mod tests {
         commands.expire(&command).await;
         assert_eq!(commands.fetch(&command).await.unwrap().expose(), b"a-value-1");
         let failing: SourceCommand = "/bin/a --token=hunter22".parse().unwrap();
-        let told = commands.fetch(&failing).await.unwrap_err();
-        assert_eq!(told.to_string(), "cannot read the value from the command /bin/a: no");
-        assert!(!format!("{told:?} {commands:?}").contains("a-value"));
+        let error = commands.fetch(&failing).await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot read the value from the command /bin/a: no");
+        assert!(!format!("{error:?} {commands:?}").contains("a-value"));
     }
 }
