@@ -20,7 +20,7 @@ pub enum PlacementError {
     Query(String),
     /// The text is not a supported place.
     #[error("'{0}' is not a place for a placeholder: write header:NAME, basic, query:NAME or json:/POINTER")]
-    Site(String),
+    Location(String),
     /// The text is not a JSON pointer, or points to the whole document.
     #[error(
         "'{0}' is not a JSON pointer (RFC 6901): write /name/0/name, with ~0 for '~' and ~1 for '/' in a name"
