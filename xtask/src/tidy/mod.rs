@@ -2,11 +2,9 @@
 //!
 //! Every rule is a function from files to [`Problem`]s, so that its test can pass it a bad file.
 
-#[cfg(test)]
 mod circles;
 mod docs;
 mod paths;
-#[cfg(test)]
 mod resolve;
 mod rules;
 mod source;
@@ -48,6 +46,7 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
             values::aliases(source, &file, &mut aliases);
         }
     }
+    let mut files = Vec::new();
     for source in sources {
         problems.extend(text::check(source, machine));
         problems.extend(docs::contract(source));
@@ -57,11 +56,13 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
                 Ok(file) => {
                     problems.extend(unsafety::check(source, &file));
                     problems.extend(values::check(source, &file, &aliases));
+                    files.push((source, file));
                 }
                 Err(e) => problems.push(Problem::new(source, e.span().start().line, e.to_string())),
             }
         }
     }
+    problems.extend(circles::check(&files));
     problems.extend(docs::invariants(sources));
     problems.extend(paths::check(sources));
     problems.extend(text::readme(sources));
