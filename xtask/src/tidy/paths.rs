@@ -32,7 +32,7 @@ fn is_there(span: &str, files: &BTreeSet<&str>) -> bool {
     if !span.chars().all(is_name) {
         return true;
     }
-    if let Some(path) = span.split("::").next().filter(|path| path.ends_with(".rs") && path.contains('/')) {
+    if let Some(path) = span.split("::").next().filter(|path| is_rust_file(path)) {
         let (name, inside) = path.split_once('/').unwrap_or_default();
         let below = [String::new(), CRATES.to_owned()].map(|folder| folder + path);
         let in_crate = format!("{CRATES}{name}/src/{inside}");
@@ -53,4 +53,8 @@ fn has_module(name: &str, module: &str, files: &BTreeSet<&str>) -> bool {
     let mut own = files.iter().filter_map(|path| path.strip_prefix(&src)).peekable();
     let has = |path: &str| path.trim_end_matches(".rs").split('/').any(|segment| segment == module);
     own.peek().is_none() || own.any(has)
+}
+
+fn is_rust_file(path: &str) -> bool {
+    path.rsplit_once('.').is_some_and(|(before, kind)| kind == "rs" && before.contains('/'))
 }
