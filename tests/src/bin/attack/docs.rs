@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use onecli_tests::bins::workspace;
 
 use crate::report::{DOCUMENT, is_known_open};
-use crate::table;
+use crate::techniques::table;
 
 /// The cells of the document's tables, without the header rows.
 fn lines() -> impl Iterator<Item = Vec<&'static str>> {

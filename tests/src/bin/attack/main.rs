@@ -19,7 +19,6 @@ mod docs;
 mod report;
 mod row;
 mod stats;
-mod table;
 mod techniques;
 mod wire;
 mod world;
@@ -49,8 +48,9 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let rows: Vec<&Row> =
-        table::rows().filter(|row| row.name.contains(&cli.filter) && (row.quick || !cli.quick)).collect();
+    let rows: Vec<&Row> = techniques::table::rows()
+        .filter(|row| row.name.contains(&cli.filter) && (row.quick || !cli.quick))
+        .collect();
     if rows.is_empty() {
         eprintln!("error: no row matches '{}'; --list prints the names", cli.filter);
         return ExitCode::FAILURE;

@@ -1,4 +1,4 @@
-//! The techniques, one file per family. `table.rs` lists their rows.
+//! The techniques, one file per family. `table` lists their rows.
 
 pub(crate) mod agents;
 pub(crate) mod certificate;
@@ -20,4 +20,5 @@ pub(crate) mod placeholder;
 pub(crate) mod project;
 pub(crate) mod request;
 pub(crate) mod session;
+pub(crate) mod table;
 pub(crate) mod timing;

@@ -1,10 +1,10 @@
 //! All rows, grouped by family.
 
-use crate::row::Row;
-use crate::techniques::{
+use super::{
     agents, certificate, confirm, cost, credential, dns, echo, file, header, host, identity, issue, memory,
     oracle, output, path, placeholder, project, request, session, timing,
 };
+use crate::row::Row;
 
 const FAMILIES: &[&[Row]] = &[
     oracle::ROWS,
