@@ -17,11 +17,9 @@
 #[cfg(test)]
 mod docs;
 mod report;
-mod row;
-mod stats;
+mod stage;
 mod techniques;
 mod wire;
-mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -30,7 +28,7 @@ use std::time::Instant;
 use clap::Parser;
 
 use report::Report;
-use row::{Row, Trial};
+use stage::row::{Row, Trial};
 
 #[derive(Parser)]
 #[command(name = "attack", about = "Try attack techniques against the programs, each with a control")]

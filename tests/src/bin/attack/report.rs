@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::row::{Row, Trial, Verdict};
+use crate::stage::row::{Row, Trial, Verdict};
 
 /// The document that lists every technique. Rows listed in its section about open techniques may be open.
 pub(crate) const DOCUMENT: &str = include_str!("../../../../docs/security/attacks.md");

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use onecli_tests::daemon::Agent;
 
-use crate::row::{Row, Trial};
-use crate::world::{A, Conn, Seen, VALUE, World, reply};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, Conn, Seen, VALUE, World, reply};
 
 const GETS: &str = "the credential that another agent stored at the service";
 const CONTROL: &str = "without OneCLI the stored text contains the value";

@@ -15,8 +15,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use crate::row::{Row, Trial};
-use crate::world::{Script, VALUE, World, reply, server_config};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{Script, VALUE, World, reply, server_config};
 
 const GETS: &str = "nothing itself; an attacker on the network gets the credential";
 const CONTROL: &str = "the same certificate without the defect is accepted";

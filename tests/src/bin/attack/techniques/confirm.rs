@@ -4,10 +4,10 @@
 
 use std::io;
 
-use crate::row::{Row, Trial};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, Conn, Seen, VALUE, World, reply};
 use crate::wire::Answer;
 use crate::wire::websocket;
-use crate::world::{A, Conn, Seen, VALUE, World, reply};
 
 use super::oracle::switched;
 

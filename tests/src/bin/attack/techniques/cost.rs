@@ -5,8 +5,8 @@
 
 use std::io;
 
-use crate::row::{Row, Trial};
-use crate::world::{A, Conn, Seen, World, reply};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, Conn, Seen, World, reply};
 
 /// The allowed ratio between the cost of a long and a short request.
 const RATIO: u64 = 25;

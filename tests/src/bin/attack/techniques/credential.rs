@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use onecli_tests::daemon::Granted;
 
-use crate::row::{Row, Trial};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{Script, World, reply};
 use crate::wire::Answer;
-use crate::world::{Script, World, reply};
 
 const GETS: &str = "a new credential of its own, which outlives the grant";
 const CONTROL: &str = "an ordinary request is allowed";

@@ -3,8 +3,8 @@
 use onecli_tests::client::Run;
 use onecli_tests::need;
 
-use crate::row::{Row, Trial};
-use crate::world::{A, World, reply};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, World, reply};
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new(
@@ -34,10 +34,10 @@ fn exfiltration(trial: &mut Trial) {
     if let Some(why) = need::bpf_missing() {
         return trial.not_run(why);
     }
-    let script = crate::world::Script::start(&[A], |_, conn| reply(conn, "ok"));
+    let script = crate::stage::world::Script::start(&[A], |_, conn| reply(conn, "ok"));
     let world = World::built(onecli_tests::daemon::Daemon::builder(), script, &[A]);
     let agent = world.daemon.add_agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
-    world.secret("key", A, crate::world::VALUE, &["--bearer", "--env", "KEY"]);
+    world.secret("key", A, crate::stage::world::VALUE, &["--bearer", "--env", "KEY"]);
     let _ = world.daemon.grant(&agent, "key");
     let resolve = |name: &str| {
         let run = Run::new("getent").args(["ahosts", name]);

@@ -11,8 +11,8 @@ use base64::engine::general_purpose::{GeneralPurposeConfig, STANDARD};
 use base64::engine::{DecodePaddingMode, general_purpose};
 use data_encoding::{HEXLOWER, HEXUPPER};
 
-use crate::row::{Row, Trial};
-use crate::world::{A, Conn, Seen, World, reply_with};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, Conn, Seen, World, reply_with};
 
 /// A value that differs in each encoding.
 const ECHOED: &str = "sk/real+7Qx2mZt9Lr4WbN8cYp3VdK6h";

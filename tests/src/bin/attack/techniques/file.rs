@@ -10,7 +10,7 @@ use onecli_tests::daemon::Daemon;
 use onecli_tests::need;
 use serde_json::json;
 
-use crate::row::{Row, Trial};
+use crate::stage::row::{Row, Trial};
 
 const GETS: &str = "a program that every user of the host can run as the owner of the project";
 const CONTROL: &str = "outside of an agent the same program creates such a file";

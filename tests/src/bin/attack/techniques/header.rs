@@ -1,7 +1,7 @@
 //! Header fields that name another resource, or that servers interpret as other fields.
 
-use crate::row::{Row, Trial};
-use crate::world::{A, VALUE, World, reply};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, VALUE, World, reply};
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new(

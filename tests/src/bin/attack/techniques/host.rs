@@ -9,8 +9,8 @@ use onecli_tests::client::{Outcome, Run, Running};
 use onecli_tests::daemon::{AGENTS_DIR, Daemon};
 use onecli_tests::{bins, need, wait_for};
 
-use crate::row::{Row, Trial};
-use crate::world::VALUE;
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::VALUE;
 
 const OUTSIDE: &str = "outside of an agent the same user reads the file";
 

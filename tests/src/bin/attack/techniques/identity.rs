@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::row::{Row, Trial};
-use crate::world::{A, VALUE, World, reply};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, VALUE, World, reply};
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new(

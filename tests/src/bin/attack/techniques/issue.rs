@@ -2,9 +2,9 @@
 //!
 //! Control: the credential is injected, and the rest of the response arrives unchanged.
 
-use crate::row::{Row, Trial};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{Script, World, reply_with};
 use crate::wire::Answer;
-use crate::world::{Script, World, reply_with};
 
 use super::credential::{AWS_VALUE, signature};
 

@@ -3,8 +3,8 @@
 use std::io::{self, Read as _, Write};
 use std::time::Duration;
 
-use crate::row::{Row, Trial};
-use crate::world::{A, Conn, Seen, World, reply};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, Conn, Seen, World, reply};
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new(

@@ -12,10 +12,10 @@ use async_compression::tokio::write::GzipEncoder;
 use data_encoding::HEXLOWER;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::row::{Row, Trial};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, Conn, Seen, VALUE, World};
 use crate::wire::Tunnel;
 use crate::wire::websocket::{self, HANDSHAKE, switch};
-use crate::world::{A, Conn, Seen, VALUE, World};
 
 /// The text before a guess. The empty line ends every match.
 const BEFORE: &str = "a stored file!\n\n";

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::row::{Row, Trial};
-use crate::world::{A, World, reply};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, World, reply};
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new(

@@ -1,8 +1,8 @@
 //! Paths that a server may read differently from the daemon. The secret is for `/public/**`.
 
-use crate::row::{Row, Trial};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, VALUE, World, reply};
 use crate::wire::Answer;
-use crate::world::{A, VALUE, World, reply};
 
 const GETS: &str = "a path outside the secret's scope, with the credential";
 const CONTROL: &str = "ordinary spellings inside it are injected";

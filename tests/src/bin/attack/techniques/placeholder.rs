@@ -11,9 +11,9 @@ use data_encoding::HEXLOWER;
 use onecli_tests::wait_for;
 
 use super::oracle::switched;
-use crate::row::{Row, Trial};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{B, Conn, Seen, VALUE, World, reply};
 use crate::wire::websocket;
-use crate::world::{B, Conn, Seen, VALUE, World, reply};
 
 const GETS: &str = "a leaked placeholder without an alert";
 const CONTROL: &str = "in a header field it raises an alert";

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use onecli_tests::client::Outcome;
 use onecli_tests::scripts::REPLACE_GIT_DIRECTORY;
 
-use crate::row::{Row, Trial};
-use crate::world::{World, reply};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{World, reply};
 
 const GETS: &str = "a program that runs as the owner of the project, unnoticed";
 const CONTROL: &str = "with --allow-git-config the same command changes the file";

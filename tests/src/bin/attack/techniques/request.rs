@@ -2,8 +2,8 @@
 //!
 //! `tests/system/hostile` sends more than 300 of them through every entry point; these rows show one of each kind.
 
-use crate::row::{Row, Trial};
-use crate::world::{A, B, VALUE, World, reply};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, B, VALUE, World, reply};
 
 const CONTROL: &str = "the ordinary request is injected";
 

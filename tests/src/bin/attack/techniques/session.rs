@@ -4,8 +4,8 @@
 
 use std::io;
 
-use crate::row::{Row, Trial};
-use crate::world::{A, Conn, Seen, VALUE, World, reply_with};
+use crate::stage::row::{Row, Trial};
+use crate::stage::world::{A, Conn, Seen, VALUE, World, reply_with};
 
 const SESSION: &str = "9fK2sWm4Qx7Tb1Zc8Vy5Lr3Nh6Jd0Gp";
 const CONTROL: &str = "the session is opened, and works for its agent";

@@ -4,7 +4,7 @@ use super::{
     agents, certificate, confirm, cost, credential, dns, echo, file, header, host, identity, issue, memory,
     oracle, output, path, placeholder, project, request, session, timing,
 };
-use crate::row::Row;
+use crate::stage::row::Row;
 
 const FAMILIES: &[&[Row]] = &[
     oracle::ROWS,

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 
-use crate::row::{Row, Trial};
-use crate::stats::{THRESHOLD, mann_whitney, median};
+use crate::stage::row::{Row, Trial};
+use crate::stage::stats::{THRESHOLD, mann_whitney, median};
+use crate::stage::world::{A, Conn, Seen, VALUE, World, reply};
 use crate::wire::Tunnel;
-use crate::world::{A, Conn, Seen, VALUE, World, reply};
 
 const CONTROL: &str = "the same test detects a planted delay";
 
