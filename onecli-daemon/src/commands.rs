@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use onecli_api::ErrorDetail;
 use onecli_config::{Config, DaemonLayout};
-use onecli_model::{error_chain, printable_json};
+use onecli_model::error_chain;
 use onecli_sys::kernel;
 use onecli_tls::UpstreamTls;
 
@@ -68,8 +68,7 @@ pub(crate) fn restore(config: &Config, backup: &Path, dry_run: bool, json: bool)
 
 fn complain(code: &str, error: &dyn Display, json: bool) {
     let _ = if json {
-        let body = serde_json::json!({ "error": ErrorDetail::new(code, error) });
-        writeln!(io::stderr(), "{}", printable_json(&body.to_string()))
+        writeln!(io::stderr(), "{}", ErrorDetail::new(code, error).printable_json())
     } else {
         writeln!(io::stderr(), "onecli-daemon: {error}")
     };

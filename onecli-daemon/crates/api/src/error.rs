@@ -1,5 +1,6 @@
 //! The error of a request.
 
+use onecli_model::printable_json;
 use serde::{Deserialize, Serialize};
 
 /// The body of every response that is not 2xx.
@@ -34,5 +35,10 @@ impl ErrorDetail {
         let text = error.to_string();
         let (message, hint) = text.split_once(HELP).unwrap_or((&text, ""));
         ErrorDetail { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned() }
+    }
+
+    /// Returns `{"error": {"code", "message", "hint"}}`, as an [`ErrorBody`] is on the wire, with misleading characters escaped.
+    pub fn printable_json(&self) -> String {
+        printable_json(&serde_json::json!({ "error": self }).to_string())
     }
 }

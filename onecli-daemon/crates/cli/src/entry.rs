@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use onecli_api::ErrorDetail;
 
 use super::args::{Args, Command, definition};
 use super::client::Client;
 use super::commands::{completions, doctor, run};
 use super::dispatch::dispatch;
 use super::error::CliError;
-use super::output::{Output, Report, print_error};
+use super::output::{Output, print_error, print_report};
 use super::unparsed::{asks_for_json, color_of, names_run};
 
 /// The time that `status` and `doctor` wait for a response.
@@ -64,7 +65,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Flush the output before the error.
             let _ = output.finish();
-            error.report().print(output.is_json());
+            print_report(&error.report(), output.is_json());
             error.exit_code()
         }
     };
@@ -78,7 +79,7 @@ fn refuse(refused: &clap::Error, arguments: &[OsString]) -> u8 {
     if refused.exit_code() != 0 && asks_for_json(arguments) {
         let text = refused.to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
-        Report::new("usage", &text).print(true);
+        print_report(&ErrorDetail::new("usage", &text), true);
         return if is_run { run::EXIT_NOT_STARTED } else { 2 };
     }
     match (refused.print(), refused.exit_code()) {

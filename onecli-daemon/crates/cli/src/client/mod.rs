@@ -16,7 +16,6 @@ use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
 use crate::host::systemd_unit::{UnitState, unit_state};
-use crate::output::Report;
 
 /// The time limit for a command.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -109,15 +108,11 @@ impl ClientError {
         }
     }
 
-    pub(crate) fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> ErrorDetail {
         match self {
             // The daemon's text may contain text from an agent, so it is not searched for a hint.
-            ClientError::Refused(detail) | ClientError::NotPermitted(detail) => Report {
-                code: detail.code.clone(),
-                message: detail.message.clone(),
-                hint: detail.hint.clone(),
-            },
-            other => Report::new(other.code(), other),
+            ClientError::Refused(detail) | ClientError::NotPermitted(detail) => detail.clone(),
+            other => ErrorDetail::new(other.code(), other),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use onecli_api::ErrorDetail;
 use onecli_audit::{AuditError, Findings};
 
 use super::env_error::EnvError;
@@ -12,7 +13,6 @@ use crate::host::trust::TrustError;
 use crate::host::user::UserError;
 use crate::input::confirm::ConfirmError;
 use crate::input::value::ValueError;
-use crate::output::Report;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +100,10 @@ impl CliError {
         }
     }
 
-    pub(crate) fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> ErrorDetail {
         match self {
             CliError::Client(error) => error.report(),
-            other => Report::new(other.code(), other),
+            other => ErrorDetail::new(other.code(), other),
         }
     }
 

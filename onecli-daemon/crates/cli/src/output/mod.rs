@@ -11,7 +11,7 @@ mod table;
 mod time;
 
 pub(crate) use progress::{Progress, Unit};
-pub(crate) use report::{Report, note, print_error};
+pub(crate) use report::{note, print_error, print_report};
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
-use onecli_api::{AgentView, routes};
+use onecli_api::{AgentView, ErrorDetail, routes};
 use onecli_launch::{Caller, CallerFiles, CommandOutcome, LauncherSocket, Request, Rules, taken_over};
 use onecli_model::AgentName;
 
@@ -18,7 +18,7 @@ use super::hidden_command;
 use super::launcher::serve_client;
 use crate::client::{Client, ClientError};
 use crate::host::user::agents_dir;
-use crate::output::{Report, joined, note, print_error};
+use crate::output::{joined, note, print_error, print_report};
 
 /// The exit code if the command was not started.
 pub(crate) const EXIT_NOT_STARTED: u8 = onecli_launch::EXIT_NOT_STARTED;
@@ -63,10 +63,10 @@ impl RunError {
         }
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> ErrorDetail {
         match self {
-            RunError::Agents(error) => Report { code: error.report().code, ..Report::new("", self) },
-            other => Report::new(other.code(), other),
+            RunError::Agents(error) => ErrorDetail::new(&error.report().code, self),
+            other => ErrorDetail::new(other.code(), other),
         }
     }
 }
@@ -79,19 +79,19 @@ pub(crate) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
         Ok(CommandOutcome::Killed(signal)) => exit_by_signal(signal),
         Ok(CommandOutcome::NotStarted { code, message }) => {
             let mut report =
-                Report::new(if code == NOT_FOUND { "not_found" } else { "not_started" }, &message);
+                ErrorDetail::new(if code == NOT_FOUND { "not_found" } else { "not_started" }, &message);
             let hint =
                 program.filter(|_| code == NOT_FOUND).and_then(|program| hidden_command::hint(&program));
             if json {
                 report.hint = hint.unwrap_or(report.hint);
-                report.print(true);
+                print_report(&report, true);
             } else {
                 [Some(message), hint].iter().flatten().for_each(|text| print_error(text));
             }
             code
         }
         Err(error) if json => {
-            error.report().print(true);
+            print_report(&error.report(), true);
             EXIT_NOT_STARTED
         }
         Err(error) => {
