@@ -39,9 +39,7 @@ pub(crate) fn build(debug: bool) -> Result<()> {
     }
     let profile = profile(debug);
     step(&format!("building onecli and onecli-daemon ({profile})"));
-    let mut build =
-        cargo(&["build", "--locked", "--package", "onecli-daemon", "--package", "onecli-cli", "--bins"]);
-    shell::run(if debug { &mut build } else { build.arg("--release") })?;
+    shell::build_programs(&["--locked", "--profile", profile])?;
     step("manual pages and completion scripts");
     generate(&target().join(if debug { "debug" } else { "release" }))
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::setup;
-use crate::shell::{cargo, run, step, target};
+use crate::shell::{build_programs, cargo, run, step, target};
 
 /// Options passed to the program.
 #[derive(clap::Args)]
@@ -125,15 +125,7 @@ pub(crate) fn rekey(args: &RekeyArgs) -> Result<()> {
     const TEST: &str = "vault::hundred_thousand_secrets_are_rekeyed_through_fifty_kills";
     setup::packages(setup::FOR_PROGRAMS)?;
     step("building onecli and onecli-daemon (release; the first time takes some minutes)");
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "onecli-daemon",
-        "--package",
-        "onecli-cli",
-        "--bins",
-    ]))?;
+    build_programs(&["--release"])?;
     step("re-keying");
     let test = ["test", "--package", "onecli-tests", "--test", "system", "--", "--ignored", "--exact", TEST];
     run(cargo(&test)

@@ -23,6 +23,12 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
+/// Builds `onecli` and `onecli-daemon`, in the development profile unless `args` says another.
+pub(crate) fn build_programs(args: &[&str]) -> Result<()> {
+    let packages = ["--package", "onecli-daemon", "--package", "onecli-cli", "--bins"];
+    run(cargo(&["build"]).args(packages).args(args))
+}
+
 /// Announces the next step.
 pub(crate) fn step(what: &str) {
     eprintln!("==> {what}");

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tidy::run(workspace())?;
 
     done("building");
-    shell::run(&mut cargo(&["build", "--package", "onecli-daemon", "--package", "onecli-cli", "--bins"]))?;
+    shell::build_programs(&[])?;
 
     if !args.quick && args.filter.is_none() {
         done("documentation examples");

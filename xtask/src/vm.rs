@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::deb;
-use crate::shell::{cargo, has, run, step, target, workspace};
+use crate::shell::{build_programs, cargo, has, run, step, target, workspace};
 
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,iproute2,curl,python3,nodejs,\
                         openssl,ca-certificates,procps,man-db,init-system-helpers";
@@ -182,7 +182,7 @@ fn payload(place: &Path, args: &Args) -> Result<PathBuf> {
 /// Test programs, the programs that they run, and the script that starts them inside.
 fn tests(place: &Path, names: &str) -> Result<PathBuf> {
     let directory = empty(place, "tests")?;
-    run(&mut cargo(&["build", "--package", "onecli-daemon", "--package", "onecli-cli", "--bins"]))?;
+    build_programs(&[])?;
     for (package, wanted, name) in
         [("onecli-sys", "--lib", "kernel-tests"), ("onecli-tests", "--test=system", "system-tests")]
     {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::source::{Problem, Source};
+use super::source::{Problem, Source, extension};
 use super::text::stands_alone;
 
 /// The numbered invariants, and the tests that prove each.
@@ -97,10 +97,6 @@ fn tests(line: &str) -> impl Iterator<Item = (&str, &str)> {
     quoted.filter_map(|text| text.split_once("::")).filter(|(path, _)| extension(path) == Some("rs"))
 }
 
-fn extension(path: &str) -> Option<&str> {
-    path.rsplit_once('.').map(|(_, extension)| extension)
-}
-
 fn exists(sources: &[Source], path: &str, name: &str) -> bool {
     let function = format!("fn {name}");
     sources.iter().any(|source| source.path == path && stands_alone(&source.text, &function))
@@ -138,7 +134,7 @@ fn leading_number(text: &str) -> Option<(u32, &str)> {
 /// Words that hide the subject of a sentence, in comments of Rust files and in pages of `docs/`.
 pub(super) fn words(source: &Source) -> Vec<Problem> {
     let words: Vec<&str> = WORDS.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-    let is_page = source.path.starts_with("docs/") && extension(&source.path) == Some("md");
+    let is_page = source.path.starts_with("docs/") && source.is_markdown();
     let mut problems = Vec::new();
     let mut is_code = false;
     for (number, line) in (1..).zip(source.text.lines()) {

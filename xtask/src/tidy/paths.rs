@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::source::{Problem, Source};
+use super::source::{Problem, Source, extension};
 
 const CRATES: &str = "onecli-daemon/crates/";
 
@@ -11,8 +11,7 @@ const CRATES: &str = "onecli-daemon/crates/";
 /// A path begins at the root of the repository, or at a crate of the daemon, with or without its `src`: `proxy/h1/section.rs`.
 pub(super) fn check(sources: &[Source]) -> Vec<Problem> {
     let files: BTreeSet<&str> = sources.iter().map(|source| source.path.as_str()).collect();
-    let pages =
-        sources.iter().filter(|source| source.path.rsplit_once('.').is_some_and(|(_, kind)| kind == "md"));
+    let pages = sources.iter().filter(|source| source.is_markdown());
     pages.flat_map(|page| problems(page, &files)).collect()
 }
 
@@ -32,7 +31,9 @@ fn is_there(span: &str, files: &BTreeSet<&str>) -> bool {
     if !span.chars().all(is_name) {
         return true;
     }
-    if let Some(path) = span.split("::").next().filter(|path| is_rust_file(path)) {
+    if let Some(path) =
+        span.split("::").next().filter(|path| path.contains('/') && extension(path) == Some("rs"))
+    {
         let (name, inside) = path.split_once('/').unwrap_or_default();
         let below = [String::new(), CRATES.to_owned()].map(|folder| folder + path);
         let in_crate = format!("{CRATES}{name}/src/{inside}");
@@ -53,8 +54,4 @@ fn has_module(name: &str, module: &str, files: &BTreeSet<&str>) -> bool {
     let mut own = files.iter().filter_map(|path| path.strip_prefix(&src)).peekable();
     let has = |path: &str| path.trim_end_matches(".rs").split('/').any(|segment| segment == module);
     own.peek().is_none() || own.any(has)
-}
-
-fn is_rust_file(path: &str) -> bool {
-    path.rsplit_once('.').is_some_and(|(before, kind)| kind == "rs" && before.contains('/'))
 }

@@ -11,7 +11,11 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn is_rust(&self) -> bool {
-        self.path.rsplit_once('.').is_some_and(|(_, extension)| extension == "rs")
+        extension(&self.path) == Some("rs")
+    }
+
+    pub(super) fn is_markdown(&self) -> bool {
+        extension(&self.path) == Some("md")
     }
 
     /// Returns whether the file contains only tests: `tests.rs`, `tests/` beside the code, system tests.
@@ -19,6 +23,11 @@ impl Source {
         let inside = self.path.split_once('/').map_or("", |(_, rest)| rest);
         self.path.starts_with("tests/system/") || inside.ends_with("/tests.rs") || inside.contains("/tests/")
     }
+}
+
+/// Returns the text after the last dot of a path.
+pub(super) fn extension(path: &str) -> Option<&str> {
+    path.rsplit_once('.').map(|(_, extension)| extension)
 }
 
 /// A broken rule.
