@@ -3,11 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+pub use onecli_proxy::fuzzed::{front, noninterference, readings as decode, scrub};
+
 use std::time::Duration;
 
-use onecli_proxy::fuzzed;
 use onecli_model::{
-    Action, Authority, CanonicalPath, Host, HostPattern, PathPattern, PathReadings, RuleText, RuleSpec,
+    Action, Authority, CanonicalPath, Host, HostPattern, PathPattern, PathReadings, RuleSpec, RuleText,
 };
 use onecli_net::sniff as sniff_bytes;
 use onecli_tls::{ClientHello, parse_client_hello};
@@ -112,25 +113,4 @@ pub fn rule(bytes: &[u8]) {
         let plain = path.ambiguity().is_none() || written.paths.is_empty();
         assert!(plain || action != Action::Allow || about.is_err(), "{written:?} {path}");
     }
-}
-
-/// The scrubber: pieces give the same result as the whole, lengths do not change, and the value is gone.
-pub fn scrub(bytes: &[u8]) {
-    fuzzed::scrub(bytes);
-}
-
-/// The scrubber: the pieces and their times are the same for any two values of one class that do not occur in the
-/// text.
-pub fn noninterference(bytes: &[u8]) {
-    fuzzed::noninterference(bytes);
-}
-
-/// Readings of a text: no byte is lost to an escape, and no reading depends on where the bytes are cut.
-pub fn decode(bytes: &[u8]) {
-    fuzzed::readings(bytes);
-}
-
-/// The front: the bytes that pass do not depend on how they arrive, and hyper's parser agrees with the result.
-pub fn front(bytes: &[u8]) {
-    fuzzed::front(bytes);
 }

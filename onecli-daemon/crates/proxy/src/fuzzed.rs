@@ -1,4 +1,6 @@
-//! Properties of private modules that the fuzz targets checks.
+//! Properties of private modules that the fuzz targets check. Each function panics if its property is violated.
+
+#![allow(clippy::missing_panics_doc, reason = "a violated property must end the fuzzer")]
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -12,6 +14,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::scrub::{EscapedText, Scrubber};
 use crate::h1::{MAX_FIELDS, RejectedRequest, StrictReader};
 
+/// The scrubber: pieces give the same result as the whole, lengths do not change, and the value is gone.
+///
 /// Input: a value, the sizes of its pieces, and a text in which four bytes are replaced with spellings of the value.
 pub fn scrub(bytes: &[u8]) {
     let Some((&length, rest)) = bytes.split_first() else { return };
@@ -64,6 +68,9 @@ pub fn scrub(bytes: &[u8]) {
     assert_eq!(run(&[0]).escape_ascii().to_string(), whole.escape_ascii().to_string(), "byte by byte");
 }
 
+/// The scrubber: the pieces and their times are the same for any two values of one class that do not occur in the
+/// text.
+///
 /// Input: a length, the length of the prefix that two values share, the values, and the size of the pieces. Then a
 /// text in which two bytes are replaced with beginnings of the first value, plain and in hex; the next byte gives
 /// their length.
@@ -105,6 +112,8 @@ pub fn noninterference(bytes: &[u8]) {
     }
 }
 
+/// Readings of a text: no byte is lost to an escape, and no reading depends on where the bytes are cut.
+///
 /// Checks that each byte can be read as itself, and that no reading ends beyond the bytes. A complete reading must
 /// not depend on later bytes.
 pub fn readings(bytes: &[u8]) {
@@ -165,6 +174,7 @@ fn read(bytes: &[u8], size: usize) -> (Vec<u8>, Option<String>) {
     (passed, refused)
 }
 
+/// The front: the bytes that pass do not depend on how they arrive, and hyper's parser agrees with the result.
 pub fn front(bytes: &[u8]) {
     // The reader's timer needs a clock; its time limit is never reached.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
