@@ -12,7 +12,7 @@ use onecli_model::{SecretValue, ValueClass, WireForm};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::scrub::{EscapedText, Scrubber};
-use crate::h1::{MAX_FIELDS, RejectedRequest, StrictReader};
+use crate::http::h1::{MAX_FIELDS, RejectedRequest, StrictReader};
 
 /// The scrubber: pieces give the same result as the whole, lengths do not change, and the value is gone.
 ///

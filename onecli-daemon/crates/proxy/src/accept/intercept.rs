@@ -16,13 +16,13 @@ use onecli_tls::{ClientHello, TlsAlert, parse_client_hello};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
-use super::serve::{HttpVersion, serve_exchanges, serve_with};
-use crate::body::Body;
-use crate::body::peer_body::PeerBody;
-use crate::body::reject;
 use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
-use crate::request::head::Head;
+use crate::http::body::Body;
+use crate::http::body::peer_body::PeerBody;
+use crate::http::body::reject;
+use crate::http::request::head::Head;
+use crate::http::serve::{HttpVersion, serve_exchanges, serve_with};
 use crate::scheme::Scheme;
 use crate::session::connection::{Connection, Destination};
 use crate::session::refused::{refuse_quietly, refuse_unheard};

@@ -68,8 +68,8 @@ impl Capacity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::{buffer, replay};
-    use crate::decode;
+    use crate::http::body::{buffer, replay};
+    use crate::http::decode;
 
     const KIB: usize = 1 << 10;
     /// Bytes for TLS records to write, one record to read, and its plain text.

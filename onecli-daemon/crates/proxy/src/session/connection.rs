@@ -11,8 +11,8 @@ use onecli_net::Origin;
 use onecli_policy::{CaptureMode, ClientEvidence, Identity, Snapshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::body::body_memory::ConnectionMemory;
 use crate::context::gateway::Gateway;
+use crate::http::body::body_memory::ConnectionMemory;
 use crate::limits::connection_slot::ConnectionSlot;
 use crate::scheme::Scheme;
 

@@ -13,8 +13,8 @@ use super::connection::Connection;
 use crate::audit::recorder::Recorder;
 use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
+use crate::http::placeholders::content_scan::ContentAlerts;
 use crate::limits::agent_quota::QuotaShare;
-use crate::placeholders::content_scan::ContentAlerts;
 use crate::upstream::pool::Upstream;
 
 /// Maximum growth of a record until the outcome, in bytes: status, bytes, duration, address, TLS, ALPN, backend,

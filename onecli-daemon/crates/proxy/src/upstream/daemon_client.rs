@@ -19,7 +19,7 @@ use onecli_vault::{DaemonRequestError, Purpose, TokenEndpointClient};
 use uuid::Uuid;
 
 use super::connector::{UpstreamConnector, UpstreamProxy, timed_out};
-use crate::body::len;
+use crate::http::body::len;
 
 /// Time limit for one request, including its response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);

@@ -7,10 +7,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
 use super::early_answer::{EarlyAnswer, WriteFailed};
-use crate::body::expect::Gate;
-use crate::body::peer_body::PeerBody;
-use crate::body::replay::Attempt;
-use crate::h1::{MAX_FIELDS, MAX_HEAD};
+use crate::http::body::expect::Gate;
+use crate::http::body::peer_body::PeerBody;
+use crate::http::body::replay::Attempt;
+use crate::http::h1::{MAX_FIELDS, MAX_HEAD};
 use crate::limits::capped::{Capped, Received};
 
 /// A connection to an upstream.

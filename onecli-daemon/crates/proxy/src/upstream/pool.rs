@@ -15,12 +15,12 @@ use super::connector::{Opened, Relay, UpstreamConnector, timed_out};
 use super::http1_sender::Http1Sender;
 use super::pool_scope::PoolScope;
 use super::send_failure::{SendFailure, UpstreamError};
-use crate::body::expect;
-use crate::body::expect::Gate;
-use crate::body::peer_body::PeerBody;
-use crate::body::replay::Attempt;
-use crate::fields::head_size;
-use crate::h2::H2Sender;
+use crate::http::body::expect;
+use crate::http::body::expect::Gate;
+use crate::http::body::peer_body::PeerBody;
+use crate::http::body::replay::Attempt;
+use crate::http::fields::head_size;
+use crate::http::h2::H2Sender;
 use crate::limits::agent_quota::{AgentQuota, QuotaShare};
 use crate::scheme::Scheme;
 

@@ -3,8 +3,8 @@
 use http::Request;
 use hyper::client::conn::TrySendError;
 
-use crate::body::replay::Attempt;
-use crate::h2::Unanswered;
+use crate::http::body::replay::Attempt;
+use crate::http::h2::Unanswered;
 
 /// The error of a connection to an upstream.
 #[derive(Debug, thiserror::Error)]

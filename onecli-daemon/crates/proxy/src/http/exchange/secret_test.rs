@@ -1,0 +1,201 @@
+//! One request with a secret, with which root tests whether the service accepts it. Placement, TLS, scrubbing and
+//! audit records are the same as for agents' requests.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response, Uri};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use onecli_audit::Text;
+use onecli_model::harmless::{TestAnswer, TestRequest};
+use onecli_model::{Code, PlaceholderLocation, Placement, Refusal, Secret};
+use onecli_policy::{CaptureMode, TestPermit};
+
+use super::authorized::{Authorization, AuthorizedRequest};
+use super::forward;
+use crate::context::gateway::Gateway;
+use crate::http::body::Body;
+use crate::http::request::head::Head;
+use crate::scheme::Scheme;
+use crate::session::connection::Connection;
+use crate::session::request_audit::{GivenUp, RequestAudit};
+
+/// Time limit for the request and the head of its response.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit for the body of the response.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Number of body bytes that are read. The rest is dropped with the connection.
+const MOST_READ: usize = 64 * 1024;
+
+impl Gateway {
+    /// Sends `test`. The caller must have checked that root makes the call.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: nothing was sent, or there was no response.
+    pub async fn test_secret(self: &Arc<Self>, test: &TestRequest) -> Result<TestAnswer, Refusal> {
+        let connection = Arc::new(connection(test));
+        let mut audit = RequestAudit::begin(self, &connection)?;
+        let request_id = audit.request_id();
+        let record = audit.record();
+        record.mode = Some(onecli_audit::ConnectionMode::Daemon);
+        record.rule = Some(Text::new(&format!("secret test by uid {}", test.uid)));
+        let allowed = match allow(self, &connection, test, &mut audit) {
+            Ok(allowed) => allowed,
+            Err(refusal) => {
+                audit.refuse(refusal.code).await;
+                return Err(refusal);
+            }
+        };
+        let given_up = audit.given_up();
+        let mut sent = Box::pin(forward(self, &connection, allowed, audit));
+        let in_time = tokio::time::timeout(HEAD_TIMEOUT, sent.as_mut()).await;
+        // Set before the request is dropped, because the drop records the request's end.
+        let response = in_time.map_err(|_| {
+            given_up.set();
+            late(test)
+        })??;
+        let status = response.status().as_u16();
+        let redirect_host = redirect_host(&response, test);
+        Ok(TestAnswer { status, redirect_host, text: beginning(response, &given_up).await, request_id })
+    }
+}
+
+fn connection(test: &TestRequest) -> Connection {
+    let no_peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    Connection {
+        scheme: if test.tls { Scheme::Https } else { Scheme::Http },
+        authority: Some(test.authority.clone()),
+        ..Connection::new(CaptureMode::Explicit, None, no_peer)
+    }
+}
+
+fn allow(
+    gateway: &Gateway,
+    connection: &Connection,
+    test: &TestRequest,
+    audit: &mut RequestAudit,
+) -> Result<AuthorizedRequest, Refusal> {
+    let mut head = Head::read(&parts(test, connection)?, connection)?;
+    audit
+        .record()
+        .target(head.authority.host(), head.authority.port())
+        .request(head.method.as_str(), &head.path);
+    let TestPermit { identity, grant, scrub_grant } =
+        gateway.snapshot().permit_test(test.secret, &head.facts())?;
+    let (agent, secret) = (grant.agent(), grant.secret());
+    let placeholder = gateway.vault.placeholder(agent.id, secret.id, agent.generation);
+    stand_in(&mut head, secret, placeholder.as_str(), test)?;
+    let authorization = Authorization::of_test(grant, scrub_grant);
+    Ok(AuthorizedRequest::of_test(identity, head, authorization))
+}
+
+fn parts(test: &TestRequest, connection: &Connection) -> Result<Parts, Refusal> {
+    let bad = |error: http::Error| {
+        Refusal::new(
+            Code::BadRequest,
+            format!("cannot build this request: {error}"),
+            "check --path and --host",
+        )
+    };
+    let target: Uri = test.line.target.parse().map_err(|error: http::uri::InvalidUri| bad(error.into()))?;
+    let mut request = Request::builder()
+        .method(test.line.method.clone())
+        .uri(target)
+        .header(header::HOST, test.authority.to_header(connection.scheme.default_port()))
+        .header(header::USER_AGENT, concat!("onecli/", env!("CARGO_PKG_VERSION")))
+        .header(header::ACCEPT, "*/*");
+    for (name, value) in &test.headers {
+        request = request.header(name, value);
+    }
+    Ok(request.body(()).map_err(bad)?.into_parts().0)
+}
+
+/// Puts a placeholder where the placement replaces one, as an agent's program would.
+fn stand_in(head: &mut Head, secret: &Secret, placeholder: &str, test: &TestRequest) -> Result<(), Refusal> {
+    let value = |text: String| {
+        HeaderValue::try_from(text).map_err(|_| {
+            Refusal::new(
+                Code::BadRequest,
+                "the user name contains characters that are invalid in a header",
+                "--user",
+            )
+        })
+    };
+    match &secret.placement {
+        Placement::Replace { at: PlaceholderLocation::Header(name) } => {
+            head.headers.insert(name.clone(), value(placeholder.to_owned())?);
+        }
+        Placement::Replace { at: PlaceholderLocation::Basic } => {
+            let user = test.user.as_deref().ok_or_else(|| {
+                Refusal::new(
+                    Code::BadRequest,
+                    format!("secret '{}' is a password, but it names no user", secret.name),
+                    "name the user: --user NAME",
+                )
+            })?;
+            let pair = BASE64.encode(format!("{user}:{placeholder}").as_bytes());
+            head.headers.insert(header::AUTHORIZATION, value(format!("Basic {pair}"))?);
+        }
+        Placement::Replace { at: PlaceholderLocation::Query(name) } => {
+            let before = head.query.take().map(|query| format!("{query}&")).unwrap_or_default();
+            head.query = Some(format!("{before}{name}={placeholder}"));
+        }
+        Placement::Replace { at: PlaceholderLocation::Json(_) } => {
+            return Err(Refusal::new(
+                Code::BadRequest,
+                format!("secret '{}' is placed in a request body, and a test sends no body", secret.name),
+                "run the agent's program, and check 'onecli audit list'",
+            ));
+        }
+        Placement::SigV4 { .. } => {
+            if let Some(scope) = &test.scope {
+                let signature = format!(
+                    "AWS4-HMAC-SHA256 Credential={placeholder}/20260101/{scope}/aws4_request, SignedHeaders=host, Signature=0"
+                );
+                head.headers.insert(header::AUTHORIZATION, value(signature)?);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Returns the beginning of the body as text. Scrubbed bytes are `*`.
+async fn beginning(response: Response<Body>, given_up: &GivenUp) -> String {
+    let mut body = response.into_body();
+    let mut read = Vec::new();
+    let reading = async {
+        // Like hyper, this does not poll a body that has ended.
+        while read.len() < MOST_READ && !body.is_end_stream() {
+            let Some(Ok(frame)) = body.frame().await else { return };
+            if let Ok(data) = frame.into_data() {
+                read.extend_from_slice(&data);
+            }
+        }
+    };
+    if tokio::time::timeout(BODY_TIMEOUT, reading).await.is_err() {
+        given_up.set();
+    }
+    read.truncate(MOST_READ);
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+/// The host that a redirect points to (RFC 9110 section 10.2.2). Its path may contain a credential, and is not shown.
+fn redirect_host(response: &Response<Body>, test: &TestRequest) -> Option<String> {
+    let location = response.headers().get(header::LOCATION).filter(|_| response.status().is_redirection())?;
+    let named = location.to_str().ok()?.parse::<Uri>().ok()?;
+    Some(named.host().map_or_else(|| test.authority.host().to_string(), str::to_owned))
+}
+
+fn late(test: &TestRequest) -> Refusal {
+    Refusal::new(
+        Code::UpstreamTimeout,
+        format!("{} did not answer within {} seconds", test.authority, HEAD_TIMEOUT.as_secs()),
+        "try again; 'onecli doctor' checks the network of this host",
+    )
+}
