@@ -90,11 +90,11 @@ impl DaemonControl for AppHost {
     }
 
     async fn rotate_ca(&self, finish: bool) -> Result<Ca, String> {
-        let told = |error: AppError| error.to_string();
+        let message = |error: AppError| error.to_string();
         if finish {
-            self.gateway.set_authority(self.authority.finish().await.map_err(told)?);
+            self.gateway.set_authority(self.authority.finish().await.map_err(message)?);
         } else {
-            self.authority.rotate().await.map_err(told)?;
+            self.authority.rotate().await.map_err(message)?;
         }
         Ok(self.authority.view())
     }

@@ -14,14 +14,14 @@ pub(crate) async fn stop_reason(
     managed: Arc<TransparentMode>,
 ) -> Result<(), AppError> {
     tokio::select! {
-        told = told_to_stop() => told,
+        received = stop_signal() => received,
         lost = namespaces.serve() => Err(AppError::Helper(lost.to_string())),
         lost = managed.root_lost() => Err(AppError::AgentsRoot(lost)),
     }
 }
 
 /// Waits for SIGTERM or SIGINT.
-async fn told_to_stop() -> Result<(), AppError> {
+async fn stop_signal() -> Result<(), AppError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Socket)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Socket)?;
     tokio::select! {

@@ -65,8 +65,8 @@ impl Tasks {
         daemon_client: Arc<DaemonClient>,
         shipper: Shipper,
     ) {
-        let told = tokio::spawn(witness::tell(witnesses, audit.checkpoints(), daemon_client));
-        self.awaited.push((told, LAST_CHECKPOINT));
+        let witnesses_task = tokio::spawn(witness::tell(witnesses, audit.checkpoints(), daemon_client));
+        self.awaited.push((witnesses_task, LAST_CHECKPOINT));
         self.awaited.push((tokio::spawn(shipper.run()), LAST_SHIPPING));
     }
 

@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
-    static TOLD: RefCell<Option<String>> = const { RefCell::new(None) };
+    static PANIC_MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Returns all text from a panic of `run`: the hook's message, as in the log, and the payload.
@@ -17,9 +17,9 @@ pub fn panic_text(run: impl FnOnce()) -> String {
     HOOK.call_once(|| {
         let others = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let ours = TOLD.with_borrow_mut(|told| match told {
-                Some(told) => {
-                    told.push_str(&info.to_string());
+            let ours = PANIC_MESSAGE.with_borrow_mut(|panic_message| match panic_message {
+                Some(panic_message) => {
+                    panic_message.push_str(&info.to_string());
                     true
                 }
                 None => false,
@@ -29,9 +29,9 @@ pub fn panic_text(run: impl FnOnce()) -> String {
             }
         }));
     });
-    TOLD.set(Some(String::new()));
+    PANIC_MESSAGE.set(Some(String::new()));
     let caught = panic::catch_unwind(AssertUnwindSafe(run));
-    let mut text = TOLD.take().unwrap_or_default();
+    let mut text = PANIC_MESSAGE.take().unwrap_or_default();
     let payload = caught.expect_err("it panics");
     text.push_str(payload.downcast_ref::<String>().map_or("", String::as_str));
     text.push_str(payload.downcast_ref::<&str>().copied().unwrap_or_default());

@@ -127,8 +127,8 @@ fn they_cannot_try_guesses(world: &World) {
     }
     let rotated = |guess: &str| {
         let args = ["--json", "secret", "rotate", "openai", "--value-stdin"];
-        let told = world.member_gives(&args, guess).json("secret rotate");
-        (told["unchanged"].clone(), told["version"].clone())
+        let response = world.member_gives(&args, guess).json("secret rotate");
+        (response["unchanged"].clone(), response["version"].clone())
     };
     assert_eq!(
         rotated(value),
@@ -138,8 +138,8 @@ fn they_cannot_try_guesses(world: &World) {
     assert_eq!(rotated(value), (Value::Null, 3.into()));
     // Control: root sees the difference.
     fs::write(&file, format!("OPENAI_API_KEY={value}\n")).unwrap();
-    let told = world.daemon.onecli_json(&["secret", "import", &path]);
-    assert_eq!(told[0]["end"], "unchanged", "{told}");
+    let response = world.daemon.onecli_json(&["secret", "import", &path]);
+    assert_eq!(response[0]["end"], "unchanged", "{response}");
 }
 
 fn they_cannot_compose_a_value(world: &World) {

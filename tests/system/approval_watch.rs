@@ -94,8 +94,11 @@ fn watch_prints_each_request_and_its_end() {
     assert!(people.line().starts_with(&format!("{id} is pending, and is refused in ")));
     daemon.onecli(&["approval", "allow", id]).ok("allow");
     assert_eq!(json.event(), serde_json::json!({"event": "ended", "id": id, "outcome": "allowed", "uid": 0}));
-    let told = people.line();
-    assert!(told.starts_with(&format!("{id} is allowed by uid 0: agent 'outside', POST ")), "{told}");
+    let outcome_line = people.line();
+    assert!(
+        outcome_line.starts_with(&format!("{id} is allowed by uid 0: agent 'outside', POST ")),
+        "{outcome_line}"
+    );
     assert_eq!(first.finish().reply().verdict(), 200);
 
     let ended = |running: Running, end: &dyn Fn(&str)| {

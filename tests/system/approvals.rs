@@ -55,12 +55,12 @@ fn approval_is_allowed_or_denied_by_the_operator() {
     assert_eq!((seen.body.as_slice(), &asked["body_bytes"]), (&b"hello"[..], &5.into()));
     let id = asked["id"].as_str().unwrap();
     let steps: Vec<Value> = daemon.audit().into_iter().filter(|r| r["approval"] == id).collect();
-    let told: Vec<String> = steps
+    let event_codes: Vec<String> = steps
         .iter()
         .map(|r| format!("{} {}", r["event"].as_str().unwrap(), r["code"].as_str().unwrap_or("-")))
         .collect();
     let expected = ["approval approval_requested", "approval approval_allowed", "decision -"];
-    assert_eq!(told[..3], expected, "{steps:#?}");
+    assert_eq!(event_codes[..3], expected, "{steps:#?}");
     assert_eq!(steps[1]["approval_uid"], nix::unistd::geteuid().as_raw(), "{steps:#?}");
     assert_eq!(steps[1]["approval_digest"], asked["digest"]);
 

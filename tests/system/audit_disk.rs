@@ -46,7 +46,7 @@ fn requests_are_refused_on_a_failed_disk_and_served_after_recovery() {
         (Fault::Middle, "Input/output error"),
         (Fault::Slow(Duration::from_secs(12)), "has not answered"),
     ];
-    for (fault, told) in faults {
+    for (fault, expected) in faults {
         assert_eq!(verdict(&daemon).0, 200, "before {fault:?}");
         disk.fail(fault);
         let before = upstream.request_count();
@@ -56,11 +56,11 @@ fn requests_are_refused_on_a_failed_disk_and_served_after_recovery() {
         }
         assert_eq!(upstream.request_count(), before, "{fault:?}: a request was forwarded without a record");
         if matches!(fault, Fault::Slow(_)) {
-            assert!(daemon.home().log().contains(told), "{fault:?}");
+            assert!(daemon.home().log().contains(expected), "{fault:?}");
         } else {
             let status = daemon.onecli_json(&["status"]);
             assert!(
-                status["audit"]["fault"].as_str().unwrap_or_default().contains(told),
+                status["audit"]["fault"].as_str().unwrap_or_default().contains(expected),
                 "{fault:?}: {status:#}"
             );
         }

@@ -113,6 +113,6 @@ fn witnesses_detect_a_log_that_was_rolled_back() {
     }
     // The daemon detects it by its database, and reports it.
     daemon.restart();
-    let told = daemon.audit_until("the alert", |record| record["code"] == "audit_truncated");
-    assert_eq!(told["event"], "alert");
+    let record = daemon.audit_until("the alert", |record| record["code"] == "audit_truncated");
+    assert_eq!(record["event"], "alert");
 }

@@ -173,10 +173,10 @@ fn self_test_covers_only_the_available_ways() {
         let (checks, code) = doctor(&daemon, &[]);
         assert_eq!(code, Some(0), "{checks:#?}");
         let tests = checks.iter().filter(|check| check["name"].as_str().unwrap().starts_with("self-test"));
-        let told = |check: &Value| {
+        let line_of = |check: &Value| {
             format!("{}: {}", check["name"].as_str().unwrap(), check["status"].as_str().unwrap())
         };
-        tests.map(told).collect::<Vec<_>>()
+        tests.map(line_of).collect::<Vec<_>>()
     };
     let explicit = ["self-test explicit: ok", "self-test TLS: ok"];
     assert_eq!(of(""), explicit);

@@ -90,9 +90,9 @@ fn edit_to_another_host_erases_a_previous_value_only_with_consent() {
     let socket = scene.daemon.home().socket();
     let change = r#"{"version": 2, "host": "six.test"}"#;
     let ask = Run::new("curl").args(["--silent", "--unix-socket"]).arg(&socket).args(["--data", change]);
-    let told = ask.arg("http://admin/v1/secrets/api/edit").outcome().ok("edit");
-    let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(told["error"]["code"], "drops_kept_value", "{told}");
+    let response = ask.arg("http://admin/v1/secrets/api/edit").outcome().ok("edit");
+    let response: Value = serde_json::from_str(&response).unwrap();
+    assert_eq!(response["error"]["code"], "drops_kept_value", "{response}");
     // As the hint suggests.
     secret(&scene, &["rollback", "api"], "").ok("rollback");
     serves(&scene, API, "/echo", VALUE);
@@ -136,15 +136,15 @@ fn rollback_is_announced_only_if_it_would_succeed() {
     secret(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("rotate");
     let edited = secret(&scene, &["edit", "api", "--host", &format!("{API}:1")], "").ok("another port");
     assert!(edited.contains("cannot be restored"), "{edited}");
-    let told = shown(&scene);
-    assert!(told["previous_until"].is_null() && told["masked_until"].is_string(), "{told}");
+    let response = shown(&scene);
+    assert!(response["previous_until"].is_null() && response["masked_until"].is_string(), "{response}");
     let people = secret(&scene, &["show", "api"], "").ok("show");
     assert!(people.contains("cannot be restored") && !people.contains("retained;"), "{people}");
     assert!(!secret(&scene, &["rollback", "api"], "").status.success());
     let home = format!("{API}:{}", scene.upstream.https_addr().port());
     secret(&scene, &["edit", "api", "--host", &home], "").ok("back");
-    let told = shown(&scene);
-    assert!(told["previous_until"].is_string() && told["masked_until"].is_null(), "{told}");
+    let response = shown(&scene);
+    assert!(response["previous_until"].is_string() && response["masked_until"].is_null(), "{response}");
     secret(&scene, &["rollback", "api"], "").ok("rollback");
     serves(&scene, API, "/echo", VALUE);
 }

@@ -138,8 +138,8 @@ fn value_is_read_from_a_command() {
     let Some(world) = World::new() else { return };
     the_main_job(&world);
     // An agent with the same user could read the command's output.
-    let told = world.daemon.onecli(&["agent", "add", "other", "--user", USER]);
-    assert!(!told.status.success() && told.err().contains("belongs to OneCLI"), "{told:?}");
+    let refusal = world.daemon.onecli(&["agent", "add", "other", "--user", USER]);
+    assert!(!refusal.status.success() && refusal.err().contains("belongs to OneCLI"), "{refusal:?}");
 }
 
 #[test]
@@ -378,8 +378,8 @@ fn command_that_others_could_replace_is_refused() {
     assert_eq!(world.ask("/accept/1").0, 200);
     let set = |path: &Path, mode: u32| fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     let refused = |what: &str| {
-        let told = world.try_add("other", &script);
-        assert!(!told.status.success() && told.err().contains(what), "{told:?}");
+        let refusal = world.try_add("other", &script);
+        assert!(!refusal.status.success() && refusal.err().contains(what), "{refusal:?}");
     };
     // Before and after the secret is stored.
     set(Path::new(&script), 0o775);
@@ -403,8 +403,8 @@ fn command_that_others_could_replace_is_refused() {
         ("/run", "can be executed"),
         ("/no/such/command", "ENOENT"),
     ] {
-        let told = world.try_add("other", command);
-        assert!(!told.status.success() && told.err().contains(why), "{command}: {told:?}");
+        let refusal = world.try_add("other", command);
+        assert!(!refusal.status.success() && refusal.err().contains(why), "{command}: {refusal:?}");
     }
 }
 
@@ -415,8 +415,8 @@ fn missing_executor_is_reported() {
     }
     let config = "[backend.exec]\nuser = \"no-such-user-here\"";
     let daemon = Daemon::builder().config(config).start();
-    let told = daemon.onecli(&["secret", "add", "x", "--host", API, "--bearer", "--exec", "/bin/true"]);
-    assert!(!told.status.success() && told.err().contains("'no-such-user-here'"), "{told:?}");
+    let refusal = daemon.onecli(&["secret", "add", "x", "--host", API, "--bearer", "--exec", "/bin/true"]);
+    assert!(!refusal.status.success() && refusal.err().contains("'no-such-user-here'"), "{refusal:?}");
 }
 
 /// An attacker who changes the row cannot choose a command or its arguments.

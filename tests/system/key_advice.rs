@@ -29,7 +29,7 @@ fn restore_with_a_passphrase_warns_that_the_daemon_needs_it() {
     let plain = daemon.onecli(&restore).ok("restore");
     assert!(plain.contains("start the daemon") && !plain.contains("--passphrase-file"), "{plain}");
     let key = key.to_str().unwrap();
-    let told = daemon.onecli(&[&restore[..], &["--passphrase-file", key]].concat()).ok("restore");
-    assert!(told.contains(&format!("start it with --passphrase-file {key}")), "{told}");
+    let advice = daemon.onecli(&[&restore[..], &["--passphrase-file", key]].concat()).ok("restore");
+    assert!(advice.contains(&format!("start it with --passphrase-file {key}")), "{advice}");
     daemon.restart();
 }

@@ -5,7 +5,7 @@ use onecli_tests::upstream::Upstream;
 
 use crate::scene::{API, KEY, Scene, Way, in_shell};
 
-fn told(reply: &Reply) -> (String, String) {
+fn message_and_hint(reply: &Reply) -> (String, String) {
     let error = reply.json();
     let text = |key: &str| error["error"][key].as_str().unwrap_or_default().to_owned();
     (text("message"), text("hint"))
@@ -21,7 +21,7 @@ fn refused_targets_are_reported_by_name() {
     ] {
         let run = curl(&scene.url("/")).args(["--http1.1", "--request", method, "--request-target", target]);
         let reply = scene.run(Way::Explicit, run).reply();
-        let (message, hint) = told(&reply);
+        let (message, hint) = message_and_hint(&reply);
         assert_eq!(reply.verdict(), 400, "{target}: {reply:?}");
         assert!(message.contains(expected), "{target}: {message}");
         assert_eq!(hint.contains("percent-encode"), target != "*", "{target}: {hint}");
@@ -37,7 +37,7 @@ fn refused_content_coding_of_a_body_is_reported() {
     let script = format!(r#"printf '{{"key":"%s"}}' "${KEY}" | gzip | "$@""#);
     let reply = scene.run(Way::Explicit, in_shell(&run, &script)).reply();
     assert_eq!(reply.header("x-onecli-error"), Some("placeholder_missing"), "{reply:?}");
-    let (_, hint) = told(&reply);
+    let (_, hint) = message_and_hint(&reply);
     assert!(hint.contains("Content-Encoding"), "{hint}");
 }
 

@@ -41,9 +41,9 @@ fn shown(scene: &Scene) -> Value {
     scene.daemon.onecli_json(&["secret", "show", "api"])
 }
 
-fn refused(scene: &Scene, told: &str) {
+fn refused(scene: &Scene, message: &str) {
     let outcome = change(scene, &["rollback", "api"], "");
-    assert!(!outcome.status.success() && outcome.err().contains(told), "{told}: {outcome:?}");
+    assert!(!outcome.status.success() && outcome.err().contains(message), "{message}: {outcome:?}");
 }
 
 /// All versions in the database: number and sealed value.
@@ -140,9 +140,9 @@ fn rotation_to_the_stored_value_by_root_changes_nothing() {
     rotate(&scene, SECOND);
     let again = change(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("again");
     assert!(again.contains("unchanged") && again.contains("version 2"), "{again}");
-    let told = change(&scene, &["--json", "rotate", "api", "--value-stdin"], SECOND).json("again");
-    assert_eq!((&told["unchanged"], &told["version"]), (&true.into(), &2.into()), "{told}");
-    assert!(told["previous_until"].is_string(), "{told}");
+    let response = change(&scene, &["--json", "rotate", "api", "--value-stdin"], SECOND).json("again");
+    assert_eq!((&response["unchanged"], &response["version"]), (&true.into(), &2.into()), "{response}");
+    assert!(response["previous_until"].is_string(), "{response}");
     change(&scene, &["rollback", "api"], "").ok("rollback");
     serves(&scene, VALUE);
     // A value that may be compromised is not stored, even if the new value equals it.

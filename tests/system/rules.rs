@@ -271,38 +271,42 @@ fn why_and_test_predict_the_decision() {
     daemon.onecli(&["rule", "add", "deny", "--host", API, "--path", "/admin"]).ok("deny");
     daemon.onecli(&["rule", "add", "limit", "--host", API, "--port", "*", "--rate", "100/m"]).ok("limit");
     let why = |agent: &str, method: &str, url: &str| {
-        let told = daemon.onecli_json(&["why", "--agent", agent, method, url]);
-        assert_eq!(daemon.onecli_json(&["rule", "test", "--agent", agent, method, url]), told);
-        told
+        let explained = daemon.onecli_json(&["why", "--agent", agent, method, url]);
+        assert_eq!(daemon.onecli_json(&["rule", "test", "--agent", agent, method, url]), explained);
+        explained
     };
-    let told = why("outside", "get", &scene.url("/echo"));
+    let explained = why("outside", "get", &scene.url("/echo"));
     assert_eq!(
-        (&told["decision"], &told["because"], &told["limits"]),
+        (&explained["decision"], &explained["because"], &explained["limits"]),
         (&"inject".into(), &"grant".into(), &serde_json::json!([2])),
-        "{told}"
+        "{explained}"
     );
-    assert_eq!(told["secrets"], serde_json::json!(["api"]));
-    let told = why("outside", "GET", &scene.url("/Admin"));
+    assert_eq!(explained["secrets"], serde_json::json!(["api"]));
+    let explained = why("outside", "GET", &scene.url("/Admin"));
     assert_eq!(
-        (&told["decision"], &told["because"], &told["code"]),
+        (&explained["decision"], &explained["because"], &explained["code"]),
         (&"deny".into(), &"deny 1".into(), &"rule_denied".into()),
-        "{told}"
+        "{explained}"
     );
-    let told = why("outside", "GET", "https://elsewhere.test/");
-    assert_eq!((&told["decision"], &told["because"]), (&"deny".into(), &"egress deny".into()), "{told}");
-    assert!(told["hint"].as_str().unwrap().contains("onecli rule add allow"), "{told}");
+    let explained = why("outside", "GET", "https://elsewhere.test/");
+    assert_eq!(
+        (&explained["decision"], &explained["because"]),
+        (&"deny".into(), &"egress deny".into()),
+        "{explained}"
+    );
+    assert!(explained["hint"].as_str().unwrap().contains("onecli rule add allow"), "{explained}");
     let reasons: Vec<&Value> =
-        told["considered"].as_array().unwrap().iter().map(|one| &one["reason"]).collect();
-    assert_eq!(reasons.len(), 3, "two rules and a secret: {told}");
-    assert!(reasons.iter().all(|reason| reason.is_string()), "{told}");
+        explained["considered"].as_array().unwrap().iter().map(|one| &one["reason"]).collect();
+    assert_eq!(reasons.len(), 3, "two rules and a secret: {explained}");
+    assert!(reasons.iter().all(|reason| reason.is_string()), "{explained}");
     if need::bpf("the factor of managed agents") {
-        let told = why("inside", "GET", &scene.url("/echo"));
+        let explained = why("inside", "GET", &scene.url("/echo"));
         assert_eq!(
-            (&told["decision"], &told["otherwise"]),
+            (&explained["decision"], &explained["otherwise"]),
             (&"inject".into(), &"deny: placeholder_missing".into()),
-            "{told}"
+            "{explained}"
         );
-        assert!(told["needs"][0].as_str().unwrap().contains("API_KEY"), "{told}");
+        assert!(explained["needs"][0].as_str().unwrap().contains("API_KEY"), "{explained}");
     }
     assert_eq!(scene.upstream.connection_count(), 0, "nothing was sent");
     let shown = daemon.onecli(&["why", "--agent", "outside", "GET", &scene.url("/admin")]).ok("why");

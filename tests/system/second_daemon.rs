@@ -83,8 +83,8 @@ fn removed_agents_root_is_created_and_enforced_again() {
         assert!(matches!(started.code(), Some(125..=127)), "{started:?}");
         assert_eq!(scene.daemon.wait(Duration::from_secs(20)).code(), Some(1));
         let log = std::fs::read_to_string(scene.daemon.home().dir().join("daemon.log")).unwrap();
-        let told = if made_again { "was removed and created again" } else { "was removed;" };
-        assert!(log.contains(told), "{log}");
+        let warning = if made_again { "was removed and created again" } else { "was removed;" };
+        assert!(log.contains(warning), "{log}");
         scene.daemon.restart();
         serves(&scene, Way::Transparent);
     }

@@ -49,8 +49,8 @@ impl World {
         let outcome = self.test(args);
         assert_eq!(outcome.code(), Some(1), "{args:?}: {outcome:?}");
         for word in words {
-            let told = outcome.err() + &outcome.out();
-            assert!(told.contains(word), "{args:?}: {word:?} in {told}");
+            let printed = outcome.err() + &outcome.out();
+            assert!(printed.contains(word), "{args:?}: {word:?} in {printed}");
         }
         assert_eq!(self.upstream.request_count(), 0, "{args:?}");
     }
@@ -119,8 +119,8 @@ fn a_request_of_ones_own_shows_less(world: &World) {
     let own_path = people(&["openai", "--path", "/v1/models"]).ok("a path chosen by the caller");
     assert!(own_path.contains("answered (2xx; "), "{own_path}");
     for path in ["/status/401", "/status/500"] {
-        let told = people(&["own", "--path", path]).err();
-        assert!(told.contains("\nhelp: "), "{told}");
+        let printed = people(&["own", "--path", path]).err();
+        assert!(printed.contains("\nhelp: "), "{printed}");
     }
 }
 

@@ -149,18 +149,18 @@ fn host_without_ebpf_reports_the_reason_and_what_works() {
     // The programs cannot be pinned at this path.
     let config = "[kernel]\nbpffs_dir = \"/proc/onecli\"\n";
     let daemon = Daemon::builder().upstream(&upstream).config(config).start();
-    let told = |what: &str, text: &str| {
+    let names_the_cause = |what: &str, text: &str| {
         for part in ["/proc/onecli", "onecli doctor", "Linux 5.15", "explicit proxy"] {
             assert!(text.contains(part), "{what} does not name {part}: {text}");
         }
     };
-    told("status", &daemon.onecli(&["status"]).ok("status"));
+    names_the_cause("status", &daemon.onecli(&["status"]).ok("status"));
     let status = daemon.onecli_json(&["status"]);
     assert!(status["transparent"].to_string().contains("/proc/onecli"), "{status}");
     daemon.onecli(&["agent", "add", "both", "--factors", "token,cgroup", "--user", "nobody"]).ok("agent add");
     let run = daemon.onecli(&["run", "--agent", "both", "--", "true"]);
     assert_eq!(run.code(), Some(125), "{run:?}");
-    told("run", &run.err());
+    names_the_cause("run", &run.err());
     assert!(run.err().contains("--factors token"), "{run:?}");
     let doctor = daemon.onecli(&["doctor"]).out();
     assert!(doctor.contains("/proc/onecli"), "{doctor}");

@@ -171,8 +171,8 @@ fn as_a_member_of_the_group(world: &World) {
         assert!(world.has(variable, value), "{variable}");
     }
     let rotate = world.daemon.home().cli(&["secret", "rotate", "aws"]).stdin(ended.as_str()).outcome();
-    let told = rotate.ok("the value of AWS has the right form");
-    assert!(told.contains("unchanged"), "the imported value is that of the file: {told}");
+    let output = rotate.ok("the value of AWS has the right form");
+    assert!(output.contains("unchanged"), "the imported value is that of the file: {output}");
     // Run as the user, and only with these arguments.
     let log = fs::read_to_string(world.path("home/gh-log")).unwrap();
     assert_eq!(log, format!("{PERSON_ID} auth token\n"));

@@ -105,13 +105,14 @@ fn evicted_connection_gets_a_reason() {
     let beyond = WAITING / 4;
     let mut clients = hold(crowded.daemon.explicit_addr(), u32::try_from(WAITING + beyond).unwrap());
     // Connections that were accepted at about the same time may be in another order.
-    let is_told = |client: &Socket| client.peek(&mut [0]).is_ok_and(|length| length > 0);
+    let has_answer = |client: &Socket| client.peek(&mut [0]).is_ok_and(|length| length > 0);
     for client in &clients {
         client.set_nonblocking(true).unwrap();
     }
-    let told = || (clients.iter().filter(|client| is_told(client)).count() == beyond).then_some(());
-    assert_eq!(wait_for(Duration::from_secs(20), told), Some(()));
-    let (displaced, waiting): (Vec<Socket>, Vec<Socket>) = clients.drain(..).partition(is_told);
+    let all_answered =
+        || (clients.iter().filter(|client| has_answer(client)).count() == beyond).then_some(());
+    assert_eq!(wait_for(Duration::from_secs(20), all_answered), Some(()));
+    let (displaced, waiting): (Vec<Socket>, Vec<Socket>) = clients.drain(..).partition(has_answer);
     for mut client in displaced {
         let text = said(&mut client);
         let is_refusal =

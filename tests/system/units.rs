@@ -34,8 +34,8 @@ fn units(with: impl Fn(&str) -> String) -> (tempfile::TempDir, Vec<PathBuf>) {
 fn analyze(words: &[&str], units: &[&Path]) -> (bool, String) {
     let output = Command::new("systemd-analyze").args(words).args(units).output().unwrap();
     // It exits with 0 on unknown values, and only prints a warning.
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.success(), format!("{}{told}", String::from_utf8_lossy(&output.stdout)))
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.success(), format!("{}{errors}", String::from_utf8_lossy(&output.stdout)))
 }
 
 #[test]

@@ -60,8 +60,8 @@ fn restore_by_root_creates_files_for_the_daemons_user() {
     scene.daemon.terminate();
     let config = scene.daemon.home().config_file();
     let args = ["restore", &file, "--config", config.to_str().unwrap()];
-    let told = scene.daemon.home().cli(&args).timeout(Duration::from_mins(1)).outcome().ok("restore");
-    assert!(told.contains("1 secrets"), "{told}");
+    let report = scene.daemon.home().cli(&args).timeout(Duration::from_mins(1)).outcome().ok("restore");
+    assert!(report.contains("1 secrets"), "{report}");
     scene.daemon.restart();
     let shown = scene.daemon.onecli_json(&["secret", "show", "api"]);
     assert_eq!(shown["version"], 1, "{shown}");

@@ -27,12 +27,12 @@ fn given_up(daemon: &Daemon, what: &str, event: &str, reply: &Reply, took: Durat
     assert_eq!(reply.verdict(), 504, "{what}: {reply:?}");
     assert!(took >= LIMIT && took < SOON, "{what}: {took:?}");
     assert_eq!(reply.header("x-onecli-error"), Some("upstream_timeout"), "{what}: {reply:?}");
-    let told = &reply.json()["error"];
-    assert!(told["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{what}: {told}");
-    let id = &told["request_id"];
+    let failure = &reply.json()["error"];
+    assert!(failure["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{what}: {failure}");
+    let id = &failure["request_id"];
     let record = daemon.audit_until(what, |r| r["request_id"] == *id && r["event"] == event);
     assert_eq!((&record["code"], &record["status"]), (&"upstream_timeout".into(), &504.into()), "{record}");
-    told["message"].as_str().unwrap().to_owned()
+    failure["message"].as_str().unwrap().to_owned()
 }
 
 #[test]

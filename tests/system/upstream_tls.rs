@@ -54,7 +54,7 @@ impl Stage {
     }
 
     /// Message and hint; `None` if the request succeeds.
-    fn told(&self, port: u16) -> Option<(String, String)> {
+    fn refusal(&self, port: u16) -> Option<(String, String)> {
         let authority = format!("{HOST}:{port}");
         let secret = format!("port-{port}");
         self.daemon.add_secret(&secret, "real-credential-0123456789", &["--host", &authority, "--bearer"]);
@@ -81,10 +81,15 @@ fn tls_failures_have_distinct_messages() {
     let stage = Stage::new();
     let check = |name: &str, options: &[&str], message: &str, hint: &str| {
         let (_server, port) = serve(stage.dir.path(), name, options);
-        let (told, next) = stage.told(port).unwrap_or_else(|| panic!("{name} {options:?} answered"));
-        assert!(told.contains(message) && next.contains(hint), "{name} {options:?}: {told:?}, {next:?}");
-        let dumped = told.contains('{') || told.contains("Context") || told.contains("[4");
-        assert!(!dumped, "the message has a debug format: {told}");
+        let (explanation, next) =
+            stage.refusal(port).unwrap_or_else(|| panic!("{name} {options:?} answered"));
+        assert!(
+            explanation.contains(message) && next.contains(hint),
+            "{name} {options:?}: {explanation:?}, {next:?}"
+        );
+        let dumped =
+            explanation.contains('{') || explanation.contains("Context") || explanation.contains("[4");
+        assert!(!dumped, "the message has a debug format: {explanation}");
     };
     let wanted = ["-Verify", "1", "-verify_return_error"];
     for version in ["-tls1_2", "-tls1_3"] {
@@ -98,7 +103,7 @@ fn tls_failures_have_distinct_messages() {
     check("unknown", &[], "unknown authority", CERTIFICATE);
     // A server that requests a client certificate and continues without one is not affected.
     let (_server, port) = serve(stage.dir.path(), "good", &["-verify", "1"]);
-    assert_eq!(stage.told(port), None);
+    assert_eq!(stage.refusal(port), None);
 }
 
 #[test]
@@ -113,7 +118,10 @@ fn port_without_tls_is_reported() {
         let _ =
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     });
-    let (told, next) = stage.told(port).unwrap();
-    assert!(told.contains("answer is not TLS") && next.contains("plain HTTP"), "{told:?}, {next:?}");
+    let (explanation, next) = stage.refusal(port).unwrap();
+    assert!(
+        explanation.contains("answer is not TLS") && next.contains("plain HTTP"),
+        "{explanation:?}, {next:?}"
+    );
     server.join().unwrap();
 }

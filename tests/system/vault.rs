@@ -66,7 +66,7 @@ fn row_changed_in_the_database_sends_nothing() {
     let database = scene.daemon.home().data_dir().join("onecli.db");
     scene.daemon.terminate();
     let good = set_aside(&database);
-    for (edit, name, told) in edits {
+    for (edit, name, message) in edits {
         sql(&scene.daemon, edit);
         scene.daemon.restart();
         let before = scene.daemon.audit().len();
@@ -80,12 +80,12 @@ fn row_changed_in_the_database_sends_nothing() {
                 && record["code"] == "secret_unavailable"
                 && record["agent"] == "outside"
         });
-        assert!(scene.daemon.home().log().contains(told), "{edit}: {}", scene.daemon.home().log());
+        assert!(scene.daemon.home().log().contains(message), "{edit}: {}", scene.daemon.home().log());
         // A new value would go to a host that the attacker chose.
         let rotate =
             scene.daemon.home().cli(&["secret", "rotate", "api", "--value-stdin"]).stdin("sk-next-value");
         let refused = rotate.outcome();
-        assert!(!refused.status.success() && refused.err().contains(told), "{edit}: {refused:?}");
+        assert!(!refused.status.success() && refused.err().contains(message), "{edit}: {refused:?}");
         scene.daemon.terminate();
         set_aside(&database);
         fs::write(&database, &good).unwrap();
@@ -173,9 +173,9 @@ fn wrong_key_is_reported_with_both_ids() {
     let start = |hint: &str| {
         let outcome = scene.daemon.home().daemon(&[]).timeout(Duration::from_secs(30)).outcome();
         assert_eq!(outcome.code(), Some(78), "{outcome:?}");
-        let told = format!("{}{}", outcome.out(), outcome.err());
-        assert!(told.contains(hint) && told.contains(&wanted), "{told}");
-        assert!(!told.contains("serving"), "{told}");
+        let printed = format!("{}{}", outcome.out(), outcome.err());
+        assert!(printed.contains(hint) && printed.contains(&wanted), "{printed}");
+        assert!(!printed.contains("serving"), "{printed}");
     };
     start("there is no key at");
     write_key(&file, &[7; 32]);
@@ -279,12 +279,12 @@ fn authority_changed_in_the_database_is_not_trusted() {
             ),
         ]
     });
-    for (edit, told) in edits {
+    for (edit, message) in edits {
         sql(&scene.daemon, &edit);
         let outcome = scene.daemon.home().daemon(&[]).timeout(Duration::from_secs(30)).outcome();
         let said = format!("{}{}", outcome.out(), outcome.err());
         assert_eq!(outcome.code(), Some(78), "{edit}: {said}");
-        assert!(said.contains(told), "{edit}: {said}");
+        assert!(said.contains(message), "{edit}: {said}");
         assert!(!said.contains("serving"), "{edit}: {said}");
         let now = fs::read_to_string(&bundle).unwrap_or_default();
         assert!(now.is_empty() || now == before, "{edit}: the bundle was changed");
@@ -417,12 +417,12 @@ fn backup_is_restored_unchanged() {
     scene.daemon.terminate();
     let database = scene.daemon.home().data_dir().join("onecli.db");
     let before = fs::read(&database).unwrap();
-    let told = restore(&scene, &file, &["--dry-run"]).ok("restore --dry-run");
-    assert!(told.contains("2 agents, 1 secrets") && told.contains("nothing was changed"), "{told}");
+    let report = restore(&scene, &file, &["--dry-run"]).ok("restore --dry-run");
+    assert!(report.contains("2 agents, 1 secrets") && report.contains("nothing was changed"), "{report}");
     assert!(fs::read(&database).unwrap() == before, "a dry run changes nothing");
-    let told: Value =
+    let report: Value =
         serde_json::from_str(&restore(&scene, &file, &["--dry-run", "--json"]).ok("restore")).unwrap();
-    assert_eq!((&told["secrets"], &told["dry_run"]), (&json!(1), &json!(true)), "{told}");
+    assert_eq!((&report["secrets"], &report["dry_run"]), (&json!(1), &json!(true)), "{report}");
     let absent = restore(&scene, "/absent/backup.db", &["--json"]);
     let error: Value = serde_json::from_str(&absent.err()).unwrap();
     assert_eq!(error["error"]["code"], "failed", "{absent:?}");
@@ -447,8 +447,8 @@ fn backup_is_restored_unchanged() {
     write_key(&root_key, &key);
     assert!(fs::read(&database).unwrap() == before, "the refused restore changed nothing");
 
-    let told = restore(&scene, &file, &[]).ok("restore");
-    assert!(told.contains("was renamed to"), "{told}");
+    let report = restore(&scene, &file, &[]).ok("restore");
+    assert!(report.contains("was renamed to"), "{report}");
     let aside = fs::read_dir(scene.daemon.home().data_dir())
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -59,12 +59,12 @@ pub(crate) fn package(debug: bool, revision: &str, output: &Path) -> Result<Path
     if debug {
         command.arg("--fast");
     }
-    let told = command.output().context("cannot start cargo-deb")?;
-    if !told.status.success() {
-        bail!("cargo-deb failed: {}", String::from_utf8_lossy(&told.stderr).trim());
+    let result = command.output().context("cannot start cargo-deb")?;
+    if !result.status.success() {
+        bail!("cargo-deb failed: {}", String::from_utf8_lossy(&result.stderr).trim());
     }
     // The last line of its output is the file.
-    let text = String::from_utf8_lossy(&told.stdout);
+    let text = String::from_utf8_lossy(&result.stdout);
     let file = PathBuf::from(text.lines().last().unwrap_or_default());
     if !file.is_file() {
         bail!("cargo-deb did not print the path of the package: {text}");
@@ -96,7 +96,7 @@ fn cargo_deb() -> Result<PathBuf> {
     let program = tools.join("bin/cargo-deb");
     let installed = Command::new(&program).arg("--version").output();
     let wanted = format!("cargo-deb {CARGO_DEB_VERSION}");
-    if installed.is_ok_and(|told| String::from_utf8_lossy(&told.stdout).trim() == wanted) {
+    if installed.is_ok_and(|result| String::from_utf8_lossy(&result.stdout).trim() == wanted) {
         return Ok(program);
     }
     step(&format!("building {wanted} into target/tools (some minutes, once)"));

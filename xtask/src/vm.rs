@@ -81,9 +81,9 @@ pub(crate) fn test(args: &Args) -> Result<()> {
     let results = place.join("results.txt");
     File::create(&results)?;
     let mut machine = Machine::boot(&place, &system, &payload, &results)?;
-    let told = machine.follow(&results, Duration::from_mins(args.minutes));
+    let followed = machine.follow(&results, Duration::from_mins(args.minutes));
     drop(machine);
-    let lines = told?;
+    let lines = followed?;
 
     let failed = lines.iter().filter(|line| line.starts_with("FAIL")).count();
     let passed = lines.iter().filter(|line| line.starts_with("PASS")).count();

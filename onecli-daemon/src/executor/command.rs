@@ -96,9 +96,9 @@ fn read(
                     break;
                 }
                 in_time(end, outcome)?;
-                let mut told = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+                let mut readable = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
                 let patience = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
-                let _ = poll(&mut told, patience);
+                let _ = poll(&mut readable, patience);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(format!("its output cannot be read: {error}")),

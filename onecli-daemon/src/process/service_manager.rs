@@ -133,12 +133,15 @@ impl SocketStore for Datagrams {
         // Removes a stored socket that was not taken because the agent's address has changed.
         self.forget(agent);
         let name = name_of(agent);
-        told(sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(&name)], &[socket]));
+        log_failure(sd_notify::notify_with_fds(
+            &[NotifyState::FdStore, NotifyState::FdName(&name)],
+            &[socket],
+        ));
     }
 
     fn forget(&self, agent: AgentId) {
         drop(self.take(agent));
-        told(sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name_of(agent))]));
+        log_failure(sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name_of(agent))]));
     }
 }
 
@@ -152,30 +155,30 @@ const UNIT_HINT: &str =
 /// Asks the service manager to hold a listener that this process opened, for the next start.
 pub(crate) fn keep(listener: &impl AsFd) {
     let states = [NotifyState::FdStore, NotifyState::FdName(KEPT)];
-    told(sd_notify::notify_with_fds(&states, &[listener.as_fd()]));
+    log_failure(sd_notify::notify_with_fds(&states, &[listener.as_fd()]));
 }
 
 /// Extends the time that the start may take before it counts as failed (`EXTEND_TIMEOUT_USEC`).
 pub(crate) fn starting(at_most: Duration) {
     let at_most = u32::try_from(at_most.as_micros()).unwrap_or(u32::MAX);
-    told(sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(at_most)]));
+    log_failure(sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(at_most)]));
 }
 
 /// Reports that every listener is open and served from now on.
 pub(crate) fn ready(status: &str) {
-    told(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]));
+    log_failure(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]));
 }
 
 /// Reports why this process ends. `onecli` shows it to administrators and recognizes it by its first words.
 pub(crate) fn failed(reason: &str) {
     // A status is one line.
     let status = format!("failed: {}", reason.replace('\n', "; "));
-    told(sd_notify::notify(&[NotifyState::Status(&status)]));
+    log_failure(sd_notify::notify(&[NotifyState::Status(&status)]));
 }
 
 /// Reports that open requests finish and new connections wait.
 pub(crate) fn stopping() {
-    told(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("finishing open requests")]));
+    log_failure(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("finishing open requests")]));
 }
 
 /// Sends keep-alive messages to the service manager at the interval that it requests. This is a task of the serving
@@ -186,11 +189,11 @@ pub(crate) async fn watchdog() {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        told(sd_notify::notify(&[NotifyState::Watchdog]));
+        log_failure(sd_notify::notify(&[NotifyState::Watchdog]));
     }
 }
 
-fn told(outcome: std::io::Result<()>) {
+fn log_failure(outcome: std::io::Result<()>) {
     if let Err(error) = outcome {
         tracing::warn!(%error, "cannot notify the service manager");
     }

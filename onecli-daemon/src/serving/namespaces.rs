@@ -85,7 +85,7 @@ struct Agent {
     /// The namespaces of its processes at the last scan.
     live: HashSet<u64>,
     /// Namespaces that could not be opened. Each is logged once.
-    told: BTreeMap<u64, String>,
+    unopened: BTreeMap<u64, String>,
     /// Whether the agent exceeded its limit. This is logged once.
     cut: bool,
 }
@@ -297,7 +297,7 @@ impl Agent {
     fn note(&mut self, name: &CgroupName, scanned: ScanResult) {
         let ScanResult { live, failed, cut } = scanned;
         let failed: BTreeMap<u64, String> = failed.into_iter().collect();
-        for (netns, reason) in failed.iter().filter(|(netns, _)| !self.told.contains_key(netns)) {
+        for (netns, reason) in failed.iter().filter(|(netns, _)| !self.unopened.contains_key(netns)) {
             tracing::warn!(
                 cgroup = %name, netns, reason,
                 "cannot open a listener in a network namespace: connections of managed processes there are refused"
@@ -310,6 +310,6 @@ impl Agent {
                 "the agent has more processes or network namespaces than the limit: connections from the others are refused"
             );
         }
-        (self.live, self.told, self.cut) = (live.into_iter().collect(), failed, cut);
+        (self.live, self.unopened, self.cut) = (live.into_iter().collect(), failed, cut);
     }
 }

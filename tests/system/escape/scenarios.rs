@@ -64,9 +64,9 @@ fn cgroups_of_agents_with_dashed_names_do_not_nest() {
     }
     assert_eq!(stage.taken_for("tcp4"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
     // The first agent cannot reach listeners of the second.
-    let told = || json!({ "source": SOURCE });
-    let listener = stage.start("listen_alone", &told(), as_other);
-    assert_eq!(stage.one("listener_of_another", &told(), as_one), "answered HTTP/1.1 403 Forbidden");
+    let parameters = || json!({ "source": SOURCE });
+    let listener = stage.start("listen_alone", &parameters(), as_other);
+    assert_eq!(stage.one("listener_of_another", &parameters(), as_one), "answered HTTP/1.1 403 Forbidden");
     assert_eq!(stage.taken_for("listener_of_another"), ["a"]);
     assert_eq!(listener.result(), "silence");
     stage.nothing_arrived("two agents");
@@ -142,7 +142,7 @@ fn identity_follows_the_connection_when_a_four_tuple_is_reused() {
         return;
     }
     let stage = Stage::new();
-    let told = || json!({ "source": SOURCE });
+    let parameters = || json!({ "source": SOURCE });
     let as_one = |run: &Run| stage.wrapped(Mode::Placed, run);
     let as_other = |run: &Run| stage.as_other(&stage.host, run);
     let as_nobody = |run: &Run| stage.wrapped(Mode::Outside, run);
@@ -150,17 +150,17 @@ fn identity_follows_the_connection_when_a_four_tuple_is_reused() {
 
     // One after the other.
     for _ in 0..3 {
-        assert_eq!(stage.one("tuple_of_agent", &told(), as_one), refusal);
-        assert_eq!(stage.one("tuple_of_stranger", &told(), as_nobody), refusal);
-        assert_eq!(stage.one("tuple_of_agent", &told(), as_other), refusal);
+        assert_eq!(stage.one("tuple_of_agent", &parameters(), as_one), refusal);
+        assert_eq!(stage.one("tuple_of_stranger", &parameters(), as_nobody), refusal);
+        assert_eq!(stage.one("tuple_of_agent", &parameters(), as_other), refusal);
     }
     assert_eq!(stage.taken_for("tuple_of_agent"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
     assert_eq!(stage.agents_on_record().len(), 6, "requests of the other process are attributed to no agent");
 
     // At the same time, in another network namespace. There either no process listens, or the daemon does, but not for
     // that tuple.
-    let held = stage.start("tuple_held", &told(), as_one);
-    let far = stage.one("tuple_of_agent", &told(), |run| stage.as_other(&stage.far, run));
+    let held = stage.start("tuple_held", &parameters(), as_one);
+    let far = stage.one("tuple_of_agent", &parameters(), |run| stage.as_other(&stage.far, run));
     assert!([refusal, "ECONNREFUSED", "EPERM"].contains(&far.as_str()), "{far}");
     assert_eq!(held.result(), refusal);
     assert_eq!(stage.taken_for("tuple_held"), ["a"]);
@@ -168,7 +168,7 @@ fn identity_follows_the_connection_when_a_four_tuple_is_reused() {
     assert!(agents[6..].iter().all(|agent| agent == "a-b"), "{agents:?}");
 
     // A failed connection neither takes another identity nor provides one.
-    assert_eq!(stage.one("tuple_withdrawn", &told(), as_one), refusal);
+    assert_eq!(stage.one("tuple_withdrawn", &parameters(), as_one), refusal);
     assert_eq!(stage.taken_for("tuple_withdrawn"), ["a"]);
     stage.nothing_arrived("4-tuples");
 }
@@ -182,13 +182,14 @@ fn flood_of_connections_does_not_affect_other_agents() {
     }
     let stage = Stage::new();
     let stop = stage.signal("stop");
-    let told = json!({ "stop": stop, "flood_processes": FLOOD.0, "flood_connections": FLOOD.1, "many": 10 });
+    let parameters =
+        json!({ "stop": stop, "flood_processes": FLOOD.0, "flood_connections": FLOOD.1, "many": 10 });
     let as_other = |run: &Run| stage.as_other(&stage.host, run);
-    let before = stage.one("many", &told, as_other);
-    let flood = stage.start("flood", &told, |run| stage.wrapped(Mode::Placed, run));
-    let during = stage.one("many", &told, as_other);
+    let before = stage.one("many", &parameters, as_other);
+    let flood = stage.start("flood", &parameters, |run| stage.wrapped(Mode::Placed, run));
+    let during = stage.one("many", &parameters, as_other);
     std::fs::write(&stop, "").unwrap();
-    let after = stage.one("many", &told, as_other);
+    let after = stage.one("many", &parameters, as_other);
     println!("before the flood: {before}; during it: {during}; when it ends: {after}");
     assert_eq!(flood.result(), "flooded");
     for (when, served) in [("during", &during), ("after", &after)] {

@@ -189,10 +189,10 @@ impl Stage {
         let row =
             |a: &Attempt| json!({ "name": a.name, "port": mode.port(a.index), "comm": mode.comm(a.index) });
         let rows: Vec<_> = attempts.iter().map(row).collect();
-        let told = with(&self.scene, &json!({ "rows": rows, "enter": mode == Mode::Moved, "wait": "" }));
+        let input = with(&self.scene, &json!({ "rows": rows, "enter": mode == Mode::Moved, "wait": "" }));
         Run::new("python3")
             .arg(&self.program)
-            .arg(with(&told, over).to_string())
+            .arg(with(&input, over).to_string())
             .timeout(Duration::from_mins(2))
     }
 

@@ -101,7 +101,7 @@ fn files_codes_and_signals_pass_through() {
     let killed = stage.shell("kill -SEGV $$").outcome();
     assert_eq!(killed.status.signal(), Some(Signal::SIGSEGV as i32), "{killed:?}");
 
-    let told = |signal: Signal| {
+    let signalled = |signal: Signal| {
         let running = stage.shell("trap 'echo term; exit 3' TERM; trap 'echo usr1; exit 4' USR1; echo ready; while :; do sleep 0.05; done");
         let running = running.start();
         // The command prints a line after it has set its traps, but not on a terminal. The cgroup also shows that it
@@ -112,14 +112,14 @@ fn files_codes_and_signals_pass_through() {
         kill(Pid::from_raw(running.pid().cast_signed()), signal).unwrap();
         running.finish()
     };
-    let outcome = told(Signal::SIGTERM);
+    let outcome = signalled(Signal::SIGTERM);
     assert_eq!((outcome.code(), outcome.out().as_str()), (Some(3), "ready\nterm\n"), "{outcome:?}");
-    let outcome = told(Signal::SIGUSR1);
+    let outcome = signalled(Signal::SIGUSR1);
     assert_eq!((outcome.code(), outcome.out().as_str()), (Some(4), "ready\nusr1\n"), "{outcome:?}");
-    let outcome = told(Signal::SIGINT);
+    let outcome = signalled(Signal::SIGINT);
     assert_eq!(outcome.status.signal(), Some(Signal::SIGINT as i32), "{outcome:?}");
     // A killed client sends no message: the command receives SIGHUP.
-    told(Signal::SIGKILL);
+    signalled(Signal::SIGKILL);
     let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot);
     let empty = || processes(&cgroup).is_empty().then_some(());
     assert!(wait_for(Duration::from_secs(10), empty).is_some(), "the command outlives its client");

@@ -160,11 +160,11 @@ fn runner_sees_nothing_else() {
         &["why", "--agent", "NAME", "GET", "https://api.test/"],
     ] {
         // An agent that exists, and one that does not.
-        let told = ["there", "gone"].map(|name| {
+        let messages = ["there", "gone"].map(|name| {
             let args: Vec<_> = command.iter().map(|word| if *word == "NAME" { name } else { word }).collect();
             forbidden(&stage, PERSON, &args, "may not see agent").replace(name, "NAME")
         });
-        assert_eq!(told[0], told[1], "{command:?}");
+        assert_eq!(messages[0], messages[1], "{command:?}");
     }
     let listed = onecli(&stage, PERSON, &["--json", "agent", "list"]).ok("agent list");
     let listed: Value = serde_json::from_str(&listed).unwrap();

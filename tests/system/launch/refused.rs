@@ -14,15 +14,15 @@ fn run_ends_with_the_refusals_and_the_command_that_explains_them() {
     };
     let outcome = run(&[]);
     assert_eq!((outcome.code(), outcome.out().as_str()), (Some(3), "out\n"), "{outcome:?}");
-    let told = outcome.err();
+    let errors = outcome.err();
     for line in
         ["agent 'robot' was refused:", "  evil.test:443 (egress_denied)", "  worse.test:8080 (egress_denied)"]
     {
-        assert!(told.contains(line), "{line}: {told}");
+        assert!(errors.contains(line), "{line}: {errors}");
     }
-    assert!(told.contains("\n  alone.test (egress_denied)\n"), "a query without a connection: {told}");
-    assert!(!told.contains("single"), "{told}");
-    let command = told.lines().find_map(|line| line.strip_prefix("details: onecli ")).expect("the command");
+    assert!(errors.contains("\n  alone.test (egress_denied)\n"), "a query without a connection: {errors}");
+    assert!(!errors.contains("single"), "{errors}");
+    let command = errors.lines().find_map(|line| line.strip_prefix("details: onecli ")).expect("the command");
     let words: Vec<_> = command.split(' ').collect();
     let explained = stage.scene.daemon.onecli(&words).ok("the command that explains");
     assert!(explained.contains("evil.test") && explained.contains("egress_denied"), "{explained}");
@@ -43,9 +43,12 @@ fn summary_can_be_neither_forged_nor_flooded() {
         curl -s -H "$(printf 'Host: x\t\033[2Jonecli: note: all is well')" http://evil.test/ >/dev/null
         for n in $(seq 40); do curl -s http://n$n.evil.test/ >/dev/null; done"#;
     let outcome = stage.run_as(PERSON, &["--no-dir"], &["sh", "-c", script]).outcome();
-    let told = outcome.err();
-    assert!(!told.contains('\u{1b}') && !told.contains("\nonecli: note: all is well"), "{told}");
-    let from = told.find("agent 'robot' was refused:").expect("the summary");
-    assert!(told[from..].lines().count() <= 9, "{told}");
-    assert!(told[from..].lines().any(|line| line.starts_with("  and ") && line.ends_with(" more")), "{told}");
+    let errors = outcome.err();
+    assert!(!errors.contains('\u{1b}') && !errors.contains("\nonecli: note: all is well"), "{errors}");
+    let from = errors.find("agent 'robot' was refused:").expect("the summary");
+    assert!(errors[from..].lines().count() <= 9, "{errors}");
+    assert!(
+        errors[from..].lines().any(|line| line.starts_with("  and ") && line.ends_with(" more")),
+        "{errors}"
+    );
 }

@@ -179,11 +179,11 @@ async fn a_line_cannot_be_forged() {
 async fn a_durable_decision_is_in_the_file() {
     let (_temp, dir) = PrivateDir::temporary();
     let log = open(&dir);
-    let told = log.subscribe();
+    let sequence = log.subscribe();
     for number in 1..=3 {
         let durable = log.decision(record(number)).await.unwrap();
         assert_eq!(u128::from(durable.seq()), number);
-        assert_eq!(*told.borrow(), durable.seq());
+        assert_eq!(*sequence.borrow(), durable.seq());
         assert_eq!(numbers(&dir).last().copied(), Some(durable.seq()));
     }
     let found = std::fs::metadata(dir.join("00000001.jsonl")).unwrap();
@@ -233,12 +233,12 @@ async fn numbering_continues_after_restart() {
 async fn dropping_the_last_handle_writes_what_was_queued() {
     let (_temp, dir) = PrivateDir::temporary();
     let log = open(&dir);
-    let mut told = log.subscribe();
+    let mut sequence = log.subscribe();
     for number in 0..1000 {
         log.outcome(record(number).outcome());
     }
     drop(log);
-    while told.changed().await.is_ok() {}
+    while sequence.changed().await.is_ok() {}
     assert_eq!(numbers(&dir).len(), 1000);
 }
 
@@ -266,10 +266,10 @@ async fn torn_end_is_cut_off_and_reported() {
         assert_eq!(log.decision(record(3)).await.unwrap().seq(), 4, "{} bytes", torn.len());
         let lines: Vec<_> = read(&dir).into_iter().map(Result::unwrap).collect();
         assert_eq!(lines.iter().map(|line| line.entry.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
-        let told = &lines[2].entry.record;
-        assert_eq!(told.event, Event::Alert);
-        assert_eq!(told.code.as_ref().map(Text::as_str), Some("audit_torn"));
-        assert_eq!(told.count, Some(torn.len() as u64));
+        let alert = &lines[2].entry.record;
+        assert_eq!(alert.event, Event::Alert);
+        assert_eq!(alert.code.as_ref().map(Text::as_str), Some("audit_torn"));
+        assert_eq!(alert.count, Some(torn.len() as u64));
     };
     check(b"{\"time\":\"2026").await;
     check(b"{\"seq\":3}\n{\"se").await;
@@ -329,8 +329,8 @@ async fn a_failing_disk_refuses_and_recovers() {
     assert!(log.flush().await.is_err());
 
     std::fs::rename(&aside, dir.path()).unwrap();
-    let mut told = log.subscribe();
-    tokio::time::timeout(Duration::from_secs(5), told.wait_for(|seq| *seq >= 3)).await.unwrap().unwrap();
+    let mut sequence = log.subscribe();
+    tokio::time::timeout(Duration::from_secs(5), sequence.wait_for(|seq| *seq >= 3)).await.unwrap().unwrap();
     assert!(log.healthy(), "it recovers without another call");
     log.decision(record(5)).await.unwrap();
     let records: Vec<_> = read(&dir).into_iter().map(|line| line.unwrap().entry).collect();
@@ -434,8 +434,11 @@ async fn outcomes_beyond_the_queue_are_counted() {
     let error = log.decision(record(2)).await.unwrap_err();
     assert!(matches!(error, AuditError::Overloaded { .. }), "{error}");
     std::fs::rename(&aside, dir.path()).unwrap();
-    let mut told = log.subscribe();
-    tokio::time::timeout(Duration::from_mins(1), told.wait_for(|seq| *seq > 16_384)).await.unwrap().unwrap();
+    let mut sequence = log.subscribe();
+    tokio::time::timeout(Duration::from_mins(1), sequence.wait_for(|seq| *seq > 16_384))
+        .await
+        .unwrap()
+        .unwrap();
     log.flush().await.unwrap();
     let mut kept = 0;
     let mut lost = 0;

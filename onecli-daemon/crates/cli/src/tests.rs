@@ -568,9 +568,9 @@ fn keys_are_shown_and_changed() {
     assert!(!format!("{rotated:?}").contains(&rotated.recovery_keys[0].recovery_key));
     let status: KeyView = client.get(routes::KEY).unwrap();
     assert_eq!((status.key_id, status.rekey.unwrap().from), (rotated.key_id, before.key_id));
-    let told = served.host().recorded().join("; ");
+    let recorded = served.host().recorded().join("; ");
     for what in ["key_slot_added: slot 2 (recovery)", "key_slot_added: slot 3", "key_rotated: root key"] {
-        assert!(told.contains(what), "{told}");
+        assert!(recorded.contains(what), "{recorded}");
     }
 }
 
@@ -683,15 +683,15 @@ fn types_that_carry_a_value_never_print_it() {
         format!(r#"{{"kind":"passphrase","passphrase":"{VALUE}"}}"#),
         format!(r#"{{"passphrases":["{VALUE}"]}}"#),
     ];
-    let mut told = Vec::new();
+    let mut errors = Vec::new();
     for body in &bodies {
-        told.extend(serde_json::from_str::<SecretRotate>(body).err().map(|error| error.to_string()));
-        told.extend(serde_json::from_str::<SlotAdd>(body).err().map(|error| error.to_string()));
-        told.extend(serde_json::from_str::<KeyRotate>(body).err().map(|error| error.to_string()));
+        errors.extend(serde_json::from_str::<SecretRotate>(body).err().map(|error| error.to_string()));
+        errors.extend(serde_json::from_str::<SlotAdd>(body).err().map(|error| error.to_string()));
+        errors.extend(serde_json::from_str::<KeyRotate>(body).err().map(|error| error.to_string()));
     }
-    assert_eq!(told.len(), 3 * bodies.len());
+    assert_eq!(errors.len(), 3 * bodies.len());
     let bytes = format!("{:?}", &VALUE.as_bytes()[..4]);
-    for text in shown.iter().chain(&told) {
+    for text in shown.iter().chain(&errors) {
         for hidden in [VALUE, OTHER, "90, 90", "5a5a", &bytes[1..bytes.len() - 1]] {
             assert!(!text.contains(hidden), "{hidden} in {text}");
         }

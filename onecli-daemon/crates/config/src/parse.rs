@@ -119,14 +119,14 @@ pub(super) fn idle_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duratio
 fn time<'de, D: Deserializer<'de>>(
     from: D,
     bounds: RangeInclusive<Duration>,
-    told: &str,
+    bounds_text: &str,
 ) -> Result<Duration, D::Error> {
-    time_of(&String::deserialize(from)?, bounds, told).map_err(D::Error::custom)
+    time_of(&String::deserialize(from)?, bounds, bounds_text).map_err(D::Error::custom)
 }
 
-fn time_of(text: &str, bounds: RangeInclusive<Duration>, told: &str) -> Result<Duration, String> {
+fn time_of(text: &str, bounds: RangeInclusive<Duration>, bounds_text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).ok().filter(|duration| bounds.contains(duration));
-    duration.ok_or_else(|| format!("'{text}' is not a time from {told}"))
+    duration.ok_or_else(|| format!("'{text}' is not a time from {bounds_text}"))
 }
 
 pub(super) fn approval_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
@@ -137,8 +137,12 @@ pub(super) fn approval_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Dur
 pub(super) fn keep_replaced<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     let bounds = Duration::from_secs(1)..=Duration::from_hours(30 * 24);
-    let told = "1s to 30days, or 0 for none; use 24h or 7days";
-    if text == "0" { Ok(Duration::ZERO) } else { time_of(&text, bounds, told).map_err(D::Error::custom) }
+    let bounds_text = "1s to 30days, or 0 for none; use 24h or 7days";
+    if text == "0" {
+        Ok(Duration::ZERO)
+    } else {
+        time_of(&text, bounds, bounds_text).map_err(D::Error::custom)
+    }
 }
 
 pub(super) fn cgroup_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {

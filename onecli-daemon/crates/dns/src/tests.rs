@@ -176,7 +176,7 @@ fn query(name: &str, kind: RecordType) -> Message {
 }
 
 /// The answer's code, then its addresses. An address from the range of [`Stage`] is `synthetic`.
-fn told(answer: &Message) -> String {
+fn summary(answer: &Message) -> String {
     let addresses = answer.answers.iter().map(|record| match record.data.ip_addr().unwrap() {
         IpAddr::V4(ip) if ip.octets()[..2] == [198, 18] || ip.octets()[..2] == [198, 19] => {
             assert_eq!(record.ttl, 1, "{record:?}");
@@ -238,7 +238,7 @@ async fn queries_are_answered_by_policy() {
         for (client, expected) in [(&stage.strict, strict), (&stage.open, open)] {
             let asked = query(name, kind);
             let answer = stage.ask(client, &asked).await;
-            assert_eq!(told(&answer), expected, "{name} {kind} by {}", client.name);
+            assert_eq!(summary(&answer), expected, "{name} {kind} by {}", client.name);
             assert_eq!(answer.metadata.id, 0x4711);
             assert_eq!(answer.metadata.message_type, MessageType::Response);
             assert!(answer.metadata.recursion_available && answer.metadata.recursion_desired);
@@ -374,7 +374,7 @@ async fn unconfigured_names_are_recorded_and_limited() {
     {
         for _ in 0..2 {
             assert_eq!(
-                told(&stage.ask(client, &query(name, RecordType::A)).await).split(' ').next(),
+                summary(&stage.ask(client, &query(name, RecordType::A)).await).split(' ').next(),
                 Some("NoError")
             );
         }
@@ -395,43 +395,43 @@ async fn unconfigured_names_are_recorded_and_limited() {
     );
     for n in 0..1_022 {
         let answer = stage.ask(&stage.strict, &query(&format!("secret{n}.deep.test."), RecordType::A)).await;
-        assert_eq!(told(&answer), "NXDomain");
+        assert_eq!(summary(&answer), "NXDomain");
     }
     let next = || query("one.more.deep.test.", RecordType::A);
     let mut answer = stage.ask(&stage.strict, &next()).await;
     for n in 0..30 {
-        if told(&answer) == "Refused" {
+        if summary(&answer) == "Refused" {
             break;
         }
         // On a slow machine, some of the budget may have been restored.
         answer = stage.ask(&stage.strict, &query(&format!("late{n}.deep.test."), RecordType::A)).await;
     }
-    assert_eq!(told(&answer), "Refused");
+    assert_eq!(summary(&answer), "Refused");
     let records = stage.records().await;
     assert_eq!(records.last().unwrap().code.as_ref().unwrap().as_str(), Code::LimitReached.as_str());
     assert!(records.iter().filter(|record| record.code.is_none()).count() >= 1_024);
     assert_ne!(
-        told(&stage.ask(&stage.strict, &query("api.test.", RecordType::A)).await),
+        summary(&stage.ask(&stage.strict, &query("api.test.", RecordType::A)).await),
         "Refused",
         "configured names are served"
     );
     // An agent with `egress allow` is recorded but not limited.
     for n in 0..1_100 {
         let answer = stage.ask(&stage.open, &query(&format!("any{n}.test."), RecordType::A)).await;
-        assert_eq!(told(&answer), "NXDomain", "{n}");
+        assert_eq!(summary(&answer), "NXDomain", "{n}");
     }
     assert!(stage.records().await.len() >= 2_100);
     // Without a record no name server is queried, except for configured names.
     stage.parts.audit.close().await.unwrap();
     let unseen = query("unseen.test.", RecordType::A);
     let (one, two) = tokio::join!(stage.ask(&stage.open, &unseen), stage.ask(&stage.open, &unseen));
-    assert_eq!((told(&one), told(&two)), ("ServFail".to_owned(), "ServFail".to_owned()));
+    assert_eq!((summary(&one), summary(&two)), ("ServFail".to_owned(), "ServFail".to_owned()));
     assert_eq!(
-        told(&stage.ask(&stage.open, &query("any7.test.", RecordType::A)).await),
+        summary(&stage.ask(&stage.open, &query("any7.test.", RecordType::A)).await),
         "ServFail",
         "forgotten"
     );
-    assert_eq!(told(&stage.ask(&stage.open, &query("any1099.test.", RecordType::A)).await), "NXDomain");
+    assert_eq!(summary(&stage.ask(&stage.open, &query("any1099.test.", RecordType::A)).await), "NXDomain");
 }
 
 /// Invariant 9: queries beyond the agent's quota are counted, not recorded one by one. Recorded queries count against
@@ -464,9 +464,9 @@ async fn removed_or_disabled_agent_is_refused() {
     {
         stage.policy.send_replace(Arc::new(snapshot(&agents)));
         let answer = stage.ask(&stage.strict, &query("api.test.", RecordType::A)).await;
-        assert_eq!(told(&answer), expected, "{agents:?}");
+        assert_eq!(summary(&answer), expected, "{agents:?}");
         let answer = stage.ask(&stage.strict, &query("localhost.", RecordType::A)).await;
-        assert_eq!(told(&answer) == "NoError 127.0.0.1", expected != "Refused", "{agents:?}");
+        assert_eq!(summary(&answer) == "NoError 127.0.0.1", expected != "Refused", "{agents:?}");
     }
     stage.parts.report_unconnected(&stage.strict);
     let codes: Vec<_> = stage.records().await.iter().filter_map(|record| record.code.clone()).collect();

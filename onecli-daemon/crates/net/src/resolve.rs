@@ -383,12 +383,12 @@ mod tests {
             ("four.test", found(u32::MAX, &["192.0.2.40"])),
             ("fixed.test", found(u32::MAX, &["192.0.2.60"])),
         ] {
-            let told = match resolver.lookup(&name.parse().unwrap()).await {
+            let outcome = match resolver.lookup(&name.parse().unwrap()).await {
                 Ok(addresses) => Ok((addresses.ttl, addresses.list)),
                 Err(ResolveError::Failed { failure, .. }) => Err(failure),
                 Err(error) => panic!("{name}: {error}"),
             };
-            assert_eq!(told, expected, "{name}");
+            assert_eq!(outcome, expected, "{name}");
         }
     }
 }

@@ -23,7 +23,7 @@ macro_rules! contract_tests {
         $crate::contract::contract_tests!($make:
             agents_round_trip, what_agents_must_not_share, tokens_rotate, sessions_expire, removal_takes_what_hangs_on_it,
             runners_come_and_go, agents_change, audit_rows_of_a_runner, secrets_round_trip, versions_follow_each_other,
-            one_replaced_version_is_kept, replaced_versions_are_erased_in_time, grants, rules, changes_are_told, audit_rows_are_kept_once,
+            one_replaced_version_is_kept, replaced_versions_are_erased_in_time, grants, rules, subscribers_receive_each_change, audit_rows_are_kept_once,
             audit_rows_of_several_logs, audit_rows_are_found, uses_of_secrets_are_remembered, facts, leases);
     };
     ($make:path: $($name:ident),*) => {
@@ -290,47 +290,47 @@ pub(crate) async fn rules(store: &dyn Store) {
     assert_eq!(left, [None; 3], "an agent's rules go with it");
 }
 
-pub(crate) async fn changes_are_told(store: &dyn Store) {
+pub(crate) async fn subscribers_receive_each_change(store: &dyn Store) {
     let mut changes = store.subscribe();
     let (one, key) = (agent(1, "one"), secret(1, "key"));
-    let mut told = |what: &str, expected: bool| {
+    let mut expect_signal = |what: &str, expected: bool| {
         assert_eq!(changes.has_changed().unwrap(), expected, "{what}");
         changes.mark_unchanged();
     };
-    told("nothing", false);
+    expect_signal("nothing", false);
     store.add_agent(&one, &hash(1)).await.unwrap();
-    told("add_agent", true);
+    expect_signal("add_agent", true);
     store.add_secret(&key).await.unwrap();
-    told("add_secret", true);
+    expect_signal("add_secret", true);
     store.grant(one.id, key.id).await.unwrap();
-    told("grant", true);
+    expect_signal("grant", true);
     store.set_token(one.id, &hash(2), 2).await.unwrap();
-    told("set_token", true);
+    expect_signal("set_token", true);
     store.add_session(one.id, &hash(7), at(100), None).await.unwrap();
-    told("add_session", true);
+    expect_signal("add_session", true);
     store.prune_sessions(at(100)).await.unwrap();
-    told("prune_sessions", true);
+    expect_signal("prune_sessions", true);
     store.set_agent_enabled(one.id, false).await.unwrap();
-    told("set_agent_enabled", true);
+    expect_signal("set_agent_enabled", true);
     store.add_version(&version(&key, 2, 2), Some(&kept(&key, 1, at(100)))).await.unwrap();
-    told("add_version", true);
+    expect_signal("add_version", true);
     store.prune_replaced(at(99), at(100)).await.unwrap();
-    told("nothing was pruned", false);
+    expect_signal("nothing was pruned", false);
     store.prune_replaced(at(100), at(200)).await.unwrap();
-    told("prune_kept", true);
+    expect_signal("prune_kept", true);
     store.set_secret_enabled(key.id, false).await.unwrap();
-    told("set_secret_enabled", true);
+    expect_signal("set_secret_enabled", true);
     store.ungrant(one.id, key.id).await.unwrap();
-    told("ungrant", true);
+    expect_signal("ungrant", true);
     store.remove_secret(key.id).await.unwrap();
-    told("remove_secret", true);
+    expect_signal("remove_secret", true);
     store.remove_agent(one.id).await.unwrap();
-    told("remove_agent", true);
+    expect_signal("remove_agent", true);
 
     assert!(store.remove_agent(one.id).await.is_err());
     store.insert_audit(&[audit_row(1, "one")]).await.unwrap();
     store.load().await.unwrap();
-    told("failures, audit rows and reading", false);
+    expect_signal("failures, audit rows and reading", false);
 }
 
 const LOG: LogId = LogId(Uuid::from_u128(77));

@@ -216,20 +216,22 @@ mod tests {
         std::fs::create_dir_all(real.join("project/src")).unwrap();
         std::fs::write(real.join("file"), "").unwrap();
         symlink("project", real.join("link")).unwrap();
-        let told = |name: &str| directory(&real.join(name)).map(|(_, path)| path);
+        let physical_path = |name: &str| directory(&real.join(name)).map(|(_, path)| path);
         for (name, physical) in
             [("project/src", "project/src"), ("project/src/..", "project"), ("project/./", "project")]
         {
-            assert_eq!(told(name), Ok(real.join(physical)), "{name}");
+            assert_eq!(physical_path(name), Ok(real.join(physical)), "{name}");
         }
         assert_eq!(directory(Path::new("/")).unwrap().1, Path::new("/"));
-        assert!(told("file").is_err() && told("nowhere").unwrap_err().contains("No such file"));
+        assert!(
+            physical_path("file").is_err() && physical_path("nowhere").unwrap_err().contains("No such file")
+        );
         if is_root() {
-            assert_eq!(told("link/src"), Ok(real.join("project/src")));
+            assert_eq!(physical_path("link/src"), Ok(real.join("project/src")));
             lchown(real.join("link"), Some(65534), None).unwrap();
         }
-        assert!(told("link/src").is_err());
-        assert!(told("link").unwrap_err().contains("only root's are followed"));
+        assert!(physical_path("link/src").is_err());
+        assert!(physical_path("link").unwrap_err().contains("only root's are followed"));
     }
 
     #[test]
@@ -250,8 +252,8 @@ mod tests {
             ("bin/sh", "absolute"),
             ("/no/such/program", "ENOENT"),
         ] {
-            let told = program(Path::new(path)).unwrap_err();
-            assert!(told.contains(why), "{path}: {told}");
+            let message = program(Path::new(path)).unwrap_err();
+            assert!(message.contains(why), "{path}: {message}");
         }
     }
 

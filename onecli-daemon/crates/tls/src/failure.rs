@@ -131,10 +131,10 @@ fn of_certificate(error: &CertificateError) -> TlsFailure {
 }
 
 fn of_alert(alert: AlertDescription, requested: &CertificateRequested) -> TlsFailure {
-    let told = |what: &str, hint| TlsFailure::new(format!("{what} (TLS alert {alert:?})"), hint);
+    let reject = |what: &str, hint| TlsFailure::new(format!("{what} (TLS alert {alert:?})"), hint);
     match alert {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
-            told("the upstream requires a client certificate", CLIENT_CERTIFICATE)
+            reject("the upstream requires a client certificate", CLIENT_CERTIFICATE)
         }
         // Before TLS 1.3, a server that requires a client certificate and gets none sends one of these (RFC 5246
         // section 7.4.6).
@@ -145,19 +145,21 @@ fn of_alert(alert: AlertDescription, requested: &CertificateRequested) -> TlsFai
         | AlertDescription::AccessDenied
             if requested.any() =>
         {
-            told(
+            reject(
                 "the upstream asked for a client certificate, then refused the handshake",
                 CLIENT_CERTIFICATE,
             )
         }
-        AlertDescription::ProtocolVersion => told("the upstream speaks neither TLS 1.2 nor TLS 1.3", VERSION),
+        AlertDescription::ProtocolVersion => {
+            reject("the upstream speaks neither TLS 1.2 nor TLS 1.3", VERSION)
+        }
         AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-            told("the upstream has no cipher suite or key exchange in common with OneCLI", CIPHER)
+            reject("the upstream has no cipher suite or key exchange in common with OneCLI", CIPHER)
         }
         AlertDescription::UnrecognisedName => {
-            told("the upstream does not serve this name", "check the name of the host")
+            reject("the upstream does not serve this name", "check the name of the host")
         }
-        _ => told("the upstream ended the connection", AGAIN),
+        _ => reject("the upstream ended the connection", AGAIN),
     }
 }
 

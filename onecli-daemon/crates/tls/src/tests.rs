@@ -172,9 +172,9 @@ async fn upstream_with_too_many_certificates_is_refused() {
         let agent = AgentId(Uuid::from_u128(more as u128));
         let accepted = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(far);
         let (connected, _accepted) = tokio::join!(client.connect(agent, &api, Alpn::Any, near), accepted);
-        let told = connected.map(drop).map_err(|error| error.to_string());
-        assert_eq!(told.is_ok(), taken, "{more} more: {told:?}");
-        assert!(taken || told.unwrap_err().contains("more than 32 certificates"));
+        let result = connected.map(drop).map_err(|error| error.to_string());
+        assert_eq!(result.is_ok(), taken, "{more} more: {result:?}");
+        assert!(taken || result.unwrap_err().contains("more than 32 certificates"));
     }
 }
 

@@ -43,7 +43,7 @@ impl Report {
             let at = self.ways.iter().position(|known| known == way)?;
             row.ways.get(at).map(|measured| measured.rate)
         };
-        let told = self.bounds.iter().flat_map(|bound| {
+        let limits = self.bounds.iter().flat_map(|bound| {
             self.rows.iter().filter(|row| row.name == bound.workload).filter_map(move |row| {
                 let cost = rate(row, &bound.of)? / rate(row, &bound.way)?;
                 let kept = if cost <= bound.most { "met" } else { "NOT MET" };
@@ -53,7 +53,7 @@ impl Report {
                 ))
             })
         });
-        told.collect()
+        limits.collect()
     }
 
     /// Adds a workload: the rounds of each way, in the order of the ways.
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn bound_is_printed_with_the_measurement() {
         let m = |rate| Measured { rate, p50: 1e6 / rate, p99: 2e6 / rate };
-        let told = |strict: f64| {
+        let limits = |strict: f64| {
             let mut report = Report::new(&["direct", "explicit", "relaxed"]);
             report.bound(("explicit", "relaxed"), "small", 1.3);
             report.add("small", &[vec![m(9000.0)], vec![m(strict)], vec![m(1300.0)]]);
@@ -141,8 +141,8 @@ mod tests {
         let line = |cost, kept| {
             format!("small: relaxed has {cost} times the throughput of explicit; limit <= 1.3: {kept}")
         };
-        assert_eq!(told(1000.0), [line("1.30", "met")]);
-        assert_eq!(told(650.0), [line("2.00", "NOT MET")]);
+        assert_eq!(limits(1000.0), [line("1.30", "met")]);
+        assert_eq!(limits(650.0), [line("2.00", "NOT MET")]);
     }
 
     #[test]

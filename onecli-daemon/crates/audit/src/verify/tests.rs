@@ -388,9 +388,9 @@ async fn a_forged_decision_gets_no_outcome() {
     torn.extend_from_slice(format!("{forged}\n").as_bytes());
     fs::write(scene.path(last), torn).unwrap();
     write(&scene.dir, Settings::for_tests(), 1).await;
-    let told = segment::list(scene.dir.path()).unwrap().into_iter().filter(|number| *number >= last);
-    let told: String = told.map(|number| fs::read_to_string(scene.path(number)).unwrap()).collect();
-    assert!(told.contains("audit_torn") && !told.contains("interrupted"), "{told}");
+    let segments = segment::list(scene.dir.path()).unwrap().into_iter().filter(|number| *number >= last);
+    let segments: String = segments.map(|number| fs::read_to_string(scene.path(number)).unwrap()).collect();
+    assert!(segments.contains("audit_torn") && !segments.contains("interrupted"), "{segments}");
 }
 
 /// A power failure that loses unsynced bytes leaves half a line before the room.

@@ -124,8 +124,8 @@ mod tests {
     fn unusable_lines_are_reported_without_their_content() {
         let (values, unusable) = read("hunter22hunter22\nA=short\nB=\"hunter22\nC=\"two\\nhunter22\"\n");
         assert!(values.is_empty());
-        let told: Vec<&str> = unusable.iter().map(|one| one.name.as_str()).collect();
-        assert_eq!(told, ["line 1", "A", "B", "C"]);
+        let unusable_names: Vec<&str> = unusable.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(unusable_names, ["line 1", "A", "B", "C"]);
         assert!(!format!("{unusable:?}").contains("hunter22"));
     }
 }

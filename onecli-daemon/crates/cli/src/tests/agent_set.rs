@@ -79,7 +79,7 @@ fn changes_pass_the_checks_of_a_new_agent() {
     assert_eq!(moved.agent.cgroup.as_str(), "other.slice");
     let cgroups = served.host().cgroups();
     assert!(!cgroups.contains(&"onecli-agents-a.slice".to_owned()), "the old one is removed: {cgroups:?}");
-    assert!(served.host().recorded().iter().all(|told| !told.contains("root") && !told.contains("games")));
+    assert!(served.host().recorded().iter().all(|event| !event.contains("root") && !event.contains("games")));
 }
 
 /// Concurrent administrators each change a different field. No change is lost.

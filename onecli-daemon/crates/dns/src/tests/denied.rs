@@ -7,7 +7,7 @@ use hickory_proto::rr::RecordType;
 use onecli_net::SyntheticAddresses;
 use tokio::sync::Semaphore;
 
-use super::{Stage, Zone, query, told, zone};
+use super::{Stage, Zone, query, summary, zone};
 
 /// Query and connection share one record, which the connection writes.
 #[tokio::test]
@@ -26,8 +26,8 @@ async fn query_that_a_connection_follows_has_no_record() {
     assert_eq!(followed, Some("followed.test".parse().unwrap()));
     stage.parts.report_rest(&stage.strict);
     let records = stage.records().await;
-    let told: Vec<_> = records.iter().map(|r| (r.host.as_ref().unwrap().as_str(), r.count)).collect();
-    assert_eq!(told, [("alone.test", None), ("alone.test", Some(2))]);
+    let reported: Vec<_> = records.iter().map(|r| (r.host.as_ref().unwrap().as_str(), r.count)).collect();
+    assert_eq!(reported, [("alone.test", None), ("alone.test", Some(2))]);
 }
 
 /// Invariant 9: a flood of denied names costs a bounded number of records and no lookup.
@@ -38,7 +38,7 @@ async fn flood_of_denied_names_is_bounded() {
     stage.zone.open.forget_permits(Semaphore::MAX_PERMITS);
     for n in 0..5_000 {
         let answer = stage.ask(&stage.strict, &query(&format!("data{n}.evil.test."), RecordType::A)).await;
-        assert_eq!(told(&answer), "NoError synthetic");
+        assert_eq!(summary(&answer), "NoError synthetic");
     }
     stage.parts.report_rest(&stage.strict);
     let records = stage.records().await;
@@ -52,7 +52,7 @@ async fn without_a_range_denied_names_are_refused() {
     let mut stage = Stage::new();
     stage.parts.synthetic = Arc::new(SyntheticAddresses::new(None));
     let answer = stage.ask(&stage.strict, &query("other.test.", RecordType::A)).await;
-    assert_eq!(told(&answer), "Refused");
+    assert_eq!(summary(&answer), "Refused");
     assert_eq!(stage.records().await.len(), 1, "at once");
 }
 
@@ -73,7 +73,7 @@ async fn name_that_only_the_proxy_knows_gets_a_synthetic_address() {
         ("api.test.corp.example.", A, "NXDomain"),
     ] {
         let answer = stage.ask(&stage.strict, &query(name, kind)).await;
-        assert_eq!(told(&answer), expected, "{name} {kind}");
+        assert_eq!(summary(&answer), expected, "{name} {kind}");
     }
     assert!(stage.records().await.is_empty());
     // No server of this host answers at all, and the client does not wait for one.
@@ -82,6 +82,6 @@ async fn name_that_only_the_proxy_knows_gets_a_synthetic_address() {
     stage.parts.lookup = Arc::new(zone);
     let asked = stage.parts.clock.instant();
     let answer = stage.ask(&stage.strict, &query("api.test.", A)).await;
-    assert_eq!(told(&answer), "NoError synthetic");
+    assert_eq!(summary(&answer), "NoError synthetic");
     assert!(stage.parts.clock.instant().duration_since(asked) < Duration::from_secs(4));
 }

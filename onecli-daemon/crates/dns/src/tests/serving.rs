@@ -14,7 +14,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{Stage, agent, query, told};
+use super::{Stage, agent, query, summary};
 use crate::message::MAX_QUERY;
 use crate::server::{DnsClient, STREAMS, Server, SocketStore};
 
@@ -58,7 +58,7 @@ async fn agents_have_distinct_addresses() {
     let query = query("other.test.", RecordType::A).to_vec().unwrap();
     for (agent, expected) in [(&one, "NoError synthetic"), (&two, "NoError 192.0.2.9")] {
         let answer = exchange((addresses[&agent.id], port).into(), &query).await;
-        assert_eq!(told(&Message::from_vec(&answer).unwrap()), expected);
+        assert_eq!(summary(&Message::from_vec(&answer).unwrap()), expected);
     }
     assert_eq!(server.client(&two.cgroup).unwrap().agent, two.id);
 
@@ -123,12 +123,15 @@ async fn no_query_is_lost_from_one_server_to_the_next() {
     first.zone.open.add_permits(1000);
     closing.await.unwrap();
     let answer = taken.await.unwrap();
-    assert!(told(&Message::from_vec(&answer).unwrap()).starts_with("NoError"), "the accepted query");
+    assert!(summary(&Message::from_vec(&answer).unwrap()).starts_with("NoError"), "the accepted query");
     assert!(!late.is_finished(), "no server answers in between");
     let second = Stage::new();
     let (_server, again) = start(second.parts);
     assert_eq!(again, address);
-    assert!(told(&Message::from_vec(&late.await.unwrap()).unwrap()).starts_with("NoError"), "the late query");
+    assert!(
+        summary(&Message::from_vec(&late.await.unwrap()).unwrap()).starts_with("NoError"),
+        "the late query"
+    );
 }
 
 #[tokio::test]

@@ -159,12 +159,12 @@ impl Session<'_> {
             }
         }
         if is_ready(0) {
-            self.told(signalled, notice)?;
+            self.receive_message(signalled, notice)?;
         }
         Ok(())
     }
 
-    fn told(&mut self, signalled: &SignalFd, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
+    fn receive_message(&mut self, signalled: &SignalFd, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
         let Some((event, mut descriptors)) = self.socket.receive::<LauncherMessage>()? else {
             return Err(broken_off());
         };

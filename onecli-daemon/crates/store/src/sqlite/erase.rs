@@ -45,9 +45,9 @@ impl RemnantEraser {
     pub(super) fn new(options: SqliteConnectOptions) -> RemnantEraser {
         let pool =
             super::pool::without_expiry().max_connections(1).connect_lazy_with(options.busy_timeout(ATTEMPT));
-        let (wanted, told) = watch::channel(0);
+        let (wanted, requests) = watch::channel(0);
         let (tell, done) = watch::channel(0);
-        tokio::spawn(work(pool.clone(), told, Arc::new(tell)));
+        tokio::spawn(work(pool.clone(), requests, Arc::new(tell)));
         RemnantEraser { pool, wanted, done }
     }
 

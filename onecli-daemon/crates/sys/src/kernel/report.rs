@@ -321,15 +321,15 @@ pub fn clock() -> Check {
     let fix = "synchronise it over the network ('timedatectl set-ntp true', or chrony): certificates and \
          tokens expire by it";
     // SAFETY: integers and padding, for which zeroes are values.
-    let mut told: libc::timex = unsafe { std::mem::zeroed() };
+    let mut adjustment: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: writes only into the structure. Without modes it changes nothing, which needs no privilege.
-    if unsafe { libc::adjtimex(&raw mut told) } < 0 {
+    if unsafe { libc::adjtimex(&raw mut adjustment) } < 0 {
         return Check::warn(NAME, format!("cannot read its state: {}", io::Error::last_os_error()), fix);
     }
-    if told.status & libc::STA_UNSYNC != 0 {
+    if adjustment.status & libc::STA_UNSYNC != 0 {
         return Check::warn(NAME, "not synchronised: its error is unknown", fix);
     }
-    Check::ok(NAME, format!("synchronised, within {} ms", told.maxerror / 1000))
+    Check::ok(NAME, format!("synchronised, within {} ms", adjustment.maxerror / 1000))
 }
 
 /// Checks for ports of the daemon that another process may get: those that the kernel assigns automatically, and those

@@ -40,7 +40,7 @@ fn handler(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
 struct Scene {
     world: World,
     placeholder: String,
-    told: usize,
+    alerts: usize,
 }
 
 impl Scene {
@@ -48,15 +48,15 @@ impl Scene {
         let (world, granted) = World::with_key(&["--bearer"], handler);
         // Makes the daemon inspect requests to the other host.
         let _ = world.give("other", B, "anotherValue0123456789", &["--header", "X-Key: {secret}"]);
-        let mut scene = Self { world, placeholder: granted.placeholder, told: 0 };
+        let mut scene = Self { world, placeholder: granted.placeholder, alerts: 0 };
         let fields = format!("X-Note: {}\r\nConnection: close\r\n", scene.placeholder);
         scene.world.get(B, "/", &fields);
-        trial.control(CONTROL, scene.is_told());
+        trial.control(CONTROL, scene.has_alert());
         scene
     }
 
     /// Returns whether there is a new alert.
-    fn is_told(&mut self) -> bool {
+    fn has_alert(&mut self) -> bool {
         let more = wait_for(Duration::from_secs(3), || {
             let records = self.world.daemon.audit();
             let about = |code: &str| code.contains("placeholder");
@@ -64,9 +64,9 @@ impl Scene {
                 .iter()
                 .filter(|r| r["event"] == "alert" && r["code"].as_str().is_some_and(about))
                 .count();
-            (count > self.told).then_some(count)
+            (count > self.alerts).then_some(count)
         });
-        self.told = more.unwrap_or(self.told);
+        self.alerts = more.unwrap_or(self.alerts);
         more.is_some()
     }
 
@@ -75,7 +75,7 @@ impl Scene {
         let fields = format!("{fields}Connection: close\r\n");
         let request = [self.world.request("POST", B, "/notes", &fields), body.to_vec()].concat();
         let answer = self.world.send(B, &request);
-        let silent = !self.is_told();
+        let silent = !self.has_alert();
         trial.attempt(format!("{what}: status {}, no alert", answer.status), silent);
     }
 }
@@ -132,7 +132,7 @@ fn over_websocket(trial: &mut Trial) {
         websocket::send(&mut tunnel, text.as_bytes(), true).expect("sent");
         // The daemon may respond or close the connection; only the alert counts.
         let _ = websocket::receive(&mut tunnel);
-        trial.attempt("a text message: no alert", !scene.is_told());
+        trial.attempt("a text message: no alert", !scene.has_alert());
         tunnel = switched(&scene.world, B, "/socket").expect("a WebSocket");
     }
 }

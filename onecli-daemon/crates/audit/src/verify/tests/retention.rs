@@ -42,10 +42,10 @@ async fn a_pruned_log_is_verified_from_its_first_head_on() {
         log.close().await.unwrap();
         let verified = scene.verify().unwrap();
         assert!(verified.first > 20 && verified.last >= 62, "{verified:?}");
-        let told = Entries::after(scene.dir.path(), 0)
+        let last_pruned = Entries::after(scene.dir.path(), 0)
             .unwrap()
             .find_map(|line| line.unwrap().entry.record.pruned_through());
-        assert_eq!(told, Some(verified.first - 1));
+        assert_eq!(last_pruned, Some(verified.first - 1));
         // The record does not cover one record more than that.
         let first = segment::list(scene.dir.path()).unwrap()[0];
         if segment::list(scene.dir.path()).unwrap().len() > 1 {

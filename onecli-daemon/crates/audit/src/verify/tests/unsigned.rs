@@ -96,10 +96,11 @@ async fn linked_forged_decision_is_reported() {
     scene.append_linked(&forged());
     restart(&scene, Some(known)).await;
     assert_eq!(unsigned(&scene), Some(9..=10), "the decision and its outcome");
-    let told: Vec<_> = Entries::after(scene.dir.path(), 8).unwrap().map(|line| line.unwrap().entry).collect();
-    assert_eq!(told.len(), 3, "{told:#?}");
-    assert_eq!(told[0].record.verdict, Some(Verdict::Forward));
-    assert_eq!(told[1].record.code.as_ref().map(crate::Text::as_str), Some("interrupted"));
+    let recovered: Vec<_> =
+        Entries::after(scene.dir.path(), 8).unwrap().map(|line| line.unwrap().entry).collect();
+    assert_eq!(recovered.len(), 3, "{recovered:#?}");
+    assert_eq!(recovered[0].record.verdict, Some(Verdict::Forward));
+    assert_eq!(recovered[1].record.code.as_ref().map(crate::Text::as_str), Some("interrupted"));
     assert_eq!(scene.verify().unwrap().signed, 11);
 }
 

@@ -94,7 +94,7 @@ fn connections_from_before_the_attach_carry_nothing() {
     assert!(fixture.redirect.stat(Stat::PacketsDropped).unwrap() >= 3);
     // The daemon is informed of the agent and the destination.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let told = runtime.block_on(async {
+    let queued = runtime.block_on(async {
         let mut denials = fixture.redirect.take_denials().unwrap().expect("the only reader");
         loop {
             let next = tokio::time::timeout(super::fixture::PATIENCE, denials.next()).await;
@@ -104,6 +104,6 @@ fn connections_from_before_the_attach_carry_nothing() {
             }
         }
     });
-    assert_eq!((told.reason, told.task), (Reason::Packet, None));
-    assert_eq!(told.agent_cgroup_id, fixture.id_of(&agent));
+    assert_eq!((queued.reason, queued.task), (Reason::Packet, None));
+    assert_eq!(queued.agent_cgroup_id, fixture.id_of(&agent));
 }

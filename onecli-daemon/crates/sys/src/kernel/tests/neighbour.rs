@@ -30,15 +30,15 @@ impl Neighbour {
     /// Joins the calling thread's namespace to a new one.
     pub(super) fn new() -> Self {
         let (work, todo) = mpsc::channel::<Work>();
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let thread = thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare the network namespace");
-            tell.send(gettid()).expect("tell");
+            sender.send(gettid()).expect("tell");
             for work in todo {
                 work();
             }
         });
-        let tid = told.recv().expect("the neighbour's thread");
+        let tid = receiver.recv().expect("the neighbour's thread");
         ip(&["link", "add", "here", "type", "veth", "peer", "name", "there", "netns", &tid.to_string()]);
         ip(&["address", "add", &format!("{HERE}/24"), "dev", "here"]);
         ip(&["link", "set", "here", "up"]);
@@ -53,10 +53,10 @@ impl Neighbour {
 
     /// Runs `work` in the other namespace and waits for it.
     pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (tell, told) = mpsc::channel();
-        let work = Box::new(move || tell.send(work()).expect("tell"));
+        let (sender, receiver) = mpsc::channel();
+        let work = Box::new(move || sender.send(work()).expect("tell"));
         self.work.as_ref().expect("alive").send(work).expect("alive");
-        told.recv().expect("the neighbour failed")
+        receiver.recv().expect("the neighbour failed")
     }
 
     /// Returns the number of TCP segments and UDP datagrams received there.
