@@ -13,7 +13,9 @@ use crate::host::agents_dir::AgentsDir;
 use crate::host::homes::Homes;
 use crate::host::user::LaunchUser;
 use crate::process::deadline::Deadline;
-use crate::protocol::wire::{ClientMessage, Handed, LauncherMessage, LauncherSocket, Project, Request};
+use crate::protocol::wire::{
+    ClientMessage, LauncherMessage, LauncherSocket, Project, Request, RequestDescriptors,
+};
 use crate::text::shown;
 use crate::view::place::HIDDEN;
 use crate::view::project::{Directory, Mapped, Unmapped};
@@ -32,7 +34,7 @@ const TMP: &[&str] = &["/tmp", "/var/tmp", SHM];
 pub(crate) struct Handover<'a> {
     pub(crate) socket: &'a LauncherSocket,
     pub(crate) request: &'a Request,
-    pub(crate) handed: &'a Handed,
+    pub(crate) handed: &'a RequestDescriptors,
     pub(crate) giver: DirectoryOwner,
     pub(crate) user: &'a LaunchUser,
     pub(crate) agents: &'a AgentsDir,

@@ -1,7 +1,7 @@
 //! Messages between `onecli run` and the launcher, with file descriptors (`SCM_RIGHTS`, unix(7)).
 //!
 //! A frame is its length (4 bytes, little-endian) and JSON. The client first sends its [`Subject`] and waits for
-//! [`LauncherMessage::Permitted`]. Only then does it send the [`Request`], with [`Handed`] as its descriptors. After that the
+//! [`LauncherMessage::Permitted`]. Only then does it send the [`Request`], with [`RequestDescriptors`] as its descriptors. After that the
 //! client sends [`ClientMessage`]s and the launcher [`LauncherMessage`]s.
 #![allow(unsafe_code, reason = "descriptors that arrive become owned")]
 
@@ -348,7 +348,7 @@ fn own(control: impl Iterator<Item = ControlMessageOwned>, all: &mut Vec<OwnedFd
 
 /// The descriptors of a [`Request`].
 #[derive(Debug)]
-pub(crate) struct Handed {
+pub(crate) struct RequestDescriptors {
     /// Standard input, output, error.
     pub(crate) standard: [OwnedFd; 3],
     /// The directory in which the command starts.
@@ -357,10 +357,10 @@ pub(crate) struct Handed {
     pub(crate) shares: Vec<OwnedFd>,
 }
 
-impl Handed {
+impl RequestDescriptors {
     /// Checks the descriptors of a request. Directories as standard files would bypass the private view of the files.
     /// Network sockets were made outside of the cgroup, and data sent over them passes no hook.
-    pub(crate) fn check(descriptors: Vec<OwnedFd>) -> Result<Handed, String> {
+    pub(crate) fn check(descriptors: Vec<OwnedFd>) -> Result<RequestDescriptors, String> {
         let mut descriptors = descriptors.into_iter();
         let mut next = || descriptors.next().ok_or("the request has too few descriptors");
         let (standard, directory) = ([next()?, next()?, next()?], next()?);
@@ -374,7 +374,7 @@ impl Handed {
                 return Err(format!("standard {name} is a network connection made outside: use a pipe"));
             }
         }
-        Ok(Handed { standard, directory, shares: descriptors.collect() })
+        Ok(RequestDescriptors { standard, directory, shares: descriptors.collect() })
     }
 
     /// Returns the path of the directory. Empty if it is gone, or only in another process's view.
@@ -489,12 +489,22 @@ mod tests {
         let directory = || OwnedFd::from(std::fs::File::open("/").unwrap());
         let network = || OwnedFd::from(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let unix = || OwnedFd::from(UnixStream::pair().unwrap().0);
-        assert_eq!(Handed::check(vec![file(), unix(), file(), directory()]).unwrap().path(), Path::new("/"));
-        let swapped = Handed::check(vec![file(), directory(), file(), directory()]);
+        assert_eq!(
+            RequestDescriptors::check(vec![file(), unix(), file(), directory()]).unwrap().path(),
+            Path::new("/")
+        );
+        let swapped = RequestDescriptors::check(vec![file(), directory(), file(), directory()]);
         assert!(swapped.unwrap_err().contains("output"));
-        assert!(Handed::check(vec![network(), file(), file(), directory()]).unwrap_err().contains("input"));
-        assert!(Handed::check(vec![file(), file(), file()]).is_err());
+        assert!(
+            RequestDescriptors::check(vec![network(), file(), file(), directory()])
+                .unwrap_err()
+                .contains("input")
+        );
+        assert!(RequestDescriptors::check(vec![file(), file(), file()]).is_err());
         // A file that is not a directory has no path to start in.
-        assert_eq!(Handed::check(vec![file(), file(), file(), file()]).unwrap().path(), Path::new(""));
+        assert_eq!(
+            RequestDescriptors::check(vec![file(), file(), file(), file()]).unwrap().path(),
+            Path::new("")
+        );
     }
 }

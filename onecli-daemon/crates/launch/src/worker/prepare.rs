@@ -18,7 +18,7 @@ use crate::error::{EXIT_NOT_STARTED, LaunchError};
 use crate::host::homes::Homes;
 use crate::host::user::LaunchUser;
 use crate::process::terminal::Pair;
-use crate::protocol::wire::{Handed, LauncherMessage, LauncherSocket, Request};
+use crate::protocol::wire::{LauncherMessage, LauncherSocket, Request, RequestDescriptors};
 use crate::running::freeze::FrozenProcesses;
 use crate::running::gate::HeldView;
 use crate::running::leftovers::Leftovers;
@@ -40,7 +40,7 @@ pub(super) fn prepare(
 ) -> Result<Running, (u8, String)> {
     let ours = |message: String| (EXIT_NOT_STARTED, message);
     let launch_error = |error: LaunchError| (error.exit_code(), error.to_string());
-    let handed = Handed::check(descriptors).map_err(ours)?;
+    let handed = RequestDescriptors::check(descriptors).map_err(ours)?;
     let permission = &authorisation.permission;
     for note in &permission.notes {
         let _ = socket.send(&LauncherMessage::Notice(note.clone()), &[]);
@@ -131,7 +131,7 @@ fn view(
     rules: &Rules,
     permission: &Permission,
     user: &LaunchUser,
-    handed: &Handed,
+    handed: &RequestDescriptors,
 ) -> Result<View, (u8, String)> {
     let failed =
         |error: io::Error| (EXIT_NOT_STARTED, format!("cannot make the agent's directories: {error}"));
@@ -178,7 +178,7 @@ fn plan(
     permission: Permission,
     user: LaunchUser,
     view: Option<View>,
-    handed: &Handed,
+    handed: &RequestDescriptors,
 ) -> Result<Launch, LaunchError> {
     let mut agent = permission.environment;
     if view.is_some() {
