@@ -29,7 +29,7 @@ pub use host::homes::{Homes, is_system};
 pub use host::program::find as find_program;
 pub use host::user::{LaunchUser, is_no_login};
 pub use process::terminal::size as terminal_size;
-pub use protocol::wire::{LauncherSocket, MAX_SHARES, Project, Request, Subject};
+pub use protocol::wire::{LaunchIdentity, LauncherSocket, MAX_SHARES, Project, Request};
 pub use running::records::clean_up;
 pub use server::socket::{DEFAULT_SOCKET, ServerError, beside, in_process, listener, serve};
 pub use text::shown;

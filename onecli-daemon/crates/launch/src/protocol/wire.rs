@@ -1,6 +1,6 @@
 //! Messages between `onecli run` and the launcher, with file descriptors (`SCM_RIGHTS`, unix(7)).
 //!
-//! A frame is its length (4 bytes, little-endian) and JSON. The client first sends its [`Subject`] and waits for
+//! A frame is its length (4 bytes, little-endian) and JSON. The client first sends its [`LaunchIdentity`] and waits for
 //! [`LauncherMessage::Permitted`]. Only then does it send the [`Request`], with [`RequestDescriptors`] as its descriptors. After that the
 //! client sends [`ClientMessage`]s and the launcher [`LauncherMessage`]s.
 #![allow(unsafe_code, reason = "descriptors that arrive become owned")]
@@ -44,7 +44,7 @@ pub(crate) const PASSED_ON: &[Signal] = &[
 /// The identity under which a client requests a command: all inputs of its authorisation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Subject {
+pub struct LaunchIdentity {
     /// The agent.
     pub agent: String,
     /// The user to run as, instead of the agent's own.
@@ -97,9 +97,9 @@ pub struct Request {
 
 impl Request {
     /// Returns the identity under which it is made.
-    pub(crate) fn subject(&self) -> Subject {
+    pub(crate) fn subject(&self) -> LaunchIdentity {
         let Request { agent, user, recipe, .. } = self;
-        Subject { agent: agent.clone(), user: user.clone(), scope: self.scope, recipe: recipe.clone() }
+        LaunchIdentity { agent: agent.clone(), user: user.clone(), scope: self.scope, recipe: recipe.clone() }
     }
 }
 
@@ -263,7 +263,7 @@ impl LauncherSocket {
     ///
     /// # Errors
     /// As for [`receive_before`](Self::receive_before).
-    pub(crate) fn receive_subject(&self, deadline: &Deadline) -> io::Result<Option<Subject>> {
+    pub(crate) fn receive_subject(&self, deadline: &Deadline) -> io::Result<Option<LaunchIdentity>> {
         match self.receive_frame(MAX_SUBJECT, Some(deadline))? {
             Some((subject, descriptors)) if descriptors.is_empty() => Ok(Some(subject)),
             Some(_) => Err(io::ErrorKind::InvalidData.into()),
@@ -471,7 +471,7 @@ mod tests {
     #[test]
     fn subject_is_short_and_has_no_descriptors() {
         let deadline = Deadline::after(Duration::from_secs(5)).unwrap();
-        let subject = Subject { agent: "a".to_owned(), user: None, scope: false, recipe: None };
+        let subject = LaunchIdentity { agent: "a".to_owned(), user: None, scope: false, recipe: None };
         let (one, other) = LauncherSocket::pair().unwrap();
         one.send(&subject, &[]).unwrap();
         assert_eq!(other.receive_subject(&deadline).unwrap(), Some(subject.clone()));
@@ -479,7 +479,7 @@ mod tests {
         one.send(&subject, &[file.as_fd()]).unwrap();
         assert_eq!(other.receive_subject(&deadline).unwrap_err().kind(), io::ErrorKind::InvalidData);
         let (one, other) = LauncherSocket::pair().unwrap();
-        one.send(&Subject { agent: "a".repeat(MAX_SUBJECT), ..subject }, &[]).unwrap();
+        one.send(&LaunchIdentity { agent: "a".repeat(MAX_SUBJECT), ..subject }, &[]).unwrap();
         assert_eq!(other.receive_subject(&deadline).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 

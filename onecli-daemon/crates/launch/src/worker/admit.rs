@@ -10,7 +10,7 @@ use onecli_sys::SystemClock;
 
 use super::permission::{Caller, Permission, PermissionQuery};
 use crate::process::deadline::Deadline;
-use crate::protocol::wire::{LauncherMessage, LauncherSocket, Request, Subject};
+use crate::protocol::wire::{LaunchIdentity, LauncherMessage, LauncherSocket, Request};
 
 /// An older permission is requested again before the command starts.
 const PERMITTED_FOR: Duration = Duration::from_millis(500);
@@ -47,7 +47,7 @@ pub(super) fn authorise(
     socket: &LauncherSocket,
     caller: &Caller,
     ask: PermissionQuery<'_>,
-) -> Result<Option<(Subject, Permission)>, String> {
+) -> Result<Option<(LaunchIdentity, Permission)>, String> {
     let unread = |error: io::Error| format!("the launcher cannot read agent and user: {error}");
     let deadline = Deadline::after(REQUEST_TIME).map_err(unread)?;
     let Some(subject) = socket.receive_subject(&deadline).map_err(unread)? else { return Ok(None) };
@@ -59,7 +59,7 @@ pub(super) fn authorise(
 pub(super) fn receive(
     socket: &LauncherSocket,
     caller: &Caller,
-    subject: Subject,
+    subject: LaunchIdentity,
 ) -> Result<Option<(Request, Vec<OwnedFd>)>, String> {
     let unread = |error: io::Error| format!("the launcher cannot read the request: {error}");
     socket.send(&LauncherMessage::Permitted, &[]).map_err(unread)?;
@@ -76,7 +76,7 @@ pub(super) fn receive(
 }
 
 /// With `--scope` the user is the caller.
-fn named_user(mut subject: Subject, caller: &Caller) -> Result<Subject, String> {
+fn named_user(mut subject: LaunchIdentity, caller: &Caller) -> Result<LaunchIdentity, String> {
     if subject.scope {
         let entry = User::from_uid(Uid::from_raw(caller.uid)).ok().flatten();
         subject.user = Some(entry.map_or_else(|| caller.uid.to_string(), |entry| entry.name));

@@ -5,7 +5,7 @@ use onecli_model::AgentId;
 
 use super::env::AgentEnvironment;
 use crate::host::agents_dir::AgentsDir;
-use crate::protocol::wire::Subject;
+use crate::protocol::wire::LaunchIdentity;
 
 /// The default group of users for agents.
 pub const USERS: &str = "onecli-agents";
@@ -41,7 +41,7 @@ pub struct Permission {
 }
 
 /// Asks the daemon for a caller's permission. Errors are sentences.
-pub type PermissionQuery<'a> = &'a dyn Fn(&Subject, &Caller) -> Result<Permission, String>;
+pub type PermissionQuery<'a> = &'a dyn Fn(&LaunchIdentity, &Caller) -> Result<Permission, String>;
 
 /// Returns a summary of the agent's refused requests since a time; the agent is given by name. `None` if there were
 /// none.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use onecli_api::{Refusals, Session, SessionRequest, routes};
-use onecli_launch::{AgentEnvironment, Caller, LauncherSocket, Permission, Rules, Subject, worker};
+use onecli_launch::{AgentEnvironment, Caller, LaunchIdentity, LauncherSocket, Permission, Rules, worker};
 use onecli_model::recipe::{RecipeName, RecipeNameError};
 use onecli_model::{AgentName, printable};
 
@@ -48,7 +48,7 @@ pub(crate) fn serve_client(
     caller: &Caller,
     authorised: onecli_launch::Authorised<'_>,
 ) {
-    let ask = |subject: &Subject, caller: &Caller| ask(client, subject, caller);
+    let ask = |subject: &LaunchIdentity, caller: &Caller| ask(client, subject, caller);
     let refused = |agent: &str, since: Timestamp| refused(client, agent, since, caller.uid);
     worker::serve(socket, caller, rules, (&ask, &refused), authorised);
 }
@@ -80,7 +80,7 @@ fn summary(agent: &AgentName, since: Timestamp, refusals: &Refusals) -> String {
 }
 
 /// Asks the daemon whether `caller` may run the agent.
-fn ask(client: &Client, subject: &Subject, caller: &Caller) -> Result<Permission, String> {
+fn ask(client: &Client, subject: &LaunchIdentity, caller: &Caller) -> Result<Permission, String> {
     let agent: AgentName = subject.agent.parse().map_err(|error| format!("{error}"))?;
     let Caller { uid, gid, cgroup } = caller.clone();
     let recipe = subject.recipe.as_deref().map(str::parse).transpose();
