@@ -1,4 +1,4 @@
 //! The launcher's socket and its clients.
 
-pub(crate) mod places;
+pub(crate) mod client_list;
 pub(crate) mod socket;

@@ -14,7 +14,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{ForkResult, fork};
 use onecli_sys::peer::peer_cgroup;
 
-use super::places::Places;
+use super::client_list::ClientList;
 use crate::host::subordinate;
 use crate::process::child::leave;
 use crate::protocol::wire::LauncherSocket;
@@ -99,34 +99,34 @@ pub fn serve(
     listener: &UnixListener,
     work: &dyn Fn(&LauncherSocket, &Caller, Authorised<'_>),
 ) -> Result<std::convert::Infallible, io::Error> {
-    let mut places = Places::default();
+    let mut clients = ClientList::default();
     listener.set_nonblocking(true)?;
     loop {
-        wait(listener, &places)?;
-        places.settle();
+        wait(listener, &clients)?;
+        clients.settle();
         match listener.accept() {
             Ok((stream, _)) => {
                 if let Ok(caller) = caller(&stream)
                     && stream.set_nonblocking(false).is_ok()
                 {
                     let account = subordinate::owner(caller.uid);
-                    places.add(stream, caller, account);
+                    clients.add(stream, caller, account);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => std::thread::sleep(PAUSE),
         }
-        if places.start(work).is_err() {
+        if clients.start(work).is_err() {
             std::thread::sleep(PAUSE);
         }
     }
 }
 
 /// Waits until a process connects, a caller is authorised or a command ended (noticed a little later).
-fn wait(listener: &UnixListener, places: &Places) -> io::Result<()> {
+fn wait(listener: &UnixListener, clients: &ClientList) -> io::Result<()> {
     let mut waiting = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-    waiting.extend(places.gates().map(|gate| PollFd::new(gate, PollFlags::POLLIN)));
-    let patience = if places.is_full() { AGAIN } else { COUNT_EVERY };
+    waiting.extend(clients.gates().map(|gate| PollFd::new(gate, PollFlags::POLLIN)));
+    let patience = if clients.is_full() { AGAIN } else { COUNT_EVERY };
     match poll(&mut waiting, PollTimeout::from(patience)) {
         Ok(_) | Err(nix::Error::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),

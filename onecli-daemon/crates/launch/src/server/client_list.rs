@@ -58,12 +58,12 @@ struct Waiting {
 
 /// The launcher's clients. In both lists the oldest come first.
 #[derive(Default)]
-pub(crate) struct Places {
+pub(crate) struct ClientList {
     waiting: VecDeque<Waiting>,
     workers: Vec<Worker>,
 }
 
-impl Places {
+impl ClientList {
     /// Adds a connection, which is charged to the user `account`. A caller at its limit is refused. If all users
     /// together are at the limit, the user with the most connections loses the newest.
     pub(crate) fn add(&mut self, stream: UnixStream, caller: Caller, account: u32) {
@@ -111,7 +111,7 @@ impl Places {
         Ok(())
     }
 
-    /// Returns the next connection to serve: the oldest of a user with the fewest processes. If all places are used, a
+    /// Returns the next connection to serve: the oldest of a user with the fewest processes. If all clients are used, a
     /// user who has more of them loses one.
     fn next(&mut self) -> Option<Waiting> {
         let owned = self.waiting.iter().map(|waiting| self.asked_of(waiting.account)).enumerate();
@@ -199,15 +199,15 @@ mod tests {
     }
 
     /// Connects as `uid`. Returns the client's end.
-    fn connect(places: &mut Places, uid: u32) -> UnixStream {
+    fn connect(clients: &mut ClientList, uid: u32) -> UnixStream {
         let (client, server) = UnixStream::pair().unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        places.add(server, caller(uid), uid);
+        clients.add(server, caller(uid), uid);
         client
     }
 
     /// Kills every process of the test.
-    struct Ended(Places);
+    struct Ended(ClientList);
 
     impl Drop for Ended {
         fn drop(&mut self) {
@@ -234,21 +234,21 @@ mod tests {
 
     #[test]
     fn silent_callers_do_not_block_others() {
-        let mut places = Ended(Places::default());
+        let mut clients = Ended(ClientList::default());
         let silent: Vec<UnixStream> =
-            (0..40).flat_map(|uid| [uid; 8]).map(|uid| connect(&mut places.0, uid)).collect();
-        places.0.start(&stall).unwrap();
-        assert_eq!((places.0.asked(), places.0.asked_of(0) <= MAX_ASKED_PER_USER), (MAX_ASKED, true));
+            (0..40).flat_map(|uid| [uid; 8]).map(|uid| connect(&mut clients.0, uid)).collect();
+        clients.0.start(&stall).unwrap();
+        assert_eq!((clients.0.asked(), clients.0.asked_of(0) <= MAX_ASKED_PER_USER), (MAX_ASKED, true));
         // Another user is served once the silent ones had their time, however many still wait.
-        let mut client = connect(&mut places.0, 99);
-        places.0.start(&answer).unwrap();
-        assert_eq!(places.0.asked_of(99), 0);
-        assert!(places.0.is_full());
+        let mut client = connect(&mut clients.0, 99);
+        clients.0.start(&answer).unwrap();
+        assert_eq!(clients.0.asked_of(99), 0);
+        assert!(clients.0.is_full());
         std::thread::sleep(GRACE);
-        places.0.start(&answer).unwrap();
-        assert_eq!(places.0.asked(), MAX_ASKED);
-        while places.0.workers.iter().any(|worker| worker.uid == 99) {
-            places.0.settle();
+        clients.0.start(&answer).unwrap();
+        assert_eq!(clients.0.asked(), MAX_ASKED);
+        while clients.0.workers.iter().any(|worker| worker.uid == 99) {
+            clients.0.settle();
             std::thread::sleep(Duration::from_millis(5));
         }
         let mut answer = [0; 2];
@@ -260,33 +260,33 @@ mod tests {
     /// A user has 65,536 of them. Counted separately, each would be a user with few connections.
     #[test]
     fn subordinate_users_count_as_their_owner() {
-        let mut places = Places::default();
+        let mut clients = ClientList::default();
         let (client, server) = UnixStream::pair().unwrap();
-        places.add(server, caller(99), 99);
+        clients.add(server, caller(99), 99);
         let mut flood = Vec::new();
         for uid in 0..512 {
             let (client, server) = UnixStream::pair().unwrap();
-            places.add(server, caller(100_000 + uid), 1);
+            clients.add(server, caller(100_000 + uid), 1);
             flood.push(client);
         }
-        assert_eq!((places.waiting_of(99), places.waiting_of(1)), (1, MAX_WAITING_PER_USER));
-        let others: Vec<UnixStream> = (200..600).map(|uid| connect(&mut places, uid)).collect();
-        assert!(places.waiting_of(599) == 1, "the newest user waits too");
+        assert_eq!((clients.waiting_of(99), clients.waiting_of(1)), (1, MAX_WAITING_PER_USER));
+        let others: Vec<UnixStream> = (200..600).map(|uid| connect(&mut clients, uid)).collect();
+        assert!(clients.waiting_of(599) == 1, "the newest user waits too");
         drop((client, flood, others));
     }
 
     #[test]
     fn waiting_connections_are_limited_per_user_and_in_total() {
-        let mut places = Places::default();
+        let mut clients = ClientList::default();
         let mut of_one: Vec<UnixStream> =
-            (0..=MAX_WAITING_PER_USER).map(|_| connect(&mut places, 1)).collect();
-        assert_eq!(places.waiting.len(), MAX_WAITING_PER_USER);
+            (0..=MAX_WAITING_PER_USER).map(|_| connect(&mut clients, 1)).collect();
+        assert_eq!(clients.waiting.len(), MAX_WAITING_PER_USER);
         let mut answer = String::new();
         of_one.pop().unwrap().read_to_string(&mut answer).unwrap();
         assert!(answer.contains("128 wait"), "{answer}");
-        let others: Vec<UnixStream> = (2..1002).map(|uid| connect(&mut places, uid)).collect();
-        assert_eq!(places.waiting.len(), MAX_WAITING);
-        assert!(places.waiting_of(1) < 3, "the user with the most loses the newest");
+        let others: Vec<UnixStream> = (2..1002).map(|uid| connect(&mut clients, uid)).collect();
+        assert_eq!(clients.waiting.len(), MAX_WAITING);
+        assert!(clients.waiting_of(1) < 3, "the user with the most loses the newest");
         drop(others);
     }
 }
