@@ -22,11 +22,11 @@ const MAX_NAMED: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Leftovers {
     since: StartTime,
-    places: Vec<Place>,
+    places: Vec<SearchedDirectory>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct SearchedDirectory {
     opened: OwnedFd,
     /// The path for messages.
     path: PathBuf,
@@ -44,7 +44,7 @@ impl Leftovers {
                 Some((uid, _)) => vec![uid, directory.found.st_uid],
                 None => vec![user.uid.as_raw(), directory.found.st_uid],
             };
-            Some(Place { opened, path: directory.path.clone(), owners })
+            Some(SearchedDirectory { opened, path: directory.path.clone(), owners })
         });
         Leftovers { since: StartTime::now(&SystemClock), places: places.collect() }
     }
@@ -55,7 +55,7 @@ impl Leftovers {
     }
 }
 
-impl Place {
+impl SearchedDirectory {
     fn report(&self, since: StartTime) -> Vec<String> {
         let search = Search { since: Some(since), owners: Some(self.owners.clone()) };
         let path = shown(&self.path);
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn report_names_a_few_files_and_escapes_their_names() {
         let opened = std::fs::File::open("/").unwrap().into();
-        let place = Place { opened, path: "/p".into(), owners: vec![] };
+        let place = SearchedDirectory { opened, path: "/p".into(), owners: vec![] };
         let file = |name: &str| Found { path: name.into(), fault: Fault::SetId, id: (0, 0) };
         let mut found = Findings { files: vec![file("x\u{1b}[2J\u{202e}y")], ..Findings::default() };
         assert_eq!(
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(lines[10], "WARNING: 5 more such files in /p");
         assert!(lines[11].contains("not all of it was searched"), "{lines:?}");
         assert!(place.lines(&Findings::default()).is_empty());
-        let place = Place { path: "/p\u{1b}[2J\u{202e}".into(), ..place };
+        let place = SearchedDirectory { path: "/p\u{1b}[2J\u{202e}".into(), ..place };
         for line in place.lines(&found) {
             assert!(line.contains("/p\\u{1b}[2J\\u{202e}"), "{line:?}");
         }
