@@ -120,7 +120,7 @@ mod tests {
     use nix::sys::wait::waitpid;
 
     use super::*;
-    use crate::running::records::Place;
+    use crate::running::records::RecordedDirectory;
 
     /// A cgroup with a process in it.
     struct Agent {
@@ -148,7 +148,7 @@ mod tests {
         }
 
         fn record(&self, path: &str) -> Record {
-            let place = Place::new(Path::new(path), (1, 1), &[]);
+            let place = RecordedDirectory::new(Path::new(path), (1, 1), &[]);
             Record::new(("robot", 1), Some(self.cgroup.clone()), self.dir.path().join("start"), vec![place])
         }
 

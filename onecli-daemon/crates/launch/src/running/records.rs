@@ -38,7 +38,7 @@ const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A directory that a command may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct RecordedDirectory {
     /// Its physical path.
     path: OsString,
     /// Device and inode.
@@ -47,14 +47,14 @@ pub(crate) struct Place {
     placeholders: Vec<OsString>,
 }
 
-impl Place {
-    pub(crate) fn new(path: &Path, id: (u64, u64), placeholders: &[PathBuf]) -> Place {
+impl RecordedDirectory {
+    pub(crate) fn new(path: &Path, id: (u64, u64), placeholders: &[PathBuf]) -> RecordedDirectory {
         let placeholders = placeholders.iter().map(|path| path.clone().into_os_string()).collect();
-        Place { path: path.as_os_str().to_owned(), id, placeholders }
+        RecordedDirectory { path: path.as_os_str().to_owned(), id, placeholders }
     }
 
     /// Whether one contains the other.
-    fn overlaps(&self, other: &Place) -> bool {
+    fn overlaps(&self, other: &RecordedDirectory) -> bool {
         let (one, other) = (Path::new(&self.path), Path::new(&other.path));
         one.starts_with(other) || other.starts_with(one)
     }
@@ -114,7 +114,7 @@ pub(crate) struct Record {
     /// The file that is locked while the processes of that cgroup are stopped.
     pub(crate) lock: PathBuf,
     /// The directories that the command may change.
-    places: Vec<Place>,
+    places: Vec<RecordedDirectory>,
     /// The command's own cgroup.
     command: Option<CommandCgroup>,
 }
@@ -124,7 +124,7 @@ impl Record {
         (agent, uid): (&str, u32),
         agent_cgroup: Option<PathBuf>,
         lock: PathBuf,
-        places: Vec<Place>,
+        places: Vec<RecordedDirectory>,
     ) -> Record {
         Record { agent: agent.to_owned(), uid, agent_cgroup, lock, places, command: None }
     }
@@ -174,7 +174,7 @@ impl Run {
     }
 
     /// Records the directories that the command may change, with their placeholders.
-    pub(crate) fn set_places(&mut self, places: Vec<Place>) -> io::Result<()> {
+    pub(crate) fn set_places(&mut self, places: Vec<RecordedDirectory>) -> io::Result<()> {
         self.record.places = places;
         self.write()
     }
@@ -283,7 +283,7 @@ pub(crate) fn clean(runs: &Path) -> Vec<(u32, String)> {
         if is_any_unread || running.iter().any(|other| other.shares_places(record)) {
             continue;
         }
-        record.places.iter().for_each(Place::remove_placeholders);
+        record.places.iter().for_each(RecordedDirectory::remove_placeholders);
         let _ = fs::remove_file(path);
     }
     lines

@@ -22,7 +22,7 @@ use crate::protocol::wire::{LauncherMessage, LauncherSocket, Request, RequestDes
 use crate::running::freeze::FrozenProcesses;
 use crate::running::gate::HeldView;
 use crate::running::leftovers::Leftovers;
-use crate::running::records::{self, Place, Record, Run};
+use crate::running::records::{self, Record, RecordedDirectory, Run};
 use crate::running::watched::Watched;
 use crate::view::mounts::View;
 use crate::view::place::BUNDLE;
@@ -114,13 +114,13 @@ fn on_record(
 }
 
 /// Returns the directories that the command may change, with their placeholders.
-fn places(directories: &[Directory], watched: &[Watched]) -> Vec<Place> {
+fn places(directories: &[Directory], watched: &[Watched]) -> Vec<RecordedDirectory> {
     let writable = directories.iter().filter(|directory| directory.writable);
     writable
         .map(|directory| {
             let watched = watched.iter().find(|watched| watched.place() == directory.path);
             let id = (directory.found.st_dev, directory.found.st_ino);
-            Place::new(&directory.path, id, watched.map_or(&[], Watched::placeholders))
+            RecordedDirectory::new(&directory.path, id, watched.map_or(&[], Watched::placeholders))
         })
         .collect()
 }
