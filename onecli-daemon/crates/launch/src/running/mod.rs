@@ -4,4 +4,4 @@ pub(crate) mod freeze;
 pub(crate) mod gate;
 pub(crate) mod leftovers;
 pub(crate) mod records;
-pub(crate) mod watched;
+pub(crate) mod watched_directory;

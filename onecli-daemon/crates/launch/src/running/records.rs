@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::watched::remove_placeholder;
+use super::watched_directory::remove_placeholder;
 use crate::files::tree::Tree;
 use crate::host::agents_dir::AgentsDir;
 use crate::process::cgroup;

@@ -23,7 +23,7 @@ use crate::running::freeze::FrozenProcesses;
 use crate::running::gate::HeldView;
 use crate::running::leftovers::Leftovers;
 use crate::running::records::{self, Record, RecordedDirectory, Run};
-use crate::running::watched::Watched;
+use crate::running::watched_directory::WatchedDirectory;
 use crate::view::mounts::View;
 use crate::view::place::BUNDLE;
 use crate::view::project::Directory;
@@ -79,7 +79,7 @@ pub(super) fn prepare(
     let mut run = on_record(socket, caller, rules, permission, request, &directories).map_err(ours)?;
     let others = run.others().map_err(|error| ours(error.to_string()))?;
     let frozen = FrozenProcesses::of(&run.record, &others).map_err(ours)?;
-    let watched = Watched::all(&mut directories, permission.allow_git_config, &request.git_configs);
+    let watched = WatchedDirectory::all(&mut directories, permission.allow_git_config, &request.git_configs);
     let unrecorded = |error: io::Error| ours(format!("cannot record the command: {error}"));
     run.set_places(places(&directories, &watched)).map_err(unrecorded)?;
     let permission = authorisation.renewed(request, caller, ask).map_err(ours)?;
@@ -114,13 +114,13 @@ fn on_record(
 }
 
 /// Returns the directories that the command may change, with their placeholders.
-fn places(directories: &[Directory], watched: &[Watched]) -> Vec<RecordedDirectory> {
+fn places(directories: &[Directory], watched: &[WatchedDirectory]) -> Vec<RecordedDirectory> {
     let writable = directories.iter().filter(|directory| directory.writable);
     writable
         .map(|directory| {
             let watched = watched.iter().find(|watched| watched.place() == directory.path);
             let id = (directory.found.st_dev, directory.found.st_ino);
-            RecordedDirectory::new(&directory.path, id, watched.map_or(&[], Watched::placeholders))
+            RecordedDirectory::new(&directory.path, id, watched.map_or(&[], WatchedDirectory::placeholders))
         })
         .collect()
 }

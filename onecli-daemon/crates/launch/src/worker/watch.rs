@@ -14,7 +14,7 @@ use super::running::Running;
 use crate::protocol::wire::{ClientMessage, LauncherMessage, LauncherSocket, PASSED_ON};
 use crate::running::freeze::FrozenProcesses;
 use crate::running::gate::HeldView;
-use crate::running::watched::Watched;
+use crate::running::watched_directory::WatchedDirectory;
 
 /// Waits for the command's end, passes signals on, and reports to the client. `summary` returns the agent's refused
 /// requests, and is called at the end.
@@ -101,10 +101,10 @@ fn report_changes(client: Option<&LauncherSocket>, running: &mut Running) {
     report(client, unheld.map(|error| format!("the list of changed files may be incomplete: {error}")));
     report(client, running.leftovers.report());
     let mut directories = std::mem::take(&mut running.directories);
-    report(client, directories.iter().flat_map(Watched::end));
+    report(client, directories.iter().flat_map(WatchedDirectory::end));
     drop(frozen);
     if running.run.needs_placeholders() {
-        directories.iter_mut().for_each(Watched::keep_placeholders);
+        directories.iter_mut().for_each(WatchedDirectory::keep_placeholders);
         running.run.leave_placeholders();
     }
 }

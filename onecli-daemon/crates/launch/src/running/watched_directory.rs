@@ -25,7 +25,7 @@ const MAX_PLACEHOLDER_BYTES: usize = 1024 * 1024;
 
 /// A directory and its content before the command.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedDirectory {
     tree: Tree,
     place: PathBuf,
     before: Snapshot,
@@ -40,7 +40,7 @@ pub(crate) struct Watched {
     is_inner: bool,
 }
 
-impl Watched {
+impl WatchedDirectory {
     /// Examines the directories that the agent may write and that are not its own. Protects the git directories in
     /// them, unless the agent may change them. `configs` are files of git configuration that the caller's environment
     /// names.
@@ -48,12 +48,13 @@ impl Watched {
         directories: &mut [Directory],
         may_change_git: bool,
         configs: &[PathBuf],
-    ) -> Vec<Watched> {
-        let mut all: Vec<Watched> = Vec::new();
+    ) -> Vec<WatchedDirectory> {
+        let mut all: Vec<WatchedDirectory> = Vec::new();
         for directory in directories.iter_mut().filter(|directory| directory.writable) {
             let Some(ids) = directory.ids else { continue };
             let Ok(opened) = open_same(&directory.path, &directory.found) else { continue };
-            let mut watched = Watched::begin(Tree::new(opened.into()), directory.path.clone(), ids, configs);
+            let mut watched =
+                WatchedDirectory::begin(Tree::new(opened.into()), directory.path.clone(), ids, configs);
             let is_whole = may_change_git || watched.make_placeholders();
             if !may_change_git {
                 directory.guards = Guards::of(watched.before.git());
@@ -65,11 +66,20 @@ impl Watched {
         all
     }
 
-    fn begin(tree: Tree, place: PathBuf, ids: (u32, u32), configs: &[PathBuf]) -> Watched {
+    fn begin(tree: Tree, place: PathBuf, ids: (u32, u32), configs: &[PathBuf]) -> WatchedDirectory {
         let configs: Vec<_> = configs.iter().take(MAX_CONFIGS).cloned().collect();
         let since = StartTime::now(&SystemClock);
         let before = Snapshot::take(&tree, &place, &UserConfig::read(ids, &configs));
-        Watched { tree, place, before, since, ids, configs, placeholders: Vec::new(), is_inner: false }
+        WatchedDirectory {
+            tree,
+            place,
+            before,
+            since,
+            ids,
+            configs,
+            placeholders: Vec::new(),
+            is_inner: false,
+        }
     }
 
     /// Returns the changes that the command made, as lines for the caller.
@@ -140,7 +150,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedDirectory {
     fn drop(&mut self) {
         for path in self.placeholders.iter().rev() {
             let _ = remove_placeholder(&self.tree, path);
