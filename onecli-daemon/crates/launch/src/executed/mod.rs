@@ -5,10 +5,10 @@
 //! direnv) takes commands from files of the project, and runs them as that user. The launcher compares these files
 //! before and after a command, and reports the differences.
 
+mod file_version;
 mod git;
 mod git_config;
 mod names;
-mod print;
 mod report;
 mod snapshot;
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::file_version::FileVersion;
 use super::names::Kind;
-use super::print::Print;
 use crate::files::start_time::StartTime;
 
 /// The files in a directory that other programs execute. Paths are relative to it.
@@ -22,7 +22,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug)]
 pub(super) struct Executed {
     pub(super) kind: Kind,
-    pub(super) print: Print,
+    pub(super) version: FileVersion,
 }
 
 /// The parts of git repositories in a directory.
@@ -70,12 +70,12 @@ impl Snapshot {
             .filter(|path| path.parent().is_none_or(|parent| !is_in_new(parent)))
             .map(|path| ((*path).to_owned(), Change::Repository))
             .collect();
-        for (path, Executed { print, .. }) in &after.files {
+        for (path, Executed { version, .. }) in &after.files {
             let change = match self.files.get(path) {
-                Some(old) if old.print.is_same(print) => None,
+                Some(old) if old.version.is_same(version) => None,
                 Some(_) => Some(Change::Changed),
                 // If the earlier snapshot was cut, an old file may be missing from it.
-                None if self.is_cut && !print.is_since(since) => None,
+                None if self.is_cut && !version.is_since(since) => None,
                 None => Some(Change::New).filter(|_| !is_in_new(path) && !after.ordinary.contains(path)),
             };
             changes.extend(change.map(|change| (path.clone(), change)));

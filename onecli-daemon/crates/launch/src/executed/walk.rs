@@ -10,9 +10,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
 
+use super::file_version::FileVersion;
 use super::git::Configuration;
 use super::names::{DEPENDENCIES, DIRECTORIES, FILES, GIT, Kind};
-use super::print::Print;
 use super::snapshot::{Executed, Snapshot};
 use super::user_config::UserConfig;
 use crate::files::tree::{Links, Tree};
@@ -207,8 +207,8 @@ impl<'t> Walk<'t> {
             }
             Entry::Vacant(_) if is_full => self.found.is_cut = true,
             Entry::Vacant(place) => {
-                if let Some(print) = Print::take(self.tree, place.key(), &mut self.unread) {
-                    place.insert(Executed { kind, print });
+                if let Some(version) = FileVersion::take(self.tree, place.key(), &mut self.unread) {
+                    place.insert(Executed { kind, version });
                 }
             }
         }

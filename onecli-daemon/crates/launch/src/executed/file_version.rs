@@ -17,7 +17,7 @@ const EXECUTABLE: u32 = 0o111;
 
 /// A version of a file.
 #[derive(Debug, Clone)]
-pub(super) struct Print {
+pub(super) struct FileVersion {
     kind: u32,
     executable: bool,
     link: Option<OsString>,
@@ -26,11 +26,11 @@ pub(super) struct Print {
     content: Option<[u8; 32]>,
 }
 
-impl Print {
+impl FileVersion {
     /// Takes the version of the file at `path`, and of the file in the tree that a link points to. Returns `None` if
     /// there is no file, or one that does not count: an empty file names no program. `budget` is the number of bytes
     /// that may still be read.
-    pub(super) fn take(tree: &Tree, path: &Path, budget: &mut u64) -> Option<Print> {
+    pub(super) fn take(tree: &Tree, path: &Path, budget: &mut u64) -> Option<FileVersion> {
         let found = tree.stat(path).ok()?;
         let kind = found.st_mode & libc::S_IFMT;
         if kind == libc::S_IFREG && found.st_size == 0 {
@@ -45,7 +45,7 @@ impl Print {
             Some(content) if path.ends_with(PACKAGE) => Some(scripts(&content)?),
             content => content,
         };
-        Some(Print {
+        Some(FileVersion {
             kind,
             executable: kind == libc::S_IFREG && found.st_mode & EXECUTABLE != 0,
             link: (kind == libc::S_IFLNK).then(|| tree.link(path)).flatten(),
@@ -55,13 +55,13 @@ impl Print {
     }
 
     /// Whether both versions are the same to programs that execute the file.
-    pub(super) fn is_same(&self, other: &Print) -> bool {
+    pub(super) fn is_same(&self, other: &FileVersion) -> bool {
         let is_alike =
             (self.kind, self.executable, &self.link) == (other.kind, other.executable, &other.link);
         is_alike && (self.kind == libc::S_IFDIR || self.has_content_of(other))
     }
 
-    fn has_content_of(&self, other: &Print) -> bool {
+    fn has_content_of(&self, other: &FileVersion) -> bool {
         match (&self.content, &other.content) {
             (Some(one), Some(other)) => one == other,
             // The target of a link was created or removed.
