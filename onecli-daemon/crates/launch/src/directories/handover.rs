@@ -18,7 +18,7 @@ use crate::protocol::wire::{
 };
 use crate::text::shown;
 use crate::view::place::HIDDEN;
-use crate::view::project::{Directory, Mapped, Unmapped};
+use crate::view::project::{Directory, Mapped, MappingError};
 
 /// Time for the caller to confirm a directory.
 const ANSWER_TIME: Duration = Duration::from_mins(5);
@@ -163,8 +163,8 @@ pub(crate) fn mapped<'d>(
                 mapped.notice().iter().for_each(|text| notice(text));
                 all.push(mapped);
             }
-            Err(Unmapped(why)) if directory.required => return Err(LaunchError::Project(why)),
-            Err(Unmapped(why)) => notice(&why),
+            Err(MappingError(why)) if directory.required => return Err(LaunchError::Project(why)),
+            Err(MappingError(why)) => notice(&why),
         }
     }
     Ok(all)

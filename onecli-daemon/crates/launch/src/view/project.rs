@@ -50,15 +50,15 @@ pub(crate) struct Mapped<'d> {
 
 /// The reason why a directory cannot be mapped.
 #[derive(Debug)]
-pub(crate) struct Unmapped(pub(crate) String);
+pub(crate) struct MappingError(pub(crate) String);
 
 impl<'d> Mapped<'d> {
     /// Makes a mount of a directory, in which the files of its uid and gid belong to the agent. Runs before the process
     /// enters its own view, because the kernel clones only mounts of the caller's view.
-    pub(crate) fn new(directory: &'d Directory, user: &LaunchUser) -> Result<Self, Unmapped> {
+    pub(crate) fn new(directory: &'d Directory, user: &LaunchUser) -> Result<Self, MappingError> {
         let path = &directory.path;
         let refused = |step: &str, error: io::Error| {
-            Unmapped(format!(
+            MappingError(format!(
                 "cannot map {} to user '{}' ({step}: {error}); give it access: setfacl -R -m u:{}:rwX -d -m u:{}:rwX {}",
                 shown(path),
                 user.name,
@@ -76,10 +76,10 @@ impl<'d> Mapped<'d> {
         let tree = open_tree(opened.as_fd()).map_err(|error| refused("open_tree", error))?;
         set_attributes(&tree, namespace.as_ref(), directory.writable)
             .map_err(|error| refused("mount_setattr", error))?;
-        let mut protected = Protected::find(&opened.into(), path).map_err(Unmapped)?;
+        let mut protected = Protected::find(&opened.into(), path).map_err(MappingError)?;
         protected
             .open_in(&tree)
-            .map_err(|why| Unmapped(format!("cannot protect a file in {}: {why}", shown(path))))?;
+            .map_err(|why| MappingError(format!("cannot protect a file in {}: {why}", shown(path))))?;
         Ok(Mapped { tree, path: path.to_owned(), protected, guards: Some(&directory.guards) })
     }
 
