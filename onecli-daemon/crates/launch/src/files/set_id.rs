@@ -38,7 +38,7 @@ pub(crate) enum Fault {
 
 /// A file that a search names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Found {
+pub(crate) struct FlaggedFile {
     /// The path relative to the directory.
     pub(crate) path: PathBuf,
     pub(crate) fault: Fault,
@@ -50,7 +50,7 @@ pub(crate) struct Found {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
     /// At most [`MAX_FILES`].
-    pub(crate) files: Vec<Found>,
+    pub(crate) files: Vec<FlaggedFile>,
     /// Number of further files.
     pub(crate) more: usize,
     /// The reason why the search is incomplete.
@@ -172,7 +172,7 @@ impl Walk<'_> {
             return;
         }
         let id = (stat.st_dev, stat.st_ino);
-        self.found.files.push(Found { path: self.path.clone(), fault, id });
+        self.found.files.push(FlaggedFile { path: self.path.clone(), fault, id });
     }
 }
 

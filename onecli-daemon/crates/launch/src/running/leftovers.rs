@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use onecli_sys::SystemClock;
 
 use crate::files::mount::open_same;
-use crate::files::set_id::{Fault, Findings, Found, Search};
+use crate::files::set_id::{Fault, Findings, FlaggedFile, Search};
 use crate::files::start_time::StartTime;
 use crate::host::user::LaunchUser;
 use crate::text::shown;
@@ -78,7 +78,7 @@ impl SearchedDirectory {
         lines
     }
 
-    fn line(&self, file: &Found) -> String {
+    fn line(&self, file: &FlaggedFile) -> String {
         let what = match file.fault {
             Fault::SetId => "it runs with its owner's rights (set-user-ID or set-group-ID)",
             Fault::Capability => "it has file capabilities",
@@ -97,7 +97,7 @@ mod tests {
     fn report_names_a_few_files_and_escapes_their_names() {
         let opened = std::fs::File::open("/").unwrap().into();
         let place = SearchedDirectory { opened, path: "/p".into(), owners: vec![] };
-        let file = |name: &str| Found { path: name.into(), fault: Fault::SetId, id: (0, 0) };
+        let file = |name: &str| FlaggedFile { path: name.into(), fault: Fault::SetId, id: (0, 0) };
         let mut found = Findings { files: vec![file("x\u{1b}[2J\u{202e}y")], ..Findings::default() };
         assert_eq!(
             place.lines(&found),

@@ -14,7 +14,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat2};
 
 use crate::files::mount::{move_mount, open_tree, set_read_only};
-use crate::files::set_id::{Found, MAX_FILES, Search};
+use crate::files::set_id::{FlaggedFile, MAX_FILES, Search};
 use crate::text::shown;
 
 /// Files that stay open until they are mounted. Further ones are looked up by path again.
@@ -23,7 +23,7 @@ const MAX_OPEN: usize = 256;
 /// The files of one directory.
 #[derive(Debug, Default)]
 pub(crate) struct Protected {
-    files: Vec<Found>,
+    files: Vec<FlaggedFile>,
     /// The first files, opened in the mount that goes into the view. A file that is moved meanwhile is mounted at its
     /// new path.
     opened: Vec<OwnedFd>,
@@ -93,12 +93,12 @@ impl Protected {
     }
 }
 
-fn failed(file: &Found, error: &io::Error) -> io::Error {
+fn failed(file: &FlaggedFile, error: &io::Error) -> io::Error {
     io::Error::other(format!("{}: {error}", shown(&file.path)))
 }
 
 /// Opens a file that was found.
-fn open(tree: &OwnedFd, file: &Found) -> io::Result<OwnedFd> {
+fn open(tree: &OwnedFd, file: &FlaggedFile) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = openat2(tree, &file.path, flags, Mode::empty(), resolve)?;
@@ -123,8 +123,9 @@ mod tests {
 
     #[test]
     fn notice_names_the_first_file() {
-        let file = |name: &str| Found { path: name.into(), fault: Fault::SetId, id: (0, 0) };
-        let notice = |files: Vec<Found>| Protected { files, opened: Vec::new() }.notice(Path::new("/p"));
+        let file = |name: &str| FlaggedFile { path: name.into(), fault: Fault::SetId, id: (0, 0) };
+        let notice =
+            |files: Vec<FlaggedFile>| Protected { files, opened: Vec::new() }.notice(Path::new("/p"));
         assert_eq!(notice(vec![]), None);
         assert!(notice(vec![file("a")]).unwrap().starts_with(r#""/p/a" has a set-user-ID"#));
         let two = notice(vec![file("\u{1b}a"), file("b")]).unwrap();
