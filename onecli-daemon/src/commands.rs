@@ -87,7 +87,7 @@ pub(crate) fn detach(config: &Config) -> ExitCode {
 }
 
 /// The exit code of [`retire`] if the programs stay attached.
-const KEPT: u8 = 3;
+const STILL_ATTACHED: u8 = 3;
 
 /// Detaches the kernel programs unless an agent runs. Prints `cgroup PATH` for each cgroup that they were attached to
 /// and, if they stay, `pins PATH`. The package's purge reads this after program and configuration are gone.
@@ -111,7 +111,7 @@ pub(crate) fn retire(config: &Config) -> ExitCode {
     let Some(kept) = retired.kept else { return ExitCode::SUCCESS };
     let _ = writeln!(out, "pins {}", pins.display());
     tracing::error!("the kernel programs stay attached: {kept}");
-    ExitCode::from(KEPT)
+    ExitCode::from(STILL_ATTACHED)
 }
 
 /// Attaches the kernel programs and serves daemons without privileges, until it is killed. Exit codes as for [`run`](crate::run::run).

@@ -14,7 +14,7 @@ use super::protocol::{Answer, Kind, NamespaceScan, Request, ScanResult, receive,
 
 /// The capabilities for finding and entering a namespace, reading the pins, and binding a port below 1024. Cgroups
 /// belong to root, and the helper runs as root.
-const KEPT: [Capability; 4] = [
+const CAPABILITIES: [Capability; 4] = [
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_DAC_READ_SEARCH,
@@ -44,7 +44,7 @@ pub(super) struct HelperService<'a> {
 impl HelperService<'_> {
     /// Drops unneeded privileges. `last` runs before the system call filter is installed.
     pub(super) fn begin(config: &KernelConfig, last: impl FnOnce()) -> Result<HelperService<'_>, AnyError> {
-        privilege::keep_capabilities(&KEPT)?;
+        privilege::keep_capabilities(&CAPABILITIES)?;
         let service = HelperService { config, cgroups: Cgroup2::find()?, namespaces: Namespaces::of_self()? };
         last();
         privilege::filter_helper()?;

@@ -20,7 +20,7 @@ use socket2::{Socket, Type};
 
 /// The name of the daemon's listeners that the service manager holds for the next start. Listeners of the socket unit
 /// have another name.
-const KEPT: &str = "kept";
+const STORED_LISTENER: &str = "kept";
 
 /// The prefix of the names of agents' DNS sockets.
 const DNS: &str = "dns-";
@@ -94,7 +94,7 @@ impl InheritedSockets {
     /// Closes sockets that the configuration does not name. Must be called after all configured ones were taken.
     pub(crate) fn close_rest(self) {
         for (address, passed) in self.tcp {
-            if passed.name == KEPT {
+            if passed.name == STORED_LISTENER {
                 // An earlier configuration named it. The service manager drops it when it hangs up (sd_notify(3),
                 // FDPOLL).
                 let _ = passed.socket.shutdown(std::net::Shutdown::Both);
@@ -154,7 +154,7 @@ const UNIT_HINT: &str =
 
 /// Asks the service manager to hold a listener that this process opened, for the next start.
 pub(crate) fn keep(listener: &impl AsFd) {
-    let states = [NotifyState::FdStore, NotifyState::FdName(KEPT)];
+    let states = [NotifyState::FdStore, NotifyState::FdName(STORED_LISTENER)];
     log_failure(sd_notify::notify_with_fds(&states, &[listener.as_fd()]));
 }
 
@@ -217,7 +217,7 @@ mod tests {
             ("onecli".to_owned(), one.into()),
             ("onecli".to_owned(), UnixListener::bind(&path).unwrap().into()),
             ("other".to_owned(), not_listening.into()),
-            (KEPT.to_owned(), two.into()),
+            (STORED_LISTENER.to_owned(), two.into()),
         ]);
         assert!(inherited.tcp("127.0.0.1:1".parse().unwrap()).is_none());
         assert_eq!(inherited.tcp(first).unwrap().address(), first);

@@ -30,7 +30,7 @@ impl std::fmt::Debug for AgentEnvironment {
 }
 
 /// Variables copied from the caller, in addition to `LC_*`. Any other variable may hold a credential.
-const KEPT: &[&str] = &["COLORTERM", "LANG", "PATH", "TERM", "TZ"];
+const PASSED_VARIABLES: &[&str] = &["COLORTERM", "LANG", "PATH", "TERM", "TZ"];
 
 /// Variables that name a PEM bundle. The list is the result of tests with the clients, not of their documentation.
 pub const CA_VARIABLES: &[&str] = &[
@@ -126,7 +126,7 @@ pub fn taken_over(
 }
 
 fn is_kept(name: &OsStr) -> bool {
-    KEPT.iter().any(|kept| name == *kept) || name.as_bytes().starts_with(b"LC_")
+    PASSED_VARIABLES.iter().any(|kept| name == *kept) || name.as_bytes().starts_with(b"LC_")
 }
 
 fn is_name(name: &OsStr) -> bool {
