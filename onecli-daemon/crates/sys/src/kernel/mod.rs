@@ -46,7 +46,7 @@ pub use config::KernelConfig;
 pub use denials::{Denial, Denials, Task};
 pub use error::{KernelError, NetnsError};
 pub use health::{Health, LinkHealth, LinkState};
-pub use netns::{Found, Namespaces};
+pub use netns::{CgroupNamespaces, Namespaces};
 pub use onecli_common::{AgentEntry, Hook, Reason};
 pub use processes::{Processes, processes};
 pub use program_log::KernelLog;

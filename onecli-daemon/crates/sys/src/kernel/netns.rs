@@ -27,7 +27,7 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// The namespaces of one cgroup's processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct CgroupNamespaces {
     /// A process of each namespace, by inode number. The daemon's own namespace is left out.
     pub others: BTreeMap<u64, i32>,
     /// There are more cgroups or processes than were examined.
@@ -70,9 +70,9 @@ impl Namespaces {
     ///
     /// # Errors
     /// [`NetnsError::File`], [`NetnsError::Kernel`].
-    pub fn of_cgroup(&self, cgroups: &Cgroup2, cgroup: &Path) -> Result<Found, NetnsError> {
+    pub fn of_cgroup(&self, cgroups: &Cgroup2, cgroup: &Path) -> Result<CgroupNamespaces, NetnsError> {
         let (members, cut) = walk(cgroups, cgroup)?;
-        let mut found = Found { cut, ..Found::default() };
+        let mut found = CgroupNamespaces { cut, ..CgroupNamespaces::default() };
         for pid in members {
             // Unreadable: the process has ended, or is a zombie.
             if let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net"))
