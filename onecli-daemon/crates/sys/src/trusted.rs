@@ -36,7 +36,7 @@ pub fn open(path: &Path) -> Result<File, String> {
 /// # Errors
 /// The reason why it is not such a program, as part of a sentence about the path.
 pub fn program(path: &Path) -> Result<PathBuf, String> {
-    let closed = |found: &Found| {
+    let closed = |found: &PathComponent| {
         let what = found.path.display();
         if found.facts.uid() != 0 {
             return Err(format!("{what} belongs to uid {}, not to root", found.facts.uid()));
@@ -80,7 +80,7 @@ pub fn directory(path: &Path) -> Result<(File, PathBuf), String> {
 }
 
 /// The file at one name of a path.
-struct Found {
+struct PathComponent {
     path: PathBuf,
     facts: Metadata,
 }
@@ -93,7 +93,7 @@ struct End {
     facts: Metadata,
 }
 
-fn walk(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result<End, String> {
+fn walk(path: &Path, judge: impl Fn(&PathComponent) -> Result<(), String>) -> Result<End, String> {
     match walk_all(path, judge)? {
         (directory, _, Some((name, path, facts))) => Ok(End { directory, name, path, facts }),
         _ => Err("it is a directory".to_owned()),
@@ -104,7 +104,7 @@ fn walk(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result<End
 /// the path.
 type Walked = (OwnedFd, PathBuf, Option<(OsString, PathBuf, Metadata)>);
 
-fn walk_all(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result<Walked, String> {
+fn walk_all(path: &Path, judge: impl Fn(&PathComponent) -> Result<(), String>) -> Result<Walked, String> {
     if !path.is_absolute() {
         return Err("it is not an absolute path".to_owned());
     }
@@ -123,9 +123,9 @@ fn walk_all(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result
         }
         let found = File::from(openat(&directory, name.as_os_str(), at, Mode::empty()).map_err(said)?);
         let facts = found.metadata().map_err(|error| error.to_string())?;
-        let found_at = Found { path: here.join(&name), facts };
+        let found_at = PathComponent { path: here.join(&name), facts };
         judge(&found_at)?;
-        let Found { path, facts } = found_at;
+        let PathComponent { path, facts } = found_at;
         if facts.is_symlink() {
             if facts.uid() != 0 {
                 return Err(format!(

@@ -26,11 +26,11 @@ const NAME: &str = "other programs";
 const MAX_BELOW: usize = 512;
 
 /// Attach types by cgroup.
-type Found = BTreeMap<PathBuf, BTreeSet<u32>>;
+type ProgramsByCgroup = BTreeMap<PathBuf, BTreeSet<u32>>;
 
 /// Searches for them. `attached`: OneCLI's programs already run, so a conflict matters only at the next start.
 pub(super) fn report(config: &KernelConfig, cgroups: &Cgroup2, attached: bool) -> Vec<Check> {
-    let (mut in_the_way, mut below) = (Found::new(), Found::new());
+    let (mut in_the_way, mut below) = (ProgramsByCgroup::new(), ProgramsByCgroup::new());
     for hook in hooks(&Pins::below(&config.bpffs_dir)) {
         if let Err((path, error)) = look(hook, config, cgroups, &mut in_the_way, &mut below) {
             let found = format!("{}: {error}", path.display());
@@ -67,8 +67,8 @@ fn look(
     hook: &Hook,
     config: &KernelConfig,
     cgroups: &Cgroup2,
-    in_the_way: &mut Found,
-    below: &mut Found,
+    in_the_way: &mut ProgramsByCgroup,
+    below: &mut ProgramsByCgroup,
 ) -> Result<(), (PathBuf, io::Error)> {
     let own = match hook.place {
         AttachPoint::Agents => config.agents_root.as_path(),
