@@ -69,7 +69,7 @@ impl DenialReport {
         let agent = denial.agent_cgroup_id;
         // The kernel may send a packet in the context of any process.
         let launched_by =
-            denial.task.as_ref().and_then(|_| self.managed.launched_by(agent, denial.current_cgroup_id));
+            denial.process.as_ref().and_then(|_| self.managed.launched_by(agent, denial.current_cgroup_id));
         let of = (agent, launched_by);
         if folds.len() >= AGENTS && !folds.contains_key(&of) {
             // The kernel still counts it (`kernel_operations_denied`).
@@ -80,7 +80,7 @@ impl DenialReport {
         let (now, mut new) = (self.clock.instant(), None);
         let first = folds.entry(of).or_default().note_if(now, &kind, || {
             let Some((payer, mut record)) = self.record(of, Some(&kind)) else { return true };
-            if let Some(task) = &denial.task {
+            if let Some(task) = &denial.process {
                 record.uid = Some(task.uid);
                 record.pid = Some(task.pid);
                 record.comm = Some(Text::new(&task.comm));

@@ -35,12 +35,12 @@ pub struct Denial {
     /// Cgroup id of the process.
     pub current_cgroup_id: u64,
     /// The process; `None` for a packet, which may leave in the context of any process.
-    pub task: Option<Task>,
+    pub process: Option<DeniedProcess>,
 }
 
 /// The process whose operation was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Task {
+pub struct DeniedProcess {
     /// User id, in the initial user namespace.
     pub uid: u32,
     /// Process id, in the initial pid namespace.
@@ -102,6 +102,6 @@ fn denial(event: &[u8]) -> Result<Denial, KernelError> {
         socket_type: deny.sock_type,
         agent_cgroup_id: deny.agent_cgid,
         current_cgroup_id: deny.current_cgid,
-        task: (hook != Hook::Egress).then(|| Task { uid, pid, comm: comm(&deny.comm) }),
+        process: (hook != Hook::Egress).then(|| DeniedProcess { uid, pid, comm: comm(&deny.comm) }),
     })
 }

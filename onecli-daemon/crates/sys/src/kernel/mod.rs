@@ -43,7 +43,7 @@ pub use attach::{check, detach};
 pub use cgroup::{AgentCgroup, Cgroup2, agent_directory};
 pub use claim::{Claim, claim};
 pub use config::KernelConfig;
-pub use denials::{Denial, Denials, Task};
+pub use denials::{Denial, Denials, DeniedProcess};
 pub use error::{KernelError, NetnsError};
 pub use health::{Health, LinkHealth, LinkState};
 pub use netns::{CgroupNamespaces, Namespaces};

@@ -104,6 +104,6 @@ fn connections_from_before_the_attach_carry_nothing() {
             }
         }
     });
-    assert_eq!((queued.reason, queued.task), (Reason::Packet, None));
+    assert_eq!((queued.reason, queued.process), (Reason::Packet, None));
     assert_eq!(queued.agent_cgroup_id, fixture.id_of(&agent));
 }

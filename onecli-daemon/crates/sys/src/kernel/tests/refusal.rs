@@ -19,7 +19,7 @@ fn refused(
     let denial = runtime.block_on(next).expect("an event").expect("a good event");
     assert_eq!(findings.errno(), libc::EPERM, "{work:?}");
     assert_eq!(denial.agent_cgroup_id, fixture.id_of(&agent));
-    assert_eq!(denial.task.as_ref().map(|task| task.uid), Some(0));
+    assert_eq!(denial.process.as_ref().map(|task| task.uid), Some(0));
     (findings, denial)
 }
 
