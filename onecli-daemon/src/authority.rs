@@ -43,11 +43,11 @@ pub(super) struct Authority {
     /// The system's roots, which form the beginning of the bundle.
     roots_pem: String,
     bundle: PathBuf,
-    kept: Mutex<Kept>,
+    certificates: Mutex<Certificates>,
 }
 
 #[derive(Clone)]
-struct Kept {
+struct Certificates {
     current: String,
     next: Option<(String, Timestamp)>,
 }
@@ -90,19 +90,19 @@ impl Authority {
             clock,
             roots_pem: roots.system_roots_pem().to_owned(),
             bundle: directory.join(BUNDLE),
-            kept: Mutex::new(Kept { current, next }),
+            certificates: Mutex::new(Certificates { current, next }),
         };
         authority.write_bundle()?;
         Ok(authority)
     }
 
-    fn kept(&self) -> Kept {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn certificates(&self) -> Certificates {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the signing authority with its key.
     pub(super) async fn load(&self) -> Result<CertAuthority, AppError> {
-        self.read_again(&CURRENT, &self.kept().current).await.map(|(_, authority)| authority)
+        self.read_again(&CURRENT, &self.certificates().current).await.map(|(_, authority)| authority)
     }
 
     /// Loads an authority that is already in the bundle, with its key.
@@ -124,7 +124,7 @@ impl Authority {
 
     /// Returns the authorities that agents trust.
     pub(super) fn view(&self) -> Ca {
-        let kept = self.kept();
+        let stored = self.certificates();
         let mut certificates = Vec::new();
         let mut tell = |role: &str, pem: &str, since| {
             let Ok(facts) = CertificateFacts::of(pem) else { return };
@@ -136,17 +136,17 @@ impl Authority {
                 since,
             });
         };
-        tell("signing", &kept.current, None);
-        if let Some((pem, since)) = &kept.next {
+        tell("signing", &stored.current, None);
+        if let Some((pem, since)) = &stored.next {
             tell("next", pem, Some(*since));
         }
-        Ca { pem: kept.pem(), bundle: self.bundle.clone(), certificates }
+        Ca { pem: stored.pem(), bundle: self.bundle.clone(), certificates }
     }
 
     /// Generates the next authority. No other process changes the store meanwhile.
     pub(super) async fn rotate(&self) -> Result<(), AppError> {
-        let mut kept = self.kept();
-        if let Some((_, since)) = kept.next {
+        let mut stored = self.certificates();
+        if let Some((_, since)) = stored.next {
             return Err(AppError::CaRotation(format!(
                 "a next authority already exists, created {since}: 'onecli ca rotate --finish' makes it the signing one"
             )));
@@ -155,14 +155,14 @@ impl Authority {
         let since = self.clock.now();
         change.set.push((NEXT_SINCE, since.to_string()));
         self.store.change_vault(&change).await?;
-        kept.next = Some((certificate, since));
-        self.keep(kept);
+        stored.next = Some((certificate, since));
+        self.set_certificates(stored);
         self.write_bundle()
     }
 
     /// Makes the next authority the signing one and returns it.
     pub(super) async fn finish(&self) -> Result<CertAuthority, AppError> {
-        let Some((certificate, _)) = self.kept().next else {
+        let Some((certificate, _)) = self.certificates().next else {
             return Err(AppError::CaRotation(
                 "there is no next authority: run 'onecli ca rotate' first".to_owned(),
             ));
@@ -176,25 +176,25 @@ impl Authority {
             ..VaultChange::default()
         };
         self.store.change_vault(&change).await?;
-        self.keep(Kept { current: certificate, next: None });
+        self.set_certificates(Certificates { current: certificate, next: None });
         self.write_bundle()?;
         Ok(loaded)
     }
 
-    fn keep(&self, kept: Kept) {
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+    fn set_certificates(&self, stored: Certificates) {
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = stored;
     }
 
     /// Writes the bundle that agents are configured with: the system's roots and the daemon's authorities.
     fn write_bundle(&self) -> Result<(), AppError> {
         let directory = self.bundle.parent().unwrap_or(Path::new("/"));
-        let bundle = format!("{}{}", self.roots_pem, self.kept().pem());
+        let bundle = format!("{}{}", self.roots_pem, self.certificates().pem());
         write_public(directory, &self.bundle, bundle.as_bytes())
             .map_err(|source| AppError::Bundle { path: self.bundle.display().to_string(), source })
     }
 }
 
-impl Kept {
+impl Certificates {
     fn pem(&self) -> String {
         let next = self.next.as_ref().map(|(pem, _)| pem.as_str()).unwrap_or_default();
         format!("{}{next}", self.current)
