@@ -22,15 +22,15 @@ use onecli_vault::Vault;
 use crate::process::AppError;
 
 /// The signing authority: the meta entry of its certificate and the purpose of its sealed key.
-const CURRENT: Names = Names { certificate: "ca.certificate", key: "ca.key" };
+const CURRENT: BlobNames = BlobNames { certificate: "ca.certificate", key: "ca.key" };
 /// The next signing authority.
-const NEXT: Names = Names { certificate: "ca.next.certificate", key: "ca.next.key" };
+const NEXT: BlobNames = BlobNames { certificate: "ca.next.certificate", key: "ca.next.key" };
 /// The meta entry with the creation time of the next authority.
 const NEXT_SINCE: &str = "ca.next.since";
 /// The file name of the bundle, beside the admin socket: a directory that every agent can read.
 const BUNDLE: &str = "ca-bundle.pem";
 
-struct Names {
+struct BlobNames {
     certificate: &'static str,
     key: &'static str,
 }
@@ -108,7 +108,7 @@ impl Authority {
     /// Loads an authority that is already in the bundle, with its key.
     async fn read_again(
         &self,
-        names: &Names,
+        names: &BlobNames,
         trusted: &str,
     ) -> Result<(CaMaterial, CertAuthority), AppError> {
         let material =
@@ -203,7 +203,7 @@ impl Certificates {
 
 /// Reads an authority and verifies that it is complete; `None` if there is none. If an earlier version sealed only
 /// the key, it is sealed again.
-async fn read(store: &dyn Store, vault: &Vault, names: &Names) -> Result<Option<CaMaterial>, AppError> {
+async fn read(store: &dyn Store, vault: &Vault, names: &BlobNames) -> Result<Option<CaMaterial>, AppError> {
     let (certificate_pem, sealed) =
         match (store.get_meta(names.certificate).await?, store.get_blob(names.key).await?) {
             (None, None) => return Ok(None),
@@ -226,12 +226,12 @@ fn absent(name: &str) -> CaError {
     CaError::Load(format!("the store has no entry '{name}': restore a backup"))
 }
 
-fn seal(vault: &Vault, names: &Names, material: &CaMaterial) -> Result<(String, Sealed), AppError> {
+fn seal(vault: &Vault, names: &BlobNames, material: &CaMaterial) -> Result<(String, Sealed), AppError> {
     Ok((names.key.to_owned(), vault.seal_blob(names.key, &material.to_seal()?)?))
 }
 
 /// Generates an authority, and the change of the store that saves it.
-fn generate(vault: &Vault, clock: &dyn Clock, names: &Names) -> Result<(String, VaultChange), AppError> {
+fn generate(vault: &Vault, clock: &dyn Clock, names: &BlobNames) -> Result<(String, VaultChange), AppError> {
     let host = nix::unistd::gethostname()
         .map_or_else(|_| "this host".to_owned(), |name| name.to_string_lossy().into_owned());
     // Two authorities of one host have different names, because some clients find an issuer by its name alone.
