@@ -46,10 +46,15 @@ pub(super) fn vault_server(
         cache_ttl: server.cache_ttl,
         stale_for: server.stale_for,
     };
-    let kept = StoredSecretId { store: Arc::clone(store), vault: Arc::clone(vault) };
+    let secret_ids = StoredSecretId { store: Arc::clone(store), vault: Arc::clone(vault) };
     let leases = Leases(Arc::clone(store));
-    let server =
-        HashiCorp::new(settings, Arc::new(kept), Arc::new(leases), Arc::clone(clock), Arc::clone(random))?;
+    let server = HashiCorp::new(
+        settings,
+        Arc::new(secret_ids),
+        Arc::new(leases),
+        Arc::clone(clock),
+        Arc::clone(random),
+    )?;
     Ok(Some(Arc::new(server)))
 }
 

@@ -153,7 +153,7 @@ const UNIT_HINT: &str =
     "connections there are not served; change the unit with 'systemctl edit onecli-daemon.socket'";
 
 /// Asks the service manager to hold a listener that this process opened, for the next start.
-pub(crate) fn keep(listener: &impl AsFd) {
+pub(crate) fn store_listener(listener: &impl AsFd) {
     let states = [NotifyState::FdStore, NotifyState::FdName(STORED_LISTENER)];
     log_failure(sd_notify::notify_with_fds(&states, &[listener.as_fd()]));
 }

@@ -102,7 +102,7 @@ impl Listeners {
         for listener in explicit.iter().map(|(listener, _)| listener).chain(&transparent) {
             // Not earlier: the service manager takes a socket that does not listen for hung up, and drops it.
             if listener.local_addr().is_ok_and(|address| self.own.contains(&address)) {
-                service::keep(listener);
+                service::store_listener(listener);
             }
         }
         let (stop, stopped) = watch::channel(());
