@@ -13,7 +13,7 @@ use onecli_admin::CgroupInfo;
 use onecli_api::Transparent;
 use onecli_config::{Config, DaemonLayout};
 use onecli_model::{AgentName, CgroupName, error_chain};
-use onecli_net::{Origin, Origins};
+use onecli_net::{ConnectionOrigin, OriginLookup};
 use onecli_sys::kernel::AgentEntry;
 use onecli_sys::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect};
 use tokio::net::TcpStream;
@@ -334,15 +334,15 @@ impl Active {
     }
 }
 
-impl Origins for TransparentMode {
-    fn origin(&self, accepted: &TcpStream) -> Option<Origin> {
+impl OriginLookup for TransparentMode {
+    fn origin(&self, accepted: &TcpStream) -> Option<ConnectionOrigin> {
         let attached = self.state.as_ref().ok()?;
         match attached.redirect.flow(accepted) {
             Ok(flow) => flow.map(|flow| {
                 let cgroup = attached.name_of(flow.agent_cgroup_id);
                 let launched_by =
                     cgroup.as_ref().and_then(|agent| attached.launched_by(agent, flow.current_cgroup_id));
-                Origin { flow, cgroup, launched_by }
+                ConnectionOrigin { flow, cgroup, launched_by }
             }),
             Err(error) => {
                 tracing::error!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use onecli_net::Origins;
+use onecli_net::OriginLookup;
 use onecli_proxy::{Capacity, Gateway, ListenerScheme, serve_explicit, serve_transparent};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -21,7 +21,7 @@ pub(crate) struct ServerContext {
     /// Serves HTTP and tunnels.
     pub(crate) gateway: Arc<Gateway>,
     /// The kernel's records of connections.
-    pub(crate) origins: Arc<dyn Origins>,
+    pub(crate) origins: Arc<dyn OriginLookup>,
     /// The limits on open connections.
     pub(crate) capacity: Capacity,
     /// The DNS server, present if connections are redirected.

@@ -18,7 +18,7 @@ mod tunnel;
 pub use address::{AddressPolicy, CheckedAddr};
 pub use dial::{DialError, Dialer, tune};
 pub use listen::{BoundListener, ListenError, bind};
-pub use origin::{Origin, Origins};
+pub use origin::{ConnectionOrigin, OriginLookup};
 pub use prefixed::PrefixedStream;
 pub use proxy::{ProxyError, Transport, connect_through, proxy_authorization};
 pub use resolve::{Addresses, ResolveError, ResolveFailure, Resolver};

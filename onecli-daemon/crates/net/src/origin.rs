@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 
 /// The kernel's record of a connection, with the name of its cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct ConnectionOrigin {
     /// The kernel's record.
     pub flow: Flow,
     /// The agent's cgroup: a direct child of the agents root. `None` if it has been removed.
@@ -16,7 +16,7 @@ pub struct Origin {
 }
 
 /// Looks up the origin of accepted connections.
-pub trait Origins: Send + Sync + std::fmt::Debug {
+pub trait OriginLookup: Send + Sync + std::fmt::Debug {
     /// Returns the kernel's record of the connection. The connection must be refused if there is none.
-    fn origin(&self, accepted: &TcpStream) -> Option<Origin>;
+    fn origin(&self, accepted: &TcpStream) -> Option<ConnectionOrigin>;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onecli_model::{Authority, Code, Refusal};
-use onecli_net::{Origin, client_speaks_first, tune};
+use onecli_net::{ConnectionOrigin, client_speaks_first, tune};
 use onecli_policy::{CaptureMode, Route};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -23,7 +23,7 @@ pub async fn serve_transparent(
     gateway: Arc<Gateway>,
     stream: TcpStream,
     peer: SocketAddr,
-    origin: Option<Origin>,
+    origin: Option<ConnectionOrigin>,
 ) {
     // The kernel identifies the agent. Before a byte is read, the connection occupies a slot of its agent, and of no
     // other client.
@@ -103,7 +103,7 @@ fn refused_at_connect(
 }
 
 /// The connection's slot, by its cgroup; `None` if the agent has no free slot.
-fn slot(gateway: &Gateway, origin: Option<&Origin>, peer: SocketAddr) -> Option<ConnectionSlot> {
+fn slot(gateway: &Gateway, origin: Option<&ConnectionOrigin>, peer: SocketAddr) -> Option<ConnectionSlot> {
     if let Some(agent) = gateway.agent_in(origin.and_then(|origin| origin.cgroup.as_ref())) {
         return gateway.connections.take(agent).map(ConnectionSlot::of_agent);
     }

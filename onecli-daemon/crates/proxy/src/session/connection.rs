@@ -7,7 +7,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request};
 use onecli_audit::{Record, Text};
 use onecli_model::{AgentId, Authority, Code, Refusal};
-use onecli_net::Origin;
+use onecli_net::ConnectionOrigin;
 use onecli_policy::{CaptureMode, ClientEvidence, Identity, Snapshot};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ pub(crate) enum Destination {
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) evidence: ClientEvidence,
-    pub(crate) origin: Option<Origin>,
+    pub(crate) origin: Option<ConnectionOrigin>,
     pub(crate) peer: SocketAddr,
     pub(crate) scheme: Scheme,
     /// The host that every request on it must name; `None` for a proxy's absolute-form requests.
@@ -49,7 +49,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// A connection of which only the sender is known.
-    pub(crate) fn new(mode: CaptureMode, origin: Option<Origin>, peer: SocketAddr) -> Connection {
+    pub(crate) fn new(mode: CaptureMode, origin: Option<ConnectionOrigin>, peer: SocketAddr) -> Connection {
         let cgroup = origin.as_ref().and_then(|origin| origin.cgroup.clone());
         Connection {
             evidence: ClientEvidence { mode, cgroup, token: None },
