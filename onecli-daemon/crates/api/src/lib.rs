@@ -46,7 +46,7 @@ pub use rules::{
     RuleView,
 };
 pub use running::RunningAgent;
-pub use secret_test::{SecretTest, SecretTested};
+pub use secret_test::{SecretTest, SecretTestResult};
 pub use secrets::{SecretAdd, SecretView};
 pub use session::{Caller, Session, SessionRequest};
 pub use status::{AuditStatus, Status, Transparent};

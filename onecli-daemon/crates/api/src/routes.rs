@@ -104,7 +104,7 @@ pub fn secret(name: &SecretName) -> String {
 }
 
 /// `POST`: `rotate` ([`crate::SecretRotate`]), `rollback`, `enable`, `disable`: [`crate::SecretView`]; `test`
-/// ([`crate::SecretTest`]: [`crate::SecretTested`]); `edit` ([`crate::SecretEdit`]: [`crate::SecretEdited`]).
+/// ([`crate::SecretTest`]: [`crate::SecretTestResult`]); `edit` ([`crate::SecretEdit`]: [`crate::SecretEdited`]).
 pub fn secret_action(name: &SecretName, action: &str) -> String {
     format!("{SECRETS}/{name}/{action}")
 }

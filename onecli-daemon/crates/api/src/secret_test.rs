@@ -24,7 +24,7 @@ pub struct SecretTest {
 
 /// The service's response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecretTested {
+pub struct SecretTestResult {
     /// The secret.
     pub secret: SecretName,
     /// The method and URL.

@@ -1,7 +1,7 @@
 //! `secret test`, for root only. The router checks that.
 
 use http::{HeaderName, HeaderValue};
-use onecli_api::{SecretTest, SecretTested};
+use onecli_api::{SecretTest, SecretTestResult};
 use onecli_model::{Authority, Host, Secret, SecretName};
 use onecli_model::{
     harmless::HarmlessRequest, harmless::RequestLine, harmless::TestRequest, harmless::TestVerdict,
@@ -22,7 +22,7 @@ pub(crate) async fn test(
     uid: u32,
     name: &SecretName,
     request: SecretTest,
-) -> Result<SecretTested, AdminError> {
+) -> Result<SecretTestResult, AdminError> {
     let stored = context.load().await?;
     let secret = stored.secret(name)?;
     let known = secret.profile.template.and_then(|name| name.template().test.as_ref());
@@ -48,7 +48,7 @@ pub(crate) async fn test(
         refusal: Box::new(refusal),
     })?;
     let duration = clock.instant().duration_since(started);
-    Ok(SecretTested {
+    Ok(SecretTestResult {
         secret: secret.name.clone(),
         request: written(&test),
         status: answer.status,

@@ -1,7 +1,7 @@
 //! `onecli secret test`.
 
 use clap::Args as ClapArgs;
-use onecli_api::{SecretTest, SecretTested, routes};
+use onecli_api::{SecretTest, SecretTestResult, routes};
 use onecli_model::harmless::TestVerdict;
 use onecli_model::{Host, SecretName};
 
@@ -41,7 +41,7 @@ pub(crate) struct SecretTestArgs {
 pub(crate) fn test(client: &Client, args: SecretTestArgs, output: &mut Output) -> Result<(), CliError> {
     let SecretTestArgs { name, host, method, path, user } = args;
     let request = SecretTest { host, method, path, user };
-    let tested: SecretTested = client.post(&routes::secret_action(&name, "test"), &request)?;
+    let tested: SecretTestResult = client.post(&routes::secret_action(&name, "test"), &request)?;
     if output.is_json() {
         output.document(&tested)?;
     } else {
@@ -50,7 +50,7 @@ pub(crate) fn test(client: &Client, args: SecretTestArgs, output: &mut Output) -
     verdict(&tested)
 }
 
-fn print(tested: &SecretTested, output: &mut Output) -> Result<(), CliError> {
+fn print(tested: &SecretTestResult, output: &mut Output) -> Result<(), CliError> {
     let verdict = match tested.verdict {
         TestVerdict::Accepted if tested.template_request => "accepted",
         TestVerdict::Accepted => {
@@ -71,8 +71,8 @@ fn print(tested: &SecretTested, output: &mut Output) -> Result<(), CliError> {
     Ok(())
 }
 
-fn verdict(tested: &SecretTested) -> Result<(), CliError> {
-    let SecretTested { secret, status, .. } = tested;
+fn verdict(tested: &SecretTestResult) -> Result<(), CliError> {
+    let SecretTestResult { secret, status, .. } = tested;
     match tested.verdict {
         TestVerdict::Accepted => Ok(()),
         TestVerdict::Refused => Err(CliError::Unfinished(format!(
