@@ -66,7 +66,7 @@ impl Policy {
                 })
                 .collect(),
             secrets: state.secrets,
-            replaced: state.kept.into_iter().map(|kept| kept.secret).collect(),
+            replaced: state.replaced_versions.into_iter().map(|replaced| replaced.secret).collect(),
             grants: state.grants.into_iter().map(|grant| (grant.agent, grant.secret)).collect(),
             former_grants: state.former_grants.into_iter().map(|grant| (grant.agent, grant.secret)).collect(),
             rules: state.rules,

@@ -15,7 +15,7 @@ pub struct StoreContents {
     /// All secrets with their current version, by name.
     pub secrets: Vec<Secret>,
     /// Replaced values that are still retained, by name of the secret: at most one for each.
-    pub kept: Vec<ReplacedVersion>,
+    pub replaced_versions: Vec<ReplacedVersion>,
     /// All grants.
     pub grants: Vec<GrantRow>,
     /// Revoked grants of agents and secrets that still exist.

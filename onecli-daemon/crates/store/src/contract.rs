@@ -10,10 +10,12 @@ use uuid::Uuid;
 use super::testing::{agent, secret};
 use super::{AgentChange, AuditQuery, AuditRow, GrantRow, LeaseRow, Store, StoreError};
 
-mod kept;
+mod replaced_versions;
 mod uses;
 
-pub(crate) use kept::{kept, one_replaced_version_is_kept, replaced_versions_are_erased_in_time};
+pub(crate) use replaced_versions::{
+    one_replaced_version_is_kept, replaced_version, replaced_versions_are_erased_in_time,
+};
 pub(crate) use uses::uses_of_secrets_are_remembered;
 
 /// Makes a test of each function here. `$make` is an async function that returns a store and a value that must live
@@ -195,7 +197,7 @@ pub(crate) async fn versions_follow_each_other(store: &dyn Store) {
     store.add_secret(&key).await.unwrap();
     let class = Some(ValueClass::ISSUED);
     let next = Secret { class, ..version(&key, 2, 9) };
-    store.add_version(&next, Some(&kept(&key, 7, at(100)))).await.unwrap();
+    store.add_version(&next, Some(&replaced_version(&key, 7, at(100)))).await.unwrap();
     let stored = &store.load().await.unwrap().secrets[0];
     assert_eq!((stored.version, stored.class, &stored.sealed), (2, class, &Sealed(vec![9])));
 
@@ -312,7 +314,7 @@ pub(crate) async fn subscribers_receive_each_change(store: &dyn Store) {
     expect_signal("prune_sessions", true);
     store.set_agent_enabled(one.id, false).await.unwrap();
     expect_signal("set_agent_enabled", true);
-    store.add_version(&version(&key, 2, 2), Some(&kept(&key, 1, at(100)))).await.unwrap();
+    store.add_version(&version(&key, 2, 2), Some(&replaced_version(&key, 1, at(100)))).await.unwrap();
     expect_signal("add_version", true);
     store.prune_replaced(at(99), at(100)).await.unwrap();
     expect_signal("nothing was pruned", false);

@@ -87,7 +87,11 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] if the version does not follow the current one, or if the
     /// retained one is not the previous version.
-    async fn add_version(&self, secret: &Secret, kept: Option<&ReplacedVersion>) -> Result<(), StoreError>;
+    async fn add_version(
+        &self,
+        secret: &Secret,
+        replaced: Option<&ReplacedVersion>,
+    ) -> Result<(), StoreError>;
 
     /// Erases retained versions that have expired at `now`. Before that it moves expiry times later than `latest`
     /// to `latest`. Returns the number of erased versions.

@@ -42,7 +42,7 @@ impl Lookup for StoreContents {
         let is_before = |kept: &&ReplacedVersion| {
             kept.secret.id == secret.id && kept.secret.version.checked_add(1) == Some(secret.version)
         };
-        self.kept.iter().find(is_before)
+        self.replaced_versions.iter().find(is_before)
     }
 
     fn granted<'s>(&'s self, agent: &Agent) -> Vec<&'s Secret> {

@@ -102,7 +102,7 @@ impl Store for SqliteStore {
         .fetch_all(&mut *tx)
         .await
         .map_err(failed)?;
-        let kept = versions::kept(&mut tx).await?;
+        let replaced_versions = versions::replaced(&mut tx).await?;
         let grants = sqlx::query("SELECT * FROM grants").fetch_all(&mut *tx).await.map_err(failed)?;
         let former = sqlx::query("SELECT * FROM former_grants").fetch_all(&mut *tx).await.map_err(failed)?;
         let rules = rules::load(&mut tx).await?;
@@ -112,7 +112,7 @@ impl Store for SqliteStore {
             agents: agents.iter().map(rows::agent).collect::<Result<_, _>>()?,
             sessions: sessions.iter().map(rows::session).collect::<Result<_, _>>()?,
             secrets: secrets.iter().map(rows::secret).collect::<Result<_, _>>()?,
-            kept,
+            replaced_versions,
             grants: grants.iter().map(rows::grant).collect::<Result<_, _>>()?,
             former_grants: former.iter().map(rows::grant).collect::<Result<_, _>>()?,
             rules,
@@ -300,9 +300,13 @@ impl Store for SqliteStore {
         self.commit(tx).await
     }
 
-    async fn add_version(&self, secret: &Secret, kept: Option<&ReplacedVersion>) -> Result<(), StoreError> {
+    async fn add_version(
+        &self,
+        secret: &Secret,
+        replaced: Option<&ReplacedVersion>,
+    ) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        versions::add(&mut tx, secret, kept).await?;
+        versions::add(&mut tx, secret, replaced).await?;
         self.commit(tx).await?;
         // With the old bytes of the replaced version, and `secrets.version` set back, an attacker could bring it
         // back into use.

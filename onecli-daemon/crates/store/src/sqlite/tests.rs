@@ -136,7 +136,7 @@ async fn older_versions_are_kept() {
     let (store, _dir) = temporary().await;
     let key = testing::secret(1, "key");
     store.add_secret(&key).await.unwrap();
-    let replaced = contract::kept(&key, 7, jiff::Timestamp::MAX);
+    let replaced = contract::replaced_version(&key, 7, jiff::Timestamp::MAX);
     store.add_version(&contract::version(&key, 2, 9), Some(&replaced)).await.unwrap();
     let kept: Vec<Vec<u8>> = sqlx::query_scalar("SELECT sealed FROM secret_versions ORDER BY version")
         .fetch_all(&store.pool)
@@ -230,7 +230,7 @@ async fn removed_and_replaced_data_is_erased_from_files() {
     for removed in [&slot(2).sealed, &sealed(102), &fact] {
         assert!(!holds(dir.path(), removed));
     }
-    let mut kept = contract::kept(&key, 0, jiff::Timestamp::UNIX_EPOCH);
+    let mut kept = contract::replaced_version(&key, 0, jiff::Timestamp::UNIX_EPOCH);
     kept.secret.sealed = sealed(105);
     store.add_version(&Secret { version: 2, sealed: sealed(104), ..key.clone() }, Some(&kept)).await.unwrap();
     assert!(!holds(dir.path(), &key.sealed) && holds(dir.path(), &sealed(105)), "a replaced version");

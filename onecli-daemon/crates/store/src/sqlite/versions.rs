@@ -62,7 +62,7 @@ pub(super) async fn insert(
 pub(super) async fn add(
     tx: &mut Transaction<'static, Sqlite>,
     secret: &Secret,
-    kept: Option<&ReplacedVersion>,
+    replaced: Option<&ReplacedVersion>,
 ) -> Result<(), StoreError> {
     let failed = StoreError::query("add a version of a secret");
     let id = secret.id.to_string();
@@ -72,8 +72,8 @@ pub(super) async fn add(
         .await
         .map_err(failed)?;
     require_next("secret", id.clone(), "version", stored, secret.version)?;
-    if let Some(kept) = kept {
-        let before = (kept.secret.id == secret.id).then_some(kept.secret.version);
+    if let Some(replaced) = replaced {
+        let before = (replaced.secret.id == secret.id).then_some(replaced.secret.version);
         require_next("secret", id.clone(), "retained version", before, secret.version)?;
     }
     sqlx::query("DELETE FROM secret_versions WHERE secret = ?")
@@ -81,8 +81,8 @@ pub(super) async fn add(
         .execute(&mut **tx)
         .await
         .map_err(failed)?;
-    if let Some(kept) = kept {
-        insert(tx, &kept.secret, Some(kept.until)).await?;
+    if let Some(replaced) = replaced {
+        insert(tx, &replaced.secret, Some(replaced.until)).await?;
     }
     insert(tx, secret, None).await?;
     update(tx, secret).await
@@ -110,7 +110,7 @@ async fn update(tx: &mut Transaction<'static, Sqlite>, secret: &Secret) -> Resul
 }
 
 /// All retained versions.
-pub(super) async fn kept(connection: &mut SqliteConnection) -> Result<Vec<ReplacedVersion>, StoreError> {
+pub(super) async fn replaced(connection: &mut SqliteConnection) -> Result<Vec<ReplacedVersion>, StoreError> {
     let found = sqlx::query(
         "SELECT s.*, v.version AS of_version, v.class, v.sealed, v.definition, v.kept_until FROM secret_versions v
          JOIN secrets s ON s.id = v.secret
