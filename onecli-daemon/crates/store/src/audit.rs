@@ -60,7 +60,7 @@ pub struct AuditQuery {
     /// Limits the search to this many of the newest rows of [`agent`](Self::agent) and
     /// [`launched_by`](Self::launched_by); all other conditions apply to these rows only. It bounds the work,
     /// however many rows there are.
-    pub looked_at: Option<u32>,
+    pub max_rows_read: Option<u32>,
     /// The most rows to return.
     pub limit: u32,
     /// If true, returns the newest rows, newest first; otherwise the oldest, oldest first.
@@ -81,7 +81,7 @@ impl Default for AuditQuery {
             until: None,
             launched_by: None,
             not_by_others: None,
-            looked_at: None,
+            max_rows_read: None,
             limit: 100,
             newest_first: false,
         }

@@ -9,6 +9,6 @@ pub(crate) struct RecordScope {
     pub(crate) launched_by: Option<u32>,
     /// Only records from this time on.
     pub(crate) since: Option<Timestamp>,
-    /// [`onecli_store::AuditQuery::looked_at`].
-    pub(crate) looked_at: Option<u32>,
+    /// [`onecli_store::AuditQuery::max_rows_read`].
+    pub(crate) max_rows_read: Option<u32>,
 }

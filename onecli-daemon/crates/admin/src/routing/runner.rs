@@ -83,9 +83,9 @@ fn conceal_missing_agent(error: AdminError, call: &AdminRequest, name: &AgentNam
 }
 
 fn scope(call: &AdminRequest, own: &RunnableAgent, all: bool) -> Result<RecordScope, AdminError> {
-    let looked_at = Some(MAX_ROWS_READ);
+    let max_rows_read = Some(MAX_ROWS_READ);
     if !all {
-        return Ok(RecordScope { launched_by: Some(call.uid), since: Some(own.since), looked_at });
+        return Ok(RecordScope { launched_by: Some(call.uid), since: Some(own.since), max_rows_read });
     }
     let since = own.sees_all.ok_or_else(|| AdminError::NotPermitted {
         message: format!("uid {} may see only its own runs of agent '{}'", call.uid, own.name),
@@ -94,7 +94,7 @@ fn scope(call: &AdminRequest, own: &RunnableAgent, all: bool) -> Result<RecordSc
             own.name
         ),
     })?;
-    Ok(RecordScope { launched_by: None, since: Some(since), looked_at })
+    Ok(RecordScope { launched_by: None, since: Some(since), max_rows_read })
 }
 
 /// Shows the agent without placeholders, which its commands get from the launcher, and without the names of other
@@ -127,7 +127,7 @@ async fn records(context: &AdminContext, call: &AdminRequest) -> Result<HandlerR
         Some(name) => vec![own(call, name)?],
         None => call.runs.iter().collect(),
     };
-    let looked_at = MAX_ROWS_READ / u32::try_from(asked.len()).unwrap_or(MAX_ROWS_READ).max(1);
+    let max_rows_read = MAX_ROWS_READ / u32::try_from(asked.len()).unwrap_or(MAX_ROWS_READ).max(1);
     catch_up(&context.handles.audit).await;
     let mut rows: Vec<AuditRow> = Vec::new();
     for own in asked {
@@ -137,7 +137,7 @@ async fn records(context: &AdminContext, call: &AdminRequest) -> Result<HandlerR
             agent: Some(own.name.to_string()),
             launched_by,
             since: wanted.since.max(since),
-            looked_at: Some(looked_at.max(1)),
+            max_rows_read: Some(max_rows_read.max(1)),
             limit: query.limit,
             newest_first: true,
             ..wanted

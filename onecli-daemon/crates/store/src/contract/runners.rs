@@ -61,11 +61,11 @@ pub(crate) async fn audit_rows_of_a_runner(store: &dyn Store) {
     check(AuditQuery { agent: text("one"), ..own() }, &[]).await;
     check(AuditQuery { agent: text("two"), not_by_others: Some(1001), ..all() }, &[4, 6]).await;
     // Only the newest of this user's rows are searched, whatever the conditions.
-    check(AuditQuery { looked_at: Some(1), ..own() }, &[7]).await;
+    check(AuditQuery { max_rows_read: Some(1), ..own() }, &[7]).await;
     let first = Some(RequestId(Uuid::from_u128(5)));
-    check(AuditQuery { looked_at: Some(1), request_id: first, ..own() }, &[]).await;
-    check(AuditQuery { looked_at: Some(2), request_id: first, ..own() }, &[5]).await;
-    check(AuditQuery { looked_at: Some(2), newest_first: true, limit: 1, ..own() }, &[7]).await;
+    check(AuditQuery { max_rows_read: Some(1), request_id: first, ..own() }, &[]).await;
+    check(AuditQuery { max_rows_read: Some(2), request_id: first, ..own() }, &[5]).await;
+    check(AuditQuery { max_rows_read: Some(2), newest_first: true, limit: 1, ..own() }, &[7]).await;
 }
 
 /// Two changes of different fields, both based on the same earlier state, are both stored.

@@ -144,7 +144,7 @@ pub(super) async fn list(pool: &SqlitePool, query: &AuditQuery) -> Result<Vec<Au
 
 /// Adds the source of rows: the table, or its newest rows, of one agent and one user if the query names them.
 fn push_source(select: &mut QueryBuilder<Sqlite>, query: &AuditQuery) {
-    select.push(if query.looked_at.is_some() {
+    select.push(if query.max_rows_read.is_some() {
         "(SELECT * FROM audit WHERE true"
     } else {
         "audit WHERE true"
@@ -155,7 +155,7 @@ fn push_source(select: &mut QueryBuilder<Sqlite>, query: &AuditQuery) {
     if let Some(uid) = query.launched_by {
         select.push(" AND launched_by = ").push_bind(uid);
     }
-    if let Some(rows) = query.looked_at {
+    if let Some(rows) = query.max_rows_read {
         select.push(" ORDER BY id DESC LIMIT ").push_bind(rows).push(") WHERE true");
     }
 }

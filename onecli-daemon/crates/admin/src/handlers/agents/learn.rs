@@ -66,7 +66,7 @@ pub(crate) async fn learn(
         verdict: Some("deny".to_owned()),
         launched_by: scope.launched_by,
         since: scope.since,
-        looked_at: scope.looked_at,
+        max_rows_read: scope.max_rows_read,
         limit: MAX_REFUSALS,
         newest_first: true,
         ..onecli_store::AuditQuery::default()
