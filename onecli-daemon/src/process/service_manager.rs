@@ -129,9 +129,9 @@ impl SocketStore for Datagrams {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&name_of(agent))
     }
 
-    fn keep(&self, agent: AgentId, socket: BorrowedFd<'_>) {
+    fn store(&self, agent: AgentId, socket: BorrowedFd<'_>) {
         // Removes a stored socket that was not taken because the agent's address has changed.
-        self.forget(agent);
+        self.remove(agent);
         let name = name_of(agent);
         log_failure(sd_notify::notify_with_fds(
             &[NotifyState::FdStore, NotifyState::FdName(&name)],
@@ -139,7 +139,7 @@ impl SocketStore for Datagrams {
         ));
     }
 
-    fn forget(&self, agent: AgentId) {
+    fn remove(&self, agent: AgentId) {
         drop(self.take(agent));
         log_failure(sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name_of(agent))]));
     }

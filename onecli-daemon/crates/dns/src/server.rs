@@ -86,9 +86,9 @@ pub trait SocketStore: Send + Sync {
     /// Takes the stored socket of an agent out of the store.
     fn take(&self, agent: AgentId) -> Option<std::net::UdpSocket>;
     /// Stores an agent's socket.
-    fn keep(&self, agent: AgentId, socket: BorrowedFd<'_>);
+    fn store(&self, agent: AgentId, socket: BorrowedFd<'_>);
     /// Removes an agent's socket from the store.
-    fn forget(&self, agent: AgentId);
+    fn remove(&self, agent: AgentId);
 }
 
 /// The agents' resolver.
@@ -167,7 +167,7 @@ impl Server {
             if !stays {
                 self.handler.report_rest(&one.client);
                 if let Some(socket_store) = &self.socket_store {
-                    socket_store.forget(*id);
+                    socket_store.remove(*id);
                 }
             }
             stays
@@ -236,7 +236,7 @@ impl Server {
         } else {
             let bound = bind(agent.id, self.port)?;
             if let Some(socket_store) = &self.socket_store {
-                socket_store.keep(agent.id, bound.0.as_fd());
+                socket_store.store(agent.id, bound.0.as_fd());
             }
             bound
         };

@@ -82,11 +82,11 @@ impl SocketStore for Arc<Store> {
         self.0.lock().unwrap().get(&agent).map(|kept| kept.try_clone().unwrap())
     }
 
-    fn keep(&self, agent: AgentId, socket: BorrowedFd<'_>) {
+    fn store(&self, agent: AgentId, socket: BorrowedFd<'_>) {
         self.0.lock().unwrap().insert(agent, socket.try_clone_to_owned().unwrap().into());
     }
 
-    fn forget(&self, agent: AgentId) {
+    fn remove(&self, agent: AgentId) {
         self.0.lock().unwrap().remove(&agent);
     }
 }
