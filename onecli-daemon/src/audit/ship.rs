@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use onecli_audit::{AuditError, AuditLog, Begin, Entries, Line, Position};
+use onecli_audit::{AuditError, AuditLog, Entries, Line, LogStart, Position};
 use onecli_model::LogId;
 use onecli_store::{AuditRow, Store, StoreError};
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ pub(crate) struct Shipper {
     log: LogId,
     durable: watch::Receiver<u64>,
     pruned: watch::Receiver<u64>,
-    begin: Begin,
+    begin: LogStart,
     /// The highest sequence number whose rows were removed from the store.
     gone: u64,
     store: Arc<dyn Store>,
@@ -61,7 +61,7 @@ impl Shipper {
             log: log.id(),
             durable: log.subscribe(),
             pruned: log.pruned(),
-            begin: log.begin(),
+            begin: log.start(),
             gone: 0,
             store,
             shipped: watch::Sender::new(0),
@@ -168,7 +168,7 @@ impl Shipper {
 }
 
 /// Reads a batch of the lines up to `limit`. Never reads the files beyond it.
-fn read(dir: &Path, begin: Begin, mut at: Cursor, limit: u64) -> Result<(Vec<Line>, Cursor), AuditError> {
+fn read(dir: &Path, begin: LogStart, mut at: Cursor, limit: u64) -> Result<(Vec<Line>, Cursor), AuditError> {
     let mut lines = Vec::new();
     let mut entries = Entries::resume(dir, at.position, at.seq);
     while lines.len() < BATCH && at.seq < limit {

@@ -41,7 +41,7 @@ pub use error::AuditError;
 pub use finding::Finding;
 pub use fold::{FOLD_WINDOW, Fold, Repeated};
 pub use link::Link;
-pub use log::{AuditLog, Begin};
+pub use log::{AuditLog, LogStart};
 pub use queue::Durable;
 pub use quota::{Quota, QuotaExceeded, QuotaLimits};
 pub use reader::{Entries, Line, Position};

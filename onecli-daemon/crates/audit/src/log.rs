@@ -35,7 +35,7 @@ const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The point at which this daemon began to write to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Begin {
+pub struct LogStart {
     /// The first segment that it writes to.
     pub segment: u64,
     /// The number of the last record before this daemon's own. Bytes behind it in earlier segments are not part of
@@ -43,7 +43,7 @@ pub struct Begin {
     pub after: u64,
 }
 
-impl Begin {
+impl LogStart {
     /// The beginning of that segment.
     pub fn position(&self) -> Position {
         Position::start_of(self.segment)
@@ -60,7 +60,7 @@ pub struct AuditLog {
     pruned: watch::Receiver<u64>,
     checkpoints: watch::Receiver<Option<Arc<str>>>,
     id: LogId,
-    begin: Begin,
+    begin: LogStart,
 }
 
 impl AuditLog {
@@ -99,7 +99,7 @@ impl AuditLog {
         let head = || signer.sign(&resumed_state);
         let mut segments = Segments::open(dir, lock, resumed.place, segment_bytes, &head)?;
         let mut unfinished = unfinished::find(dir.path(), &signer, resumed.place)?;
-        let begin = Begin { segment: segments.number(), after: resumed.tree.size() };
+        let begin = LogStart { segment: segments.number(), after: resumed.tree.size() };
         let (mut tree, mut prev) = (resumed.tree, resumed.prev);
         if let Some(first) = resumed.unsigned {
             // Outcomes of unsigned decisions are written before the alert and counted with the unsigned records.
@@ -174,7 +174,7 @@ impl AuditLog {
     }
 
     /// The point at which this daemon continued the log.
-    pub fn begin(&self) -> Begin {
+    pub fn start(&self) -> LogStart {
         self.begin
     }
 
