@@ -21,7 +21,7 @@ pub(super) const CODE_UNSIGNED: &str = "audit_unsigned";
 pub(super) const CODE_PRUNED: &str = "audit_pruned";
 /// Code of the record which reports that a segment differs from what was signed. Neither it nor any later segment
 /// is removed for age or size. Its count is the segment's number.
-pub(super) const CODE_KEPT: &str = "audit_kept";
+pub(super) const CODE_SEGMENT_DIFFERS: &str = "audit_kept";
 /// Code of the record that reports outcomes lost while the disk failed. Its count is in records.
 pub(super) const CODE_LOST: &str = "audit_lost";
 /// Code of the record that reports decisions refused while the disk failed. Its count is in records.

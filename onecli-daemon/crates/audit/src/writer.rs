@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::alerts::Alerts;
 use super::background::Background;
 use super::checkpoint::{Checkpoint, Signer};
-use super::codes::{CODE_KEPT, CODE_LOST, CODE_PRUNED, CODE_REFUSED, CODE_UNSYNCED};
+use super::codes::{CODE_LOST, CODE_PRUNED, CODE_REFUSED, CODE_SEGMENT_DIFFERS, CODE_UNSYNCED};
 use super::encode;
 use super::error::AuditError;
 use super::link::Link;
@@ -431,7 +431,7 @@ impl Writer {
                 "an old audit segment differs from what was signed: it and all later ones are retained"
             );
             self.shared.queued.fetch_add(1, Ordering::Relaxed);
-            let record = Record::about_log(CODE_KEPT, segment);
+            let record = Record::about_log(CODE_SEGMENT_DIFFERS, segment);
             self.waiting.push_back(Item::Outcome(Box::new(record)));
         }
         self.maintenance.kept = kept;
