@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::reading::Reading;
-use super::{AWS_ACTION, Operations, Place};
+use super::{AWS_ACTION, Operations, RequestPart};
 use crate::host::authority::Host;
 use crate::path::{Names, PathReadings};
 use crate::template::Template;
@@ -38,16 +38,19 @@ impl Condition {
     pub fn holds(&self, operations: &Operations, is_in_path: impl FnOnce() -> bool) -> bool {
         match self {
             Condition::Parameter { name, value, in_body } => {
-                operations.says(Place::Query, name, value.as_deref())
-                    || *in_body && operations.says(Place::Body, name, value.as_deref())
+                operations.has_mention(RequestPart::Query, name, value.as_deref())
+                    || *in_body && operations.has_mention(RequestPart::Body, name, value.as_deref())
             }
-            Condition::Header { name, value } => operations.says(Place::Header, name.as_str(), Some(value)),
+            Condition::Header { name, value } => {
+                operations.has_mention(RequestPart::Header, name.as_str(), Some(value))
+            }
             Condition::Word(word) => {
-                operations.says(Place::Body, word, None) || operations.says(Place::Query, word, None)
+                operations.has_mention(RequestPart::Body, word, None)
+                    || operations.has_mention(RequestPart::Query, word, None)
             }
             Condition::Operation { name, .. } => {
-                operations.says(Place::Query, AWS_ACTION, Some(name))
-                    || operations.says(Place::Body, AWS_ACTION, Some(name))
+                operations.has_mention(RequestPart::Query, AWS_ACTION, Some(name))
+                    || operations.has_mention(RequestPart::Body, AWS_ACTION, Some(name))
                     || operations.names_target(name)
                     || is_in_path()
             }

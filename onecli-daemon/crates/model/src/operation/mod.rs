@@ -25,7 +25,7 @@ mod text;
 mod unescape;
 
 /// The maximum number of stored values of known names. Beyond it, every condition holds.
-const MAX_SAID: usize = 32;
+const MAX_MENTIONS: usize = 32;
 /// The maximum length of a compared value, in bytes. A longer one counts as any value. No service has names of that
 /// length.
 const MAX_VALUE: usize = 256;
@@ -39,15 +39,15 @@ pub const AWS_ACTION: &str = "action";
 
 /// The part of a request that contains a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum RequestPart {
     Query,
     Header,
     Body,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Said {
-    place: Place,
+struct Mention {
+    place: RequestPart,
     /// The name as in the denials.
     name: &'static str,
     /// In lower case; `None` for a value that is too long to be compared.
@@ -57,7 +57,7 @@ struct Said {
 /// The known names that a request mentions, with their values: at most 32, each up to 256 bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Operations {
-    said: Vec<Said>,
+    mentions: Vec<Mention>,
     /// Whether the limit was reached: every condition then holds.
     is_full: bool,
 }
@@ -106,11 +106,11 @@ impl Operations {
     pub fn of(query: Option<&str>, headers: &HeaderMap) -> Operations {
         let mut operations = Operations::default();
         if let Some(query) = query {
-            operations.read_parameters(Place::Query, query.as_bytes());
+            operations.read_parameters(RequestPart::Query, query.as_bytes());
         }
         for name in &KNOWN.headers {
             for value in headers.get_all(*name) {
-                operations.note(Place::Header, name, value.as_bytes());
+                operations.note(RequestPart::Header, name, value.as_bytes());
             }
         }
         operations
@@ -128,11 +128,11 @@ impl Operations {
         if !body::is_plain(headers) {
             return Err(UnreadableBody);
         }
-        self.read_parameters(Place::Body, body);
+        self.read_parameters(RequestPart::Body, body);
         self.read_members(body);
-        self.read_words(Place::Body, body);
+        self.read_words(RequestPart::Body, body);
         if let Some(text) = body::of_utf16(body) {
-            self.read_parameters(Place::Body, text.as_bytes());
+            self.read_parameters(RequestPart::Body, text.as_bytes());
             self.read_members(text.as_bytes());
         }
         Ok(())
@@ -145,7 +145,7 @@ impl Operations {
         }
         let plain = without_json_escapes(text);
         for name in KNOWN.members.iter().filter(|name| body::has_name(&plain, name)) {
-            self.note(Place::Body, name, b"");
+            self.note(RequestPart::Body, name, b"");
         }
     }
 
@@ -155,12 +155,12 @@ impl Operations {
     /// [`UnreadableText`] for a stored GraphQL document.
     pub fn read_query(&mut self, reading: Reading, query: Option<&str>) -> Result<(), UnreadableText> {
         let Some(query) = query.filter(|_| reading >= Reading::Text) else { return Ok(()) };
-        self.read_words(Place::Query, query.as_bytes());
+        self.read_words(RequestPart::Query, query.as_bytes());
         if reading == Reading::GraphQl { text::refuse_stored(query) } else { Ok(()) }
     }
 
     /// Adds names and values of `a=1&b`, with their escapes decoded more than once.
-    fn read_parameters(&mut self, place: Place, text: &[u8]) {
+    fn read_parameters(&mut self, place: RequestPart, text: &[u8]) {
         for pair in text.split(|byte| matches!(byte, b'&' | b';')) {
             let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
             let (name, value) = (&pair[..at], pair.get(at + 1..).unwrap_or_default());
@@ -177,7 +177,7 @@ impl Operations {
     }
 
     /// Adds words as written, and after decoding the escapes of forms and of JSON.
-    fn read_words(&mut self, place: Place, text: &[u8]) {
+    fn read_words(&mut self, place: RequestPart, text: &[u8]) {
         if KNOWN.words.is_empty() {
             return;
         }
@@ -191,24 +191,26 @@ impl Operations {
             }
             let plain = without_json_escapes(&text);
             for word in &KNOWN.words {
-                if memchr::memmem::find(&plain, word.as_bytes()).is_some() && !self.says(place, word, None) {
+                if memchr::memmem::find(&plain, word.as_bytes()).is_some()
+                    && !self.has_mention(place, word, None)
+                {
                     self.note(place, word, b"");
                 }
             }
         }
     }
 
-    fn note(&mut self, place: Place, name: &'static str, value: &[u8]) {
-        if self.said.len() == MAX_SAID {
+    fn note(&mut self, place: RequestPart, name: &'static str, value: &[u8]) {
+        if self.mentions.len() == MAX_MENTIONS {
             self.is_full = true;
             return;
         }
         let value =
             (value.len() <= MAX_VALUE).then(|| String::from_utf8_lossy(value).trim().to_ascii_lowercase());
-        self.said.push(Said { place, name, value });
+        self.mentions.push(Mention { place, name, value });
     }
 
-    fn says(&self, place: Place, name: &str, value: Option<&str>) -> bool {
+    fn has_mention(&self, place: RequestPart, name: &str, value: Option<&str>) -> bool {
         self.is_full || self.values(place, name).any(|own| matches_value(own, value))
     }
 
@@ -217,12 +219,12 @@ impl Operations {
     fn names_target(&self, operation: &str) -> bool {
         let last = |own: &str| own.rsplit('.').next() == Some(operation);
         let in_place = |place| self.values(place, AWS_TARGET).any(|own| own.is_none_or(last));
-        self.is_full || in_place(Place::Header) || in_place(Place::Query)
+        self.is_full || in_place(RequestPart::Header) || in_place(RequestPart::Query)
     }
 
-    fn values(&self, place: Place, name: &str) -> impl Iterator<Item = Option<&str>> {
-        let is_it = move |said: &&Said| said.place == place && said.name == name;
-        self.said.iter().filter(is_it).map(|said| said.value.as_deref())
+    fn values(&self, place: RequestPart, name: &str) -> impl Iterator<Item = Option<&str>> {
+        let is_it = move |mention: &&Mention| mention.place == place && mention.name == name;
+        self.mentions.iter().filter(is_it).map(|mention| mention.value.as_deref())
     }
 }
 

@@ -68,7 +68,7 @@ fn operations_are_found_in_forms() {
     }
     check(form, "Action=DescribeKeyPairs&Filter=Action%3DCreateKeyPair", Ok(false));
     check("application/x-www-form-urlencoded; charset=utf-16", "Action=CreateKeyPair", Err(UnreadableBody));
-    let many = "Action=x&".repeat(MAX_SAID + 1);
+    let many = "Action=x&".repeat(MAX_MENTIONS + 1);
     check(form, &many, Ok(true));
     let long = format!("Action={}", "x".repeat(MAX_VALUE + 1));
     check(form, &long, Ok(true));

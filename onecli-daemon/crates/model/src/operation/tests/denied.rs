@@ -14,17 +14,17 @@ use crate::template::Denial;
 use crate::template::Template;
 
 /// A request: `METHOD HOST/PATH?QUERY`, one header field, a body.
-struct Said<'r> {
+struct RequestText<'r> {
     line: &'r str,
     field: Option<(&'r str, &'r str)>,
     body: &'r str,
 }
 
-fn asks(line: &str) -> Said<'_> {
-    Said { line, field: None, body: "" }
+fn asks(line: &str) -> RequestText<'_> {
+    RequestText { line, field: None, body: "" }
 }
 
-fn is_denied(template: &str, asked: &Said<'_>) -> bool {
+fn is_denied(template: &str, asked: &RequestText<'_>) -> bool {
     let (method, url) = asked.line.split_once(' ').unwrap();
     let (host, rest) = url.split_once('/').unwrap();
     let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
@@ -242,7 +242,7 @@ fn requests_that_issue_credentials_are_denied() {
 
 #[test]
 fn targets_forms_and_words_are_denied() {
-    let aws = |line, field, body| is_denied("aws", &Said { line, field, body });
+    let aws = |line, field, body| is_denied("aws", &RequestText { line, field, body });
     let post = "POST ec2.eu-west-1.amazonaws.com/";
     assert!(aws(post, None, "Action=CreateKeyPair&KeyName=x"));
     assert!(aws(post, Some(("x-amz-target", "AmazonEC2.DescribeKeyPairs")), "Action=CreateKeyPair"));
@@ -251,7 +251,7 @@ fn targets_forms_and_words_are_denied() {
     let target = |operation| Some(("x-amz-target", operation));
     assert!(aws(ecr, target("AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"), "{}"));
     assert!(!aws(ecr, target("AmazonEC2ContainerRegistry_V20150921.BatchGetImage"), "{}"));
-    let graphql = |template, line, body| is_denied(template, &Said { line, field: None, body });
+    let graphql = |template, line, body| is_denied(template, &RequestText { line, field: None, body });
     let github = "POST api.github.com/graphql";
     assert!(graphql("github", github, r#"{"query":"{repository(name:\"a\"){x:tempCloneToken}}"}"#));
     assert!(!graphql("github", github, r#"{"query":"{viewer{login}}"}"#));
@@ -271,7 +271,7 @@ fn targets_forms_and_words_are_denied() {
         r#"{"AdvancedSecurityOptions":{"MasterUserOptions":{"MasterUserPassword":"x"}}}"#
     ));
     assert!(aws("POST lightsail.eu-west-1.amazonaws.com/", None, r#"{"masterUserPassword":"x"}"#));
-    let gcs = |line, body| is_denied("gcp", &Said { line, field: None, body });
+    let gcs = |line, body| is_denied("gcp", &RequestText { line, field: None, body });
     assert!(gcs("POST storage.googleapis.com/", "Action=CreateAccessKey&UserName=a"));
     assert!(gcs("PUT storage.googleapis.com//", "Action=CreateHmacKey"));
     assert!(!gcs("PUT storage.googleapis.com/bucket/object", "Action=CreateAccessKey"));
@@ -319,7 +319,7 @@ fn denials_hold_behind_a_prefix() {
     let graphql = r#"{"query":"{repository{tempCloneToken}}"}"#;
     for path in ["/api/graphql", "/graphql", "//x/graphql"] {
         let line = format!("POST ghe.test{path}");
-        assert!(is_denied("github", &Said { line: &line, field: None, body: graphql }), "{path}");
+        assert!(is_denied("github", &RequestText { line: &line, field: None, body: graphql }), "{path}");
     }
 }
 
@@ -327,7 +327,7 @@ fn denials_hold_behind_a_prefix() {
 fn words_are_found_wherever_a_graphql_document_is() {
     let linear = |line: &str, kind: &str, body: &str| {
         let field = (!kind.is_empty()).then_some(("content-type", kind));
-        assert!(is_denied("linear", &Said { line, field, body }), "{line} {kind} {body}");
+        assert!(is_denied("linear", &RequestText { line, field, body }), "{line} {kind} {body}");
     };
     let post = "POST api.linear.app/graphql";
     let form = "application/x-www-form-urlencoded";
