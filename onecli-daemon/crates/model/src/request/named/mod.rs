@@ -35,7 +35,7 @@ pub struct NamedResource {
 }
 
 /// The places at which a server may find a resource; `None` if the name cannot be read.
-type Places = Option<Vec<(Authority, CanonicalPath)>>;
+type ResourceUrls = Option<Vec<(Authority, CanonicalPath)>>;
 
 /// The request in which a resource is named.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ impl Naming<'_> {
     }
 
     /// Reads `http://host/path?query` or `/path?query`.
-    fn path_or_url(&self, text: &str) -> Places {
+    fn path_or_url(&self, text: &str) -> ResourceUrls {
         if let Some(place) = url(text) {
             return Some(vec![place.ok()?]);
         }
@@ -155,7 +155,7 @@ impl Naming<'_> {
         Some(vec![self.here(&rooted(path))?])
     }
 
-    fn bucket(&self, text: &str) -> Places {
+    fn bucket(&self, text: &str) -> ResourceUrls {
         if let Some(place) = url(text) {
             return Some(vec![place.ok()?]);
         }
@@ -205,7 +205,7 @@ impl Naming<'_> {
         Some((Authority::parse(&other, None).ok()?, object(key)?))
     }
 
-    fn destination(&self, text: &str, accounts: &[String]) -> Places {
+    fn destination(&self, text: &str, accounts: &[String]) -> ResourceUrls {
         if text.contains("://") {
             return self.path_or_url(text);
         }
@@ -223,7 +223,7 @@ impl Naming<'_> {
 
     /// Returns the places below `/v1/ACCOUNT` for each of the accounts. `None` if the request's path does not begin
     /// in this way.
-    fn container(&self, text: &str, accounts: &[String]) -> Places {
+    fn container(&self, text: &str, accounts: &[String]) -> ResourceUrls {
         let text = text.split('?').next().unwrap_or_default();
         let object = text.strip_prefix('/').unwrap_or(text);
         let mut segments = self.path.segments();
@@ -240,14 +240,14 @@ impl Naming<'_> {
     }
 
     /// `/v1/secret/x` in the namespace `a/b` is `/v1/a/b/secret/x`.
-    fn namespace(&self, text: &str) -> Places {
+    fn namespace(&self, text: &str) -> ResourceUrls {
         let (version, rest) = self.path.as_str()[1..].split_once('/')?;
         let text = text.trim_matches('/');
         Some(vec![self.here(&format!("/{version}/{text}/{rest}"))?])
     }
 
     /// Two names with this prefix represent all of them: one in the same container, and one below.
-    fn prefix(&self, text: &str) -> Places {
+    fn prefix(&self, text: &str) -> ResourceUrls {
         let text = text.split('?').next().unwrap_or_default();
         let text =
             if text.trim_start_matches('/').contains('/') { text.to_owned() } else { format!("{text}/") };
@@ -282,7 +282,7 @@ impl Naming<'_> {
     }
 
     /// Returns a blob in another repository of the same registry, which may be below a prefix.
-    fn repository(&self, name: &str, digest: &str) -> Places {
+    fn repository(&self, name: &str, digest: &str) -> ResourceUrls {
         let own = self.path.as_str();
         let is_root = |at: &usize| own[*at..].starts_with("/v2/");
         let slashes = own.match_indices('/').map(|(at, _)| at);
@@ -315,7 +315,7 @@ fn is_reference(path: &str) -> bool {
     two || first.contains(':')
 }
 
-fn resource(field: &str, places: Places) -> NamedResource {
+fn resource(field: &str, places: ResourceUrls) -> NamedResource {
     let writes = matches!(&*folded_name(field), "destination" | "x-versions-location" | "x-history-location");
     let use_as = if writes { Method::PUT } else { Method::GET };
     let field = folded_name(field).chars().take(64).collect();
