@@ -85,15 +85,15 @@ impl Tail {
     }
 }
 
-/// The classes of the watched values.
+/// How far a match can reach, for each class of the searched values.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Watched {
+pub(super) struct LookaheadLengths {
     /// Maximum number of decoded bytes that decide a match, by alphabet; 0 if no value of the alphabet is watched.
     token: usize,
     text: usize,
 }
 
-impl Watched {
+impl LookaheadLengths {
     pub(super) fn add(&mut self, class: ValueClass) {
         let most = match class.alphabet {
             Alphabet::Token => &mut self.token,
@@ -108,8 +108,8 @@ impl Watched {
     }
 
     /// The union of both.
-    pub(super) fn and(self, other: Watched) -> Watched {
-        Watched { token: self.token.max(other.token), text: self.text.max(other.text) }
+    pub(super) fn and(self, other: LookaheadLengths) -> LookaheadLengths {
+        LookaheadLengths { token: self.token.max(other.token), text: self.text.max(other.text) }
     }
 
     /// Returns where the longest end of `text` begins that may begin a match of a value of these classes.

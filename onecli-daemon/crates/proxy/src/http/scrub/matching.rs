@@ -4,7 +4,7 @@ use onecli_model::ValueClass;
 
 use super::anchors::Anchors;
 use super::edges;
-use super::hold::{Tail, Watched};
+use super::hold::{LookaheadLengths, Tail};
 use super::reading::{Character, Decoding, EscapedText, is_introducer, is_plain};
 use super::spelling::Needle;
 
@@ -25,7 +25,7 @@ pub(crate) struct Needles {
     pairs: Vec<[u64; 4]>,
     /// Indices in `sorted`, ordered by the needles' lengths.
     by_length: Vec<usize>,
-    watched: Watched,
+    lookahead: LookaheadLengths,
     anchors: Anchors,
 }
 
@@ -43,7 +43,7 @@ impl Needles {
     /// Adds needles, without duplicates.
     pub(crate) fn extend(&mut self, needles: impl IntoIterator<Item = Needle>) {
         for needle in needles {
-            self.watched.add(needle.class());
+            self.lookahead.add(needle.class());
             self.note_beginning(&needle.bytes);
             self.anchors.add(&needle.bytes, needle.class().alphabet);
             self.sorted.push(needle);
@@ -53,13 +53,13 @@ impl Needles {
 
     /// Lets bytes wait for values of this class, even if no such value is known.
     pub(crate) fn watch_for(&mut self, class: ValueClass) {
-        self.watched.add(class);
+        self.lookahead.add(class);
     }
 
     /// Returns the union of both sets.
     pub(crate) fn joined(&self, others: &Needles) -> Needles {
         let mut all = self.clone();
-        all.watched = all.watched.and(others.watched);
+        all.lookahead = all.lookahead.and(others.lookahead);
         all.extend(others.sorted.iter().cloned());
         all
     }
@@ -67,7 +67,8 @@ impl Needles {
     /// Returns whether a search for `others` finds every match that a search for these needles finds, and holds every
     /// byte that it holds.
     pub(crate) fn is_within(&self, others: &Needles) -> bool {
-        others.watched.and(self.watched) == others.watched && self.sorted.iter().all(|own| others.has(own))
+        others.lookahead.and(self.lookahead) == others.lookahead
+            && self.sorted.iter().all(|own| others.has(own))
     }
 
     fn has(&self, needle: &Needle) -> bool {
@@ -82,8 +83,8 @@ impl Needles {
     }
 
     /// The classes of all needles' values.
-    pub(super) fn watched(&self) -> Watched {
-        self.watched
+    pub(super) fn lookahead(&self) -> LookaheadLengths {
+        self.lookahead
     }
 
     fn sort(&mut self) {

@@ -22,7 +22,7 @@ use http::HeaderValue;
 use http::header::{HeaderMap, HeaderName};
 use onecli_model::{ValueClass, WireForm};
 
-use self::hold::{Costs, Tail, Watched};
+use self::hold::{Costs, LookaheadLengths, Tail};
 use self::matching::Match;
 
 /// Replaces each byte of a match.
@@ -80,7 +80,7 @@ pub(crate) struct Scrubber {
     /// Spellings of values that only this response is searched for: signatures, session cookies.
     own: Vec<Needle>,
     /// The classes of values that may be added later.
-    watched: Watched,
+    lookahead: LookaheadLengths,
     updates: Option<Box<dyn SecretUpdates>>,
     /// Whether the host has values to search for.
     has_host_values: bool,
@@ -121,7 +121,7 @@ impl Scrubber {
     fn search_for(&mut self, wanted: Wanted) {
         self.has_host_values |= !wanted.is_empty();
         if wanted.has_issued {
-            self.watched.add(ValueClass::ISSUED);
+            self.lookahead.add(ValueClass::ISSUED);
         }
         self.flush_after = wanted.flush_after;
         self.needles = wanted.needles;
@@ -222,7 +222,7 @@ impl Scrubber {
 
     /// Returns whether there is nothing to search for.
     pub(super) fn is_idle(&self) -> bool {
-        self.needles.is_empty() && self.watched.is_empty()
+        self.needles.is_empty() && self.lookahead.is_empty()
     }
 
     /// Number of matches so far.
@@ -318,7 +318,7 @@ impl Scrubber {
         let open_from = if last {
             buffer.len()
         } else {
-            self.needles.watched().and(self.watched).open_from(&text, &mut self.costs)
+            self.needles.lookahead().and(self.lookahead).open_from(&text, &mut self.costs)
         };
         self.note_ends(&buffer, known, &ends);
         let is_clean = matched == 0 && found_matches.is_empty();
