@@ -41,7 +41,7 @@ pub fn scrub(bytes: &[u8]) {
         .collect();
     let run = |sizes: &[u8]| {
         let mut scrubber = Scrubber::default();
-        scrubber.watch(&WireForm::plain(&secret));
+        scrubber.add_forms(&WireForm::plain(&secret));
         let (mut out, mut rest) = (Vec::new(), text.as_slice());
         for size in sizes.iter().cycle() {
             if rest.is_empty() {
@@ -55,7 +55,7 @@ pub fn scrub(bytes: &[u8]) {
         out
     };
     let mut scrubber = Scrubber::default();
-    scrubber.watch(&WireForm::plain(&secret));
+    scrubber.add_forms(&WireForm::plain(&secret));
     let mut whole = scrubber.push(Bytes::copy_from_slice(&text)).to_vec();
     whole.extend_from_slice(&scrubber.finish());
     assert_eq!(whole.len(), text.len());
@@ -101,7 +101,7 @@ pub fn noninterference(bytes: &[u8]) {
     }
     let run = |value: &SecretValue| {
         let mut scrubber = Scrubber::default();
-        scrubber.watch(&WireForm::plain(value));
+        scrubber.add_forms(&WireForm::plain(value));
         let pieces = whole.chunks(1 + usize::from(size % 32));
         let mut out: Vec<Bytes> = pieces.map(|piece| scrubber.push(Bytes::copy_from_slice(piece))).collect();
         out.push(scrubber.finish());

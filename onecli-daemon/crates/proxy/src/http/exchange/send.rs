@@ -145,8 +145,9 @@ pub(crate) async fn send(
         audit.record().backend = backends(&used);
         let mut scrubber = scrubber(agent, &values_to_scrub, &followed).await?;
         let signatures = std::mem::take(&mut outgoing.signatures);
-        scrubber
-            .watch(&signatures.iter().chain(opened.values()).flat_map(WireForm::plain).collect::<Vec<_>>());
+        scrubber.add_forms(
+            &signatures.iter().chain(opened.values()).flat_map(WireForm::plain).collect::<Vec<_>>(),
+        );
         let mut watched = |body: RequestBody| {
             if body.is_end_stream() {
                 return Attempt::new(body);
@@ -193,7 +194,7 @@ pub(crate) async fn send(
                 let issued = Issued::new(&permitted, &head.facts());
                 let sessions = opened.answered_by(permitted, head.authority.host());
                 let cookies = sessions.values(response.headers());
-                scrubber.watch(&cookies.iter().flat_map(WireForm::plain).collect::<Vec<_>>());
+                scrubber.add_forms(&cookies.iter().flat_map(WireForm::plain).collect::<Vec<_>>());
                 let known = [signatures, opened.values().to_vec(), cookies].concat();
                 let (method, client_upgrade) = (head.method, upgrade);
                 // The guard is set even if there is nothing to search for, because a secret may be stored while the

@@ -131,7 +131,7 @@ impl Scrubber {
     }
 
     /// Searches also for every spelling of these texts.
-    pub(super) fn watch(&mut self, forms: &[WireForm]) {
+    pub(super) fn add_forms(&mut self, forms: &[WireForm]) {
         // The needles are shared, so they are copied only if something is added.
         if forms.is_empty() {
             return;

@@ -16,7 +16,7 @@ fn forms(value: &[u8]) -> Vec<WireForm> {
 
 fn scrubber(value: &[u8]) -> Scrubber {
     let mut scrubber = Scrubber::default();
-    scrubber.watch(&forms(value));
+    scrubber.add_forms(&forms(value));
     scrubber
 }
 
@@ -177,7 +177,7 @@ fn edges_of_basic_credentials_are_masked_in_other_encodings() {
                 let expected: String =
                     text.char_indices().map(|(at, c)| if hidden.contains(&at) { '*' } else { c }).collect();
                 let mut scrubber = Scrubber::default();
-                scrubber.watch(&forms);
+                scrubber.add_forms(&forms);
                 let out = scrubber.push_last(Bytes::from(text.clone()));
                 let out: String = out.iter().map(|byte| char::from(*byte)).collect();
                 assert!(covers(&out, &expected), "{pair}: {text:?} gives {out:?}, not {expected:?}");

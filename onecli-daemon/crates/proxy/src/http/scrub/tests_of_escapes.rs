@@ -8,7 +8,7 @@ use super::*;
 
 fn scrubber(value: &str) -> Scrubber {
     let mut scrubber = Scrubber::default();
-    scrubber.watch(&WireForm::plain(&SecretValue::new(value.into()).unwrap()));
+    scrubber.add_forms(&WireForm::plain(&SecretValue::new(value.into()).unwrap()));
     scrubber
 }
 

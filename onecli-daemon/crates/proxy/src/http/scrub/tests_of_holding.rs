@@ -14,7 +14,7 @@ fn forms(value: &[u8]) -> Vec<WireForm> {
 
 fn scrubber(value: &[u8]) -> Scrubber {
     let mut scrubber = Scrubber::default();
-    scrubber.watch(&forms(value));
+    scrubber.add_forms(&forms(value));
     scrubber
 }
 
@@ -61,7 +61,7 @@ fn held_bytes_depend_on_the_class() {
 #[test]
 fn widest_class_decides_for_all_values() {
     let mut scrubber = scrubber(b"correct horse battery");
-    scrubber.watch(&forms(&[b'k'; 2000]));
+    scrubber.add_forms(&forms(&[b'k'; 2000]));
     scrubber.push(Bytes::from("a".repeat(5000)));
     assert_eq!(scrubber.held(), 1023);
     scrubber.push(Bytes::from_static(b"!"));

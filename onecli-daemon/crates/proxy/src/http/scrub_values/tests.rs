@@ -118,7 +118,7 @@ fn sent_forms_are_scrubbed_in_every_encoding() {
                 let encoded = encode(text.as_bytes());
                 for size in [1, 7, encoded.len()] {
                     let mut scrubber = Scrubber::default();
-                    scrubber.watch(&forms);
+                    scrubber.add_forms(&forms);
                     let mut out = Vec::new();
                     for piece in encoded.chunks(size) {
                         out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(piece)));

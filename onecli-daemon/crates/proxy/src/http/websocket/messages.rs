@@ -314,7 +314,7 @@ mod tests {
 
     fn frames() -> H2ErrorMonitor {
         let mut scrubber = Scrubber::default();
-        scrubber.watch(&WireForm::plain(&SecretValue::new(VALUE.to_vec()).unwrap()));
+        scrubber.add_forms(&WireForm::plain(&SecretValue::new(VALUE.to_vec()).unwrap()));
         H2ErrorMonitor::new(scrubber)
     }
 

@@ -21,7 +21,7 @@ fn idle_scrubber_starts_to_search_during_a_stream() {
 #[test]
 fn response_values_remain_when_host_values_change() {
     let mut scrubber = idle(&[VALUE]);
-    scrubber.watch(&forms(b"own-signature"));
+    scrubber.add_forms(&forms(b"own-signature"));
     let out = scrubber.push_last(Bytes::from([b"own-signature ", VALUE].concat()));
     assert_eq!(out, [vec![b'*'; 13], vec![b' '], vec![b'*'; VALUE.len()]].concat());
 }
@@ -36,7 +36,7 @@ fn unsearchable_response_ends_when_its_host_gets_values() {
     let mut searchable = idle(&[VALUE]);
     assert!(!searchable.is_blind_now());
     let mut own = Scrubber::default();
-    own.watch(&forms(b"own-signature"));
+    own.add_forms(&forms(b"own-signature"));
     own.pass_unsearched();
     assert!(!own.is_blind_now(), "a part may contain a signature of this request");
 }
@@ -50,7 +50,7 @@ fn message_borders_are_tracked_without_values() {
     scrubber.split_into(Records::of(&headers));
     let first = Bytes::from_static(b"\0\0\0\0\x01x\0\0\0\0\x06ab");
     assert_eq!(scrubber.push(first.clone()), first);
-    scrubber.watch(&forms(VALUE));
+    scrubber.add_forms(&forms(VALUE));
     let second = Bytes::from_static(b"cdef");
     assert_eq!(scrubber.push(second.clone()), second, "the message is complete");
 }

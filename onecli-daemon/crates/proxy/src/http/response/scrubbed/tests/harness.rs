@@ -68,7 +68,7 @@ pub(super) async fn settle() {
 pub(super) fn scrubber(value: &str, flush: Option<Duration>) -> Scrubber {
     let mut scrubber = Scrubber::default();
     scrubber.wait_at_most(flush);
-    scrubber.watch(&WireForm::plain(&SecretValue::new(value.into()).unwrap()));
+    scrubber.add_forms(&WireForm::plain(&SecretValue::new(value.into()).unwrap()));
     scrubber
 }
 
