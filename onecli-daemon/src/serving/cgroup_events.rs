@@ -25,12 +25,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Watch {
     events: EventStream<Vec<u8>>,
     root: PathBuf,
-    watched: HashMap<WatchDescriptor, Watched>,
+    watched: HashMap<WatchDescriptor, WatchTarget>,
     /// The number of watched cgroups of each agent.
     count: HashMap<CgroupName, usize>,
 }
 
-struct Watched {
+struct WatchTarget {
     agent: CgroupName,
     /// The directory; `None` for a file in it.
     directory: Option<PathBuf>,
@@ -79,7 +79,7 @@ impl Watch {
 
     /// Drops the entries of a removed cgroup. The kernel removed its watches.
     fn forget(&mut self, event: &EventOwned) {
-        let Some(Watched { agent, directory: Some(_) }) = self.watched.remove(&event.wd) else { return };
+        let Some(WatchTarget { agent, directory: Some(_) }) = self.watched.remove(&event.wd) else { return };
         if let Some(count) = self.count.get_mut(&agent) {
             *count -= 1;
             if *count == 0 {
@@ -110,13 +110,13 @@ impl Watch {
     fn add_one(&mut self, agent: &CgroupName, directory: &Path) -> io::Result<bool> {
         let mut events = self.events.watches();
         let wd = events.add(directory, WatchMask::CREATE | WatchMask::ONLYDIR)?;
-        let watched = Watched { agent: agent.clone(), directory: Some(directory.to_owned()) };
+        let watched = WatchTarget { agent: agent.clone(), directory: Some(directory.to_owned()) };
         if self.watched.insert(wd, watched).is_some() {
             return Ok(false);
         }
         *self.count.entry(agent.clone()).or_default() += 1;
         let file = events.add(directory.join(EVENTS_FILE), WatchMask::MODIFY)?;
-        self.watched.insert(file, Watched { agent: agent.clone(), directory: None });
+        self.watched.insert(file, WatchTarget { agent: agent.clone(), directory: None });
         Ok(true)
     }
 }
