@@ -40,7 +40,7 @@ impl Docker {
         {
             return None;
         }
-        need::given(part, Self::try_start())
+        need::fixture(part, Self::try_start())
     }
 
     fn try_start() -> Result<Self, String> {

@@ -42,9 +42,9 @@ pub fn program(part: &str, program: &str, package: &str) -> bool {
 
 /// The fixture, if it could be created; otherwise notes the skipped part.
 #[must_use]
-pub fn given<T>(part: &str, what: Result<T, String>) -> Option<T> {
+pub fn fixture<T>(part: &str, what: Result<T, String>) -> Option<T> {
     match what {
-        Ok(given) => Some(given),
+        Ok(fixture) => Some(fixture),
         Err(why) => {
             has(part, Some(why));
             None

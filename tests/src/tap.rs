@@ -26,7 +26,7 @@ pub enum Fault {
 pub struct Tap {
     address: SocketAddr,
     fault: Arc<Mutex<Fault>>,
-    taken: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
     open: Arc<Mutex<Vec<TcpStream>>>,
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -39,18 +39,19 @@ impl Tap {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1");
         let address = listener.local_addr().expect("its address");
         let fault = Arc::new(Mutex::new(Fault::None));
-        let taken = Arc::new(AtomicU64::new(0));
+        let connections = Arc::new(AtomicU64::new(0));
         let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
         let stopped = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
-            let (fault, taken, stopped) = (Arc::clone(&fault), Arc::clone(&taken), Arc::clone(&stopped));
+            let (fault, connections, stopped) =
+                (Arc::clone(&fault), Arc::clone(&connections), Arc::clone(&stopped));
             let open = Arc::clone(&open);
             move || {
                 for client in listener.incoming().flatten() {
                     if stopped.load(SeqCst) {
                         return;
                     }
-                    taken.fetch_add(1, SeqCst);
+                    connections.fetch_add(1, SeqCst);
                     let fault = fault.lock().unwrap().clone();
                     let held = client.try_clone();
                     open.lock().unwrap().extend(client.try_clone());
@@ -62,7 +63,7 @@ impl Tap {
                 }
             }
         });
-        Tap { address, fault, taken, open, stopped, thread: Some(thread) }
+        Tap { address, fault, connections, open, stopped, thread: Some(thread) }
     }
 
     /// The address of its listener.
@@ -85,8 +86,8 @@ impl Tap {
 
     /// The number of connections so far.
     #[must_use]
-    pub fn taken(&self) -> u64 {
-        self.taken.load(SeqCst)
+    pub fn connections(&self) -> u64 {
+        self.connections.load(SeqCst)
     }
 }
 

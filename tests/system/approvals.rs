@@ -18,7 +18,7 @@ fn waiting(daemon: &Daemon) -> Value {
     found.expect("a request waits")
 }
 
-pub(crate) fn nobody_waits(daemon: &Daemon) {
+pub(crate) fn assert_no_pending_approval(daemon: &Daemon) {
     let none = wait_for(Duration::from_secs(5), || {
         (daemon.onecli_json(&["approval", "list"]) == serde_json::json!([])).then_some(())
     });
@@ -96,7 +96,7 @@ fn approval_is_allowed_or_denied_by_the_operator() {
     let held = post();
     let asked = waiting(daemon);
     drop(held);
-    nobody_waits(daemon);
+    assert_no_pending_approval(daemon);
     let late = daemon.onecli(&["approval", "allow", asked["id"].as_str().unwrap()]);
     assert_eq!(late.code(), Some(1), "{late:?}");
 

@@ -50,7 +50,7 @@ fn put(bao: &OpenBao, path: &str, data: &Value) {
 impl World {
     /// A daemon that reads from a vault server. `more` adds lines to `[backend.vault]`.
     fn new(part: &str, more: &str) -> Option<World> {
-        let bao = need::given(part, OpenBao::start())?;
+        let bao = need::fixture(part, OpenBao::start())?;
         let upstream = Upstream::start(&[API]);
         let config = format!(
             "[backend.vault]\naddress = \"{}\"\nca_file = \"{}\"\n{more}\n\
@@ -170,7 +170,7 @@ fn stale_value_is_served_for_the_configured_time_and_reported() {
 
 /// A database whose users OpenBao creates.
 fn database(bao: &OpenBao) -> Option<Postgres> {
-    let postgres = need::given("dynamic secrets", Postgres::start())?;
+    let postgres = need::fixture("dynamic secrets", Postgres::start())?;
     bao.root("POST", "sys/mounts/database", &json!({ "type": "database" }));
     let url = format!(
         "postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/postgres?sslmode=disable",

@@ -70,7 +70,7 @@ impl Stage {
 }
 
 /// Replaces the program by its path inside the image.
-fn at_its_place(run: &Run) -> Run {
+fn with_container_path(run: &Run) -> Run {
     let mut shell =
         Run::new("/bin/sh").args(["-c", r#"exec "$@""#, "sh", "/usr/bin/curl"]).args(run.arguments());
     for (name, value) in run.variables() {
@@ -88,7 +88,7 @@ fn slow_container_in_an_agents_cgroup_is_redirected() {
     // The agent's resolver answers by name, whatever server the container configures, and its first connection works at
     // once.
     for network in ["--network=bridge", "--network=none"] {
-        let run = at_its_place(&curl(&stage.upstream.https_url(API, "/echo")));
+        let run = with_container_path(&curl(&stage.upstream.https_url(API, "/echo")));
         let run =
             in_shell(&run, r#"exec "$@" -H "Authorization: Bearer $API_KEY""#).env("API_KEY", &placeholder);
         let reply = stage.container(&[&below, network], &run);
@@ -98,13 +98,13 @@ fn slow_container_in_an_agents_cgroup_is_redirected() {
     assert_eq!((&record["agent"], &record["mode"]), (&"inside".into(), &"transparent".into()), "{record}");
 
     // The proxy's address on the bridge: the connection is redirected too, with both factors.
-    let reply = stage.container(&[&below], &at_its_place(&stage.through_proxy(&agent.token)));
+    let reply = stage.container(&[&below], &with_container_path(&stage.through_proxy(&agent.token)));
     assert_eq!((reply.verdict(), stage.injected()), (200, 1), "{reply:?}");
     let record =
         stage.daemon.audit_until("the explicit one", |r| r["verdict"] == "inject" && r["mode"] == "explicit");
     let factors = record["factors"].to_string();
     assert!(factors.contains("token") && factors.contains("cgroup"), "{record}");
-    let reply = stage.container(&[&below], &at_its_place(&stage.through_proxy(&other.token)));
+    let reply = stage.container(&[&below], &with_container_path(&stage.through_proxy(&other.token)));
     assert!([403, 407].contains(&reply.verdict()), "another agent's token: {reply:?}");
     assert_eq!(stage.injected(), 0);
 
@@ -112,7 +112,7 @@ fn slow_container_in_an_agents_cgroup_is_redirected() {
     let host = TcpListener::bind((stage.docker.address(), 0)).unwrap();
     host.set_nonblocking(true).unwrap();
     let url = format!("http://{}/", host.local_addr().unwrap());
-    let reply = stage.container(&[&below], &at_its_place(&curl(&url).args(["--max-time", "5"])));
+    let reply = stage.container(&[&below], &with_container_path(&curl(&url).args(["--max-time", "5"])));
     assert!(reply.header("x-onecli-error").is_some(), "{reply:?}");
     assert_eq!(host.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "the container connected directly");
 }
@@ -124,7 +124,7 @@ fn slow_container_outside_a_cgroup_uses_the_proxy_with_a_token() {
     let (both, _) = stage.agent("both", &["--factors", "token,cgroup", "--user", "nobody"]);
     // As the README describes: with variables alone.
     let run = |token: &str| {
-        let run = at_its_place(&curl(&stage.upstream.https_url(API, "/echo")));
+        let run = with_container_path(&curl(&stage.upstream.https_url(API, "/echo")));
         run.proxied(&format!("http://x:{token}@{}", stage.proxy))
     };
     let reply = stage.container(&[], &run(&by_token.token));
@@ -138,7 +138,7 @@ fn slow_container_outside_a_cgroup_uses_the_proxy_with_a_token() {
     let host = TcpListener::bind((stage.docker.address(), 0)).unwrap();
     assert_ne!(host.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
     let url = format!("http://{}/", host.local_addr().unwrap());
-    let _ = stage.container(&[], &at_its_place(&curl(&url).args(["--max-time", "1"])));
+    let _ = stage.container(&[], &with_container_path(&curl(&url).args(["--max-time", "1"])));
     host.set_nonblocking(true).unwrap();
     assert!(host.accept().is_ok(), "an unmanaged container is not redirected");
 }

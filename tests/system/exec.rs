@@ -176,7 +176,7 @@ fn value_of_a_command_is_used_until_it_expires() {
 }
 
 /// The environment of a command, and the parts of the host that it cannot reach.
-fn its_surroundings(world: &World, user: &str, home: &str) {
+fn check_exec_environment(world: &World, user: &str, home: &str) {
     let seen = world.writable("seen");
     let key = world.daemon.home().data_dir().join("root.key");
     let script = world.script(
@@ -243,13 +243,13 @@ fn its_surroundings(world: &World, user: &str, home: &str) {
 fn command_inherits_nothing_from_the_daemon() {
     let Some(world) = World::new() else { return };
     let home = nix::unistd::User::from_name(USER).unwrap().unwrap().dir;
-    its_surroundings(&world, USER, home.to_str().unwrap());
+    check_exec_environment(&world, USER, home.to_str().unwrap());
 }
 
 #[test]
 fn command_of_the_executor_service_inherits_nothing_from_the_daemon() {
     let Some(world) = World::of_services() else { return };
-    its_surroundings(&world, &(UID - 1).to_string(), "/");
+    check_exec_environment(&world, &(UID - 1).to_string(), "/");
 }
 
 /// Returns whether a process with this argument exists.

@@ -11,7 +11,7 @@ use onecli_tests::upstream::Upstream;
 use onecli_tests::{need, wait_for};
 use serde_json::Value;
 
-use crate::approvals::nobody_waits;
+use crate::approvals::assert_no_pending_approval;
 use crate::scene::{API, Scene, read_head};
 
 /// A stream ends within a second of the response to the command.
@@ -260,7 +260,7 @@ fn approval_times_out_when_unanswered() {
         (403, Some("approval_timeout")),
         "{reply:?}"
     );
-    nobody_waits(&bare.daemon);
+    assert_no_pending_approval(&bare.daemon);
     assert_eq!(bare.upstream.request_count(), 0);
 }
 

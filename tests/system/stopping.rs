@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::scene::{Scene, Way, curl_with_key, ways};
 
 /// A response that takes a minute, of which the client has received the beginning.
-fn answer_that_goes_on(scene: &Scene, way: Way) -> onecli_tests::client::Running {
+fn start_long_response(scene: &Scene, way: Way) -> onecli_tests::client::Running {
     let run = curl_with_key(&scene.url("/sse?n=600&ms=100"), &["--max-time", "60"]);
     let running = match way {
         Way::Transparent => scene.daemon.managed(&scene.inside, &run).start(),
@@ -36,7 +36,7 @@ fn let_through(scene: &Scene) -> Vec<(String, Option<String>)> {
 fn check(end: impl Fn(&mut Scene)) {
     for way in ways() {
         let mut scene = Scene::new();
-        let client = answer_that_goes_on(&scene, way);
+        let client = start_long_response(&scene, way);
         end(&mut scene);
         let log = scene.daemon.home().log();
         assert!(!log.contains("missing from the audit log"), "{log}");

@@ -23,7 +23,7 @@ fn scene() -> Scene {
 }
 
 /// Checks the 504 of an upstream that timed out, in the response and the audit log. Returns the message.
-fn given_up(daemon: &Daemon, what: &str, event: &str, reply: &Reply, took: Duration) -> String {
+fn assert_timeout_error(daemon: &Daemon, what: &str, event: &str, reply: &Reply, took: Duration) -> String {
     assert_eq!(reply.verdict(), 504, "{what}: {reply:?}");
     assert!(took >= LIMIT && took < SOON, "{what}: {took:?}");
     assert_eq!(reply.header("x-onecli-error"), Some("upstream_timeout"), "{what}: {reply:?}");
@@ -41,7 +41,7 @@ fn response_that_never_begins_times_out() {
     for version in ["--http1.1", "--http2"] {
         let started = Instant::now();
         let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/slow/60000"), &[version])).reply();
-        let message = given_up(&scene.daemon, version, "outcome", &reply, started.elapsed());
+        let message = assert_timeout_error(&scene.daemon, version, "outcome", &reply, started.elapsed());
         assert!(message.contains("within 1s"), "{message}");
         let hint = reply.json()["error"]["hint"].to_string();
         assert!(hint.contains("head_timeout"), "{hint}");
@@ -121,7 +121,7 @@ fn unreachable_upstream_times_out() {
         let _ = daemon.grant(&agent, name);
         let started = Instant::now();
         let reply = daemon.explicit(&agent.token, curl(&format!("https://{host}/"))).outcome().reply();
-        let message = given_up(&daemon, name, "decision", &reply, started.elapsed());
+        let message = assert_timeout_error(&daemon, name, "decision", &reply, started.elapsed());
         assert!(message.contains(words), "{name}: {message}");
     };
     check("full", full_address, "connecting");

@@ -111,7 +111,7 @@ impl Builder {
     /// Creates the directory and the configuration without starting the daemon.
     #[must_use]
     pub fn prepare(self) -> Home {
-        let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir_in(place()).expect("temp dir");
+        let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir_in(base_dir()).expect("temp dir");
         // Agents run under other users and need access to the files below.
         set_mode(dir.path(), 0o755);
         let data = dir.path().join("data");
@@ -163,7 +163,7 @@ impl Builder {
 }
 
 /// The directory for the files of tests. As root this is not /tmp, because agents have a private /tmp.
-fn place() -> PathBuf {
+fn base_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() { "/var/lib".into() } else { std::env::temp_dir() }
 }
 

@@ -14,7 +14,7 @@ const FLOOD: (usize, usize) = (8, 5_000);
 
 impl Stage {
     /// The agents to which the daemon attributes a row's requests, oldest first.
-    fn taken_for(&self, row: &str) -> Vec<Value> {
+    fn attributed_agents(&self, row: &str) -> Vec<Value> {
         let host = format!("{}.escape.test", row.replace('_', "-"));
         // Filtered by host: a flood leaves more records than a list shows.
         let list = self.daemon.onecli(&["--json", "audit", "list", "--host", &host]).ok("audit list");
@@ -62,12 +62,12 @@ fn cgroups_of_agents_with_dashed_names_do_not_nest() {
         assert_eq!(stage.one("tcp4", &json!({}), as_one), "answered HTTP/1.1 403 Forbidden");
         assert_eq!(stage.one("tcp4", &json!({}), as_other), "answered HTTP/1.1 403 Forbidden");
     }
-    assert_eq!(stage.taken_for("tcp4"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
+    assert_eq!(stage.attributed_agents("tcp4"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
     // The first agent cannot reach listeners of the second.
     let parameters = || json!({ "source": SOURCE });
     let listener = stage.start("listen_alone", &parameters(), as_other);
     assert_eq!(stage.one("listener_of_another", &parameters(), as_one), "answered HTTP/1.1 403 Forbidden");
-    assert_eq!(stage.taken_for("listener_of_another"), ["a"]);
+    assert_eq!(stage.attributed_agents("listener_of_another"), ["a"]);
     assert_eq!(listener.result(), "silence");
     stage.nothing_arrived("two agents");
 }
@@ -154,7 +154,7 @@ fn identity_follows_the_connection_when_a_four_tuple_is_reused() {
         assert_eq!(stage.one("tuple_of_stranger", &parameters(), as_nobody), refusal);
         assert_eq!(stage.one("tuple_of_agent", &parameters(), as_other), refusal);
     }
-    assert_eq!(stage.taken_for("tuple_of_agent"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
+    assert_eq!(stage.attributed_agents("tuple_of_agent"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
     assert_eq!(stage.agents_on_record().len(), 6, "requests of the other process are attributed to no agent");
 
     // At the same time, in another network namespace. There either no process listens, or the daemon does, but not for
@@ -163,13 +163,13 @@ fn identity_follows_the_connection_when_a_four_tuple_is_reused() {
     let far = stage.one("tuple_of_agent", &parameters(), |run| stage.as_other(&stage.far, run));
     assert!([refusal, "ECONNREFUSED", "EPERM"].contains(&far.as_str()), "{far}");
     assert_eq!(held.result(), refusal);
-    assert_eq!(stage.taken_for("tuple_held"), ["a"]);
-    let agents = stage.taken_for("tuple_of_agent");
+    assert_eq!(stage.attributed_agents("tuple_held"), ["a"]);
+    let agents = stage.attributed_agents("tuple_of_agent");
     assert!(agents[6..].iter().all(|agent| agent == "a-b"), "{agents:?}");
 
     // A failed connection neither takes another identity nor provides one.
     assert_eq!(stage.one("tuple_withdrawn", &parameters(), as_one), refusal);
-    assert_eq!(stage.taken_for("tuple_withdrawn"), ["a"]);
+    assert_eq!(stage.attributed_agents("tuple_withdrawn"), ["a"]);
     stage.nothing_arrived("4-tuples");
 }
 
@@ -195,7 +195,7 @@ fn flood_of_connections_does_not_affect_other_agents() {
     for (when, served) in [("during", &during), ("after", &after)] {
         assert!(served.starts_with("judged 10 nothing 0 "), "{when} the flood: {served}");
     }
-    let agents = stage.taken_for("many");
+    let agents = stage.attributed_agents("many");
     let wrong: Vec<_> = agents.iter().filter(|agent| *agent != "a-b").collect();
     assert!(wrong.is_empty() && agents.len() == 30, "{wrong:?} of {}", agents.len());
     stage.nothing_arrived("a flood");

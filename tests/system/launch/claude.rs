@@ -43,12 +43,12 @@ impl Claude {
         if !Stage::is_possible() {
             return None;
         }
-        let program = need::given("everything", client::claude().ok_or_else(missing))?;
+        let program = need::fixture("everything", client::claude().ok_or_else(missing))?;
         // An address used only by this test, because the port is that of every HTTPS client.
         let [.., high, low] = std::process::id().to_be_bytes();
         let address = Ipv4Addr::new(127, 77, high, low);
         let listener = TcpListener::bind((address, 443)).map_err(|e| format!("{address}:443: {e}"));
-        let listener = need::given("everything", listener)?;
+        let listener = need::fixture("everything", listener)?;
         let seen = Seen::default();
         let api = messages_api(listener, Arc::clone(&seen));
         let address = address.to_string();

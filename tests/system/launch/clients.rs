@@ -135,7 +135,8 @@ except grpc.RpcError as refused:
         );
         stage.client("go", stage.run(&["sh", "-c", &script]));
     }
-    if need::given("Cargo", cargo(&stage).ok_or_else(|| "the path of cargo is unknown".to_owned())).is_some()
+    if need::fixture("Cargo", cargo(&stage).ok_or_else(|| "the path of cargo is unknown".to_owned()))
+        .is_some()
     {
         let script = format!(
             r#"{HOME}export CARGO_HOME=$PWD/cargo CARGO_REGISTRIES_X_INDEX="sparse+{}/$API_KEY/"; {} search --registry x something; exit 0"#,

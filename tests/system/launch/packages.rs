@@ -69,7 +69,7 @@ const PERSON_ID: u32 = 2;
 fn slow_cargo_builds_a_crate_with_a_dependency() {
     let here = Stage::is_possible() && need::program("cargo", "cc", "gcc");
     if !here
-        || need::given("cargo", toolchain().ok_or_else(|| "cargo has no rustc in its directory".to_owned()))
+        || need::fixture("cargo", toolchain().ok_or_else(|| "cargo has no rustc in its directory".to_owned()))
             .is_none()
     {
         return;

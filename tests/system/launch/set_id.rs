@@ -262,7 +262,7 @@ impl Btrfs {
         let mount = || Run::new("mount").args(["-o", "loop"]).args([&image, &place]).outcome();
         let mounted = here.then(make).map(|_| mount())?;
         let why = || Err(format!("cannot mount Btrfs: {}", mounted.err()));
-        onecli_tests::need::given("Btrfs", if mounted.status.success() { Ok(()) } else { why() })?;
+        onecli_tests::need::fixture("Btrfs", if mounted.status.success() { Ok(()) } else { why() })?;
         give(&place, ID, 0o755);
         Some(Self(place))
     }

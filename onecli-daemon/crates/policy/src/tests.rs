@@ -166,14 +166,14 @@ fn refusal_record_names_the_likely_agent() {
 }
 
 struct Ask<'a> {
-    who: (CaptureMode, Option<&'a str>, Option<u8>),
+    client: (CaptureMode, Option<&'a str>, Option<u8>),
     target: &'a str,
     path: &'a str,
     placeholders: &'a [Placeholder],
 }
 
 fn ask(world: &Snapshot, ask: &Ask<'_>) -> Result<Vec<String>, Code> {
-    let (mode, cgroup, token) = ask.who;
+    let (mode, cgroup, token) = ask.client;
     let identity = world.identify(&evidence(mode, cgroup, token), NOW).unwrap();
     let path = CanonicalPath::parse(ask.path).unwrap();
     let facts = RequestFacts {
@@ -197,10 +197,10 @@ fn ask(world: &Snapshot, ask: &Ask<'_>) -> Result<Vec<String>, Code> {
 #[test]
 fn decision_table() {
     let world = world();
-    let check = |who, target, path, placeholders: &[Placeholder], expected: Result<&[&str], Code>| {
-        let got = ask(&world, &Ask { who, target, path, placeholders });
+    let check = |client, target, path, placeholders: &[Placeholder], expected: Result<&[&str], Code>| {
+        let got = ask(&world, &Ask { client, target, path, placeholders });
         let expected = expected.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
-        assert_eq!(got, expected, "{who:?} {target} {path} {placeholders:?}");
+        assert_eq!(got, expected, "{client:?} {target} {path} {placeholders:?}");
     };
     let both = (CaptureMode::Transparent, Some("both"), None);
     let cgroup = (CaptureMode::Transparent, Some("cgroup"), None);
@@ -394,8 +394,8 @@ fn revoked_grants_end_running_requests() {
 #[test]
 fn routes() {
     let world = world();
-    let route = |who: &str, target: &str| {
-        let identity = world.identify(&evidence(CaptureMode::Transparent, Some(who), None), NOW).unwrap();
+    let route = |client: &str, target: &str| {
+        let identity = world.identify(&evidence(CaptureMode::Transparent, Some(client), None), NOW).unwrap();
         world.route(&identity, &Authority::parse(target, Some(443)).unwrap())
     };
     assert_eq!(route("cgroup", "api.test"), Route::Inspect);

@@ -19,8 +19,8 @@ fn limits_are_each_agents_own_and_count_all_or_none() {
     let (start, agent) = (SystemClock.instant(), |n| AgentId(Uuid::from_u128(n)));
     let limits = Limits::new(start);
     let both = [limit(1, "2/s"), limit(2, "3/m")];
-    let take = |millis, who, rules: &[Arc<Rule>]| {
-        limits.take(start + Duration::from_millis(millis), agent(who), rules)
+    let take = |millis, client, rules: &[Arc<Rule>]| {
+        limits.take(start + Duration::from_millis(millis), agent(client), rules)
     };
     take(0, 1, &both).unwrap();
     take(0, 1, &both).unwrap();

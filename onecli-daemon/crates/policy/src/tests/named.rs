@@ -2,7 +2,7 @@
 
 use onecli_model::named::{Naming, named_resources};
 
-use super::rules::{rule, ruled, summary, who};
+use super::rules::{identity_of, rule, ruled, summary};
 use super::*;
 
 fn rules(lines: &[&str]) -> Vec<onecli_model::Rule> {
@@ -17,7 +17,7 @@ fn decided(lines: &[&str], name: &str, request: &str, field: (&str, &str)) -> St
     let named = named_resources(&naming, || std::iter::once((field.0, field.1.as_bytes())), None).unwrap();
     let facts = RequestFacts { named: &named, ..request.facts() };
     let world = ruled(rules(lines));
-    summary(&world.decide(&who(&world, name), &facts))
+    summary(&world.decide(&identity_of(&world, name), &facts))
 }
 
 const SOURCE: &str = "x-amz-copy-source";

@@ -47,12 +47,12 @@ pub(super) fn ruled(rules: Vec<Rule>) -> Snapshot {
     Snapshot::compile(input, &stand_in)
 }
 
-pub(super) fn who(world: &Snapshot, name: &str) -> Identity {
+pub(super) fn identity_of(world: &Snapshot, name: &str) -> Identity {
     world.identify(&evidence(CaptureMode::Transparent, Some(name), None), NOW).unwrap()
 }
 
 fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut Trace) -> DecisionOutcome {
-    world.decide_traced(&who(world, name), &PlainRequest::new(method, target).facts(), trace)
+    world.decide_traced(&identity_of(world, name), &PlainRequest::new(method, target).facts(), trace)
 }
 
 /// `inject grant`, `forward allow 2`, `deny rule_denied by deny 1`, with `approve N` and `limit N` behind it.
@@ -146,7 +146,7 @@ fn misplaced_placeholder_is_an_alert_despite_deny_rules() {
             operations: &Operations::default(),
             sessions: &[],
         };
-        let outcome = world.decide(&who(&world, "open"), &facts);
+        let outcome = world.decide(&identity_of(&world, "open"), &facts);
         assert_eq!(summary(&outcome), "deny placeholder_misplaced by -", "{target}");
     }
 }
@@ -155,7 +155,7 @@ fn misplaced_placeholder_is_an_alert_despite_deny_rules() {
 fn routes_follow_rules() {
     let check = |lines: &[&str], name, target, expected: &str| {
         let world = ruled(rules(lines));
-        let route = world.route(&who(&world, name), &Authority::parse(target, Some(443)).unwrap());
+        let route = world.route(&identity_of(&world, name), &Authority::parse(target, Some(443)).unwrap());
         let got = match route {
             Route::Inspect => "inspect".to_owned(),
             Route::Tunnel { reason, .. } => format!("tunnel {reason}"),
@@ -192,7 +192,7 @@ fn routes_follow_rules() {
 fn names_are_resolved_only_if_allowed() {
     let check = |lines: &[&str], name, host: &str, expected: bool| {
         let world = ruled(rules(lines));
-        let got = world.may_resolve(&who(&world, name), &host.parse().unwrap());
+        let got = world.may_resolve(&identity_of(&world, name), &host.parse().unwrap());
         assert_eq!(got, expected, "{lines:?} {name} {host}");
     };
     check(&[], "cgroup", "x.test", false);
@@ -212,7 +212,7 @@ fn names_are_resolved_only_if_allowed() {
 fn unreadable_bytes_require_a_rule() {
     let check = |lines: &[&str], name, address: &str, expected: &[&str]| {
         let world = ruled(rules(lines));
-        let got = world.unread(&who(&world, name), address.parse().unwrap());
+        let got = world.unread(&identity_of(&world, name), address.parse().unwrap());
         let got: Vec<String> =
             got.iter().map(|(authority, _, reason)| format!("{authority} {reason}")).collect();
         assert_eq!(got, expected, "{lines:?} {name} {address}");
@@ -363,15 +363,15 @@ proptest! {
 
         // On a connection that is forwarded unread, every request would have been allowed, and none would have
         // waited or been counted.
-        if let Route::Tunnel { .. } = world.route(&who(&world, name), &authority) {
+        if let Route::Tunnel { .. } = world.route(&identity_of(&world, name), &authority) {
             prop_assert!(!denied && quick.approve.is_none() && quick.limits.is_empty());
         }
         // On a connection that is refused, every request would have been refused.
-        if let Route::Deny(_) = world.route(&who(&world, name), &authority) {
+        if let Route::Deny(_) = world.route(&identity_of(&world, name), &authority) {
             prop_assert!(denied);
         }
         // No request may be sent to a name that may not be resolved.
-        if let (Host::Name(_), false) = (authority.host(), world.may_resolve(&who(&world, name), authority.host())) {
+        if let (Host::Name(_), false) = (authority.host(), world.may_resolve(&identity_of(&world, name), authority.host())) {
             prop_assert!(denied);
         }
     }
@@ -384,7 +384,7 @@ fn rules_for_other_hosts_are_not_visited() {
         (0..1000).map(|n| format!("allow h{n}.x{}.test - GET /v{n}/**", n % 7)).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let world = ruled(rules(&lines));
-    let identity = who(&world, "cgroup");
+    let identity = identity_of(&world, "cgroup");
     let request = PlainRequest::new("GET", "h7.x0.test/v7/x");
     let facts = request.facts();
     let rounds: u32 = 2000;

@@ -14,7 +14,7 @@ fn world(grants: &[u8], egress: Egress, factors: Factors) -> Snapshot {
     Snapshot::compile(SnapshotInput { agents, secrets, grants, ..SnapshotInput::default() }, &stand_in)
 }
 
-fn goes_on(world: &Snapshot, evidence: &ClientEvidence, used: &[u8]) -> bool {
+fn is_still_allowed(world: &Snapshot, evidence: &ClientEvidence, used: &[u8]) -> bool {
     let used: Vec<SecretId> = used.iter().map(|n| SecretId(Uuid::from_u128(u128::from(*n)))).collect();
     let request = PlainRequest::new("GET", "api.test/v1/x");
     world.still_allows(evidence, NOW, AgentId(Uuid::from_u128(3)), &request.facts(), &used).is_some()
@@ -25,7 +25,7 @@ fn more_specific_grant_revokes_nothing() {
     let own = evidence(CaptureMode::Explicit, None, Some(3));
     let check = |grants: &[u8], used: &[u8], expected: bool| {
         let world = world(grants, Egress::Deny, Factors::TOKEN);
-        assert_eq!(goes_on(&world, &own, used), expected, "{grants:?} {used:?}");
+        assert_eq!(is_still_allowed(&world, &own, used), expected, "{grants:?} {used:?}");
     };
     check(&[1], &[1], true);
     check(&[1, 2], &[1], true);
@@ -39,8 +39,11 @@ fn grant_with_placeholder_revokes_nothing() {
     let by_cgroup = evidence(CaptureMode::Transparent, Some("token"), None);
     for grants in [&[][..], &[1], &[1, 2]] {
         let world = |egress| world(grants, egress, Factors::BOTH);
-        assert!(goes_on(&world(Egress::Allow), &by_cgroup, &[]), "{grants:?}");
-        assert!(!goes_on(&world(Egress::Deny), &by_cgroup, &[]), "{grants:?}");
-        assert!(!goes_on(&world(Egress::Allow), &by_cgroup, &[1]), "{grants:?}: no factor is proven");
+        assert!(is_still_allowed(&world(Egress::Allow), &by_cgroup, &[]), "{grants:?}");
+        assert!(!is_still_allowed(&world(Egress::Deny), &by_cgroup, &[]), "{grants:?}");
+        assert!(
+            !is_still_allowed(&world(Egress::Allow), &by_cgroup, &[1]),
+            "{grants:?}: no factor is proven"
+        );
     }
 }

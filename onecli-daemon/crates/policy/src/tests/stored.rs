@@ -42,12 +42,12 @@ fn world(rules: Vec<Rule>) -> Snapshot {
     Snapshot::compile(SnapshotInput { agents, secrets, grants, rules, ..SnapshotInput::default() }, &stand_in)
 }
 
-fn who(world: &Snapshot, name: &str) -> Identity {
+fn identity_of(world: &Snapshot, name: &str) -> Identity {
     world.identify(&evidence(CaptureMode::Transparent, Some(name), None), NOW).unwrap()
 }
 
 fn route(world: &Snapshot, name: &str, target: &str) -> String {
-    match world.route(&who(world, name), &Authority::parse(target, Some(443)).unwrap()) {
+    match world.route(&identity_of(world, name), &Authority::parse(target, Some(443)).unwrap()) {
         Route::Inspect => "inspect".to_owned(),
         Route::Tunnel { reason, .. } => format!("tunnel {reason}"),
         Route::Deny(refusal) => format!("deny {}", refusal.code),
@@ -114,7 +114,9 @@ fn only_an_allow_of_whole_connections_is_a_tunnel() {
 fn unread_bytes_are_refused_on_the_port_of_a_secret() {
     let ruled = world(vec![rule(1, allow("api.test", "*", false)), rule(2, allow("login.test", "*", true))]);
     let allows = |target: &str| {
-        ruled.allows_unread(&who(&ruled, "open"), &Authority::parse(target, Some(443)).unwrap()).is_some()
+        ruled
+            .allows_unread(&identity_of(&ruled, "open"), &Authority::parse(target, Some(443)).unwrap())
+            .is_some()
     };
     assert!(!allows("api.test:443"));
     assert!(allows("api.test:5432"));
@@ -133,10 +135,10 @@ fn a_secret_of_another_agent_changes_nothing_else() {
         &stand_in,
     );
     let host = "api.test".parse().unwrap();
-    assert!(!closed.may_resolve(&who(&closed, "open"), &host));
-    assert!(!closed.is_written(&who(&closed, "open"), &host));
+    assert!(!closed.may_resolve(&identity_of(&closed, "open"), &host));
+    assert!(!closed.is_written(&identity_of(&closed, "open"), &host));
     assert_eq!(route(&closed, "open", "api.test"), "deny egress_denied");
-    assert!(world.values_to_scrub(&who(&world, "open"), &host).is_empty());
+    assert!(world.values_to_scrub(&identity_of(&world, "open"), &host).is_empty());
 }
 
 #[test]

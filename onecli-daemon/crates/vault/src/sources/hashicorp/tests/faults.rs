@@ -63,10 +63,10 @@ async fn dead_idle_connection_is_replaced() {
     let tap = Tap::start(([127, 0, 0, 1], server.port()).into());
     let client = client_of(tapped(&server, &tap, true), &Arc::default());
     assert_eq!(value(&client, "secret/open/a#key").await.unwrap(), "value-of-a");
-    let before = tap.taken();
+    let before = tap.connections();
     tap.cut();
     assert_eq!(value(&client, "secret/open/b#key").await.unwrap(), "value-of-b");
-    assert!(tap.taken() > before, "over a new connection");
+    assert!(tap.connections() > before, "over a new connection");
 }
 
 /// Numbers and names that no honest server sends cause an error or are bounded. They cause no panic and no endless

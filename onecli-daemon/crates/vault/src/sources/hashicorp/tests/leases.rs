@@ -29,7 +29,7 @@ fn database(server: &OpenBao, postgres: &Postgres, ttl: &str, max: &str) {
 }
 
 fn both(part: &str) -> Option<(OpenBao, Postgres)> {
-    let postgres = onecli_tests::need::given(part, Postgres::start())?;
+    let postgres = onecli_tests::need::fixture(part, Postgres::start())?;
     Some((server(part)?, postgres))
 }
 

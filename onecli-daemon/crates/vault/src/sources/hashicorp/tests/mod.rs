@@ -54,7 +54,7 @@ impl LeaseStore for Memory {
 }
 
 pub(super) fn server(part: &str) -> Option<OpenBao> {
-    onecli_tests::need::given(part, OpenBao::start())
+    onecli_tests::need::fixture(part, OpenBao::start())
 }
 
 /// A file of the server's directory with a token in it.

@@ -68,7 +68,7 @@ async fn value_is_cached_fetched_once_for_many_and_again_after_a_refusal() {
     let reference: VaultReference = "secret/open/api#key".parse().unwrap();
     let all = futures_util::future::join_all((0..100).map(|_| client.fetch(agent(1), &reference))).await;
     assert!(all.iter().all(|got| got.as_ref().unwrap().value.expose() == b"first-value"));
-    assert_eq!(tap.taken(), 1, "one connection served the login and the one fetch");
+    assert_eq!(tap.connections(), 1, "one connection served the login and the one fetch");
 
     put(&server, "open/api", "second-value");
     assert_eq!(value(&client, "secret/open/api#key").await.unwrap(), "first-value", "kept");
