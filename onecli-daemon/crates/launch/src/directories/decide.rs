@@ -137,7 +137,7 @@ impl DirectoryOwner {
     pub(crate) fn share(self, directory: &std::os::fd::OwnedFd, writable: bool) -> Result<Directory, String> {
         let found = fstat(directory)
             .map_err(|errno| format!("cannot read the status of a shared directory: {errno}"))?;
-        let path = crate::protocol::wire::physical_path(directory)
+        let path = crate::protocol::descriptors::physical_path(directory)
             .ok_or("a shared directory was removed, or is not in the launcher's view of the files")?;
         crate::process::permitted::check(directory, self.caller, writable).map_err(|error| {
             format!("you may not {} {}: {error}", if writable { "write" } else { "read" }, shown(&path))

@@ -13,9 +13,8 @@ use crate::host::agents_dir::AgentsDir;
 use crate::host::homes::Homes;
 use crate::host::user::LaunchUser;
 use crate::process::deadline::Deadline;
-use crate::protocol::wire::{
-    ClientMessage, LauncherMessage, LauncherSocket, Project, Request, RequestDescriptors,
-};
+use crate::protocol::descriptors::RequestDescriptors;
+use crate::protocol::wire::{ClientMessage, LauncherMessage, LauncherSocket, Project, Request};
 use crate::text::shown;
 use crate::view::place::HIDDEN;
 use crate::view::project::{Directory, Mapped, MappingError};
