@@ -49,7 +49,7 @@ pub use pattern::host_set::HostSet;
 pub use pattern::{HostPattern, MethodSet, PathPattern};
 pub use placement::location::{JsonPointer, PlaceholderLocation};
 pub use placement::wire_form::{RESERVED, WireForm};
-pub use placement::{InjectionTarget, Placement, Template};
+pub use placement::{InjectionTarget, Placement, RequestPart, Template};
 pub use printable::{misleads, printable, printable_json};
 pub use random::{Random, RandomError};
 pub use request::flow::Flow;

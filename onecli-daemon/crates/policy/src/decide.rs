@@ -7,9 +7,8 @@ use std::sync::Arc;
 use http::Method;
 use jiff::Timestamp;
 use onecli_model::{
-    Action, AddressScope, AgentId, Authority, Code, Egress, Host, InjectionTarget, JsonPointer, Mismatch,
-    NamedResource, Operations, PathPattern, PathReadings, Placeholder, PlaceholderLocation, Refusal, Rule,
-    RuleId, Secret, SecretId,
+    Action, AddressScope, AgentId, Authority, Code, Egress, Host, InjectionTarget, Mismatch, NamedResource,
+    Operations, PathPattern, PathReadings, Placeholder, Refusal, RequestPart, Rule, RuleId, Secret, SecretId,
 };
 
 use super::grant::{Grant, ScrubGrant, SentAs};
@@ -34,7 +33,7 @@ pub struct RequestFacts<'r> {
     /// The resources that it names besides its URL.
     pub named: &'r [NamedResource],
     /// Placeholders in the fields of its body that [`Snapshot::body_fields`] named.
-    pub body: &'r [(JsonPointer, Placeholder)],
+    pub body: &'r [(InjectionTarget, Placeholder)],
     /// The operations it requests besides method and path, under the names that denials use.
     pub operations: &'r Operations,
     /// The secrets of the sealed sessions that it presents. Each was opened: it belongs to this agent and this
@@ -279,10 +278,10 @@ impl Snapshot {
 
         // The identity's own factors suffice, or each secret's placeholder replaces the token.
         let required = identity.agent().factors;
-        let is_in_place = |secret: &Secret| match secret.placement.placeholder_location() {
+        let is_in_place = |secret: &Secret| match secret.placement.placeholder_part() {
             None => true,
-            Some(PlaceholderLocation::Json(_)) => in_body.contains(&secret.id),
-            Some(_) => presented.contains(&secret.id),
+            Some(RequestPart::Body) => in_body.contains(&secret.id),
+            Some(RequestPart::Head) => presented.contains(&secret.id),
         };
         let needs_placeholder =
             !identity.proven().satisfies(required) || !matching.iter().any(|secret| is_in_place(secret));

@@ -1,28 +1,31 @@
 //! Placeholders in a request: the agents they belong to, and the secrets they represent.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use onecli_model::{AgentId, Authority, Code, JsonPointer, Placeholder, Refusal, Secret, SecretId};
+use onecli_model::{
+    AgentId, Authority, Code, InjectionTarget, Placeholder, Placement, Refusal, RequestPart, Secret, SecretId,
+};
 
 use super::decide::{RequestFacts, matches};
 use super::identity::Identity;
 use super::snapshot::{AgentView, Snapshot};
 
 impl Snapshot {
-    /// The fields of a request's body in which a placeholder may stand, for the secrets that it matches. If there
-    /// are any and the body is JSON, the body must be read before the decision.
-    pub fn body_fields(&self, identity: &Identity, request: &RequestFacts<'_>) -> Vec<JsonPointer> {
+    /// The placements in a request's body, for the secrets that it matches; one for each field. If there are any
+    /// and the body has their format, the body must be read before the decision.
+    pub fn body_fields(&self, identity: &Identity, request: &RequestFacts<'_>) -> Vec<Placement> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
         let is_here = |s: &&Arc<Secret>| {
             s.target.host.matches(request.authority.host())
                 && s.target.port == request.authority.port()
                 && matches(s, request)
         };
-        let mut fields: Vec<JsonPointer> =
-            view.secrets.iter().filter(is_here).filter_map(|s| s.placement.json_pointer().cloned()).collect();
-        fields.sort();
-        fields.dedup();
-        fields
+        let mut targets = HashSet::new();
+        let in_body =
+            |s: &&Arc<Secret>| s.placement.placeholder_part() == Some(RequestPart::Body) && is_here(s);
+        let placements = view.secrets.iter().filter(in_body).map(|s| &s.placement);
+        placements.filter(|placement| targets.insert(placement.injection_target())).cloned().collect()
     }
 
     /// The secrets whose placeholders stand at their locations in the body. Other text in the body is ignored.
@@ -32,10 +35,15 @@ impl Snapshot {
         here: &[&Arc<Secret>],
         request: &RequestFacts<'_>,
     ) -> Vec<SecretId> {
-        let secret_at = |(field, placeholder): &(JsonPointer, Placeholder)| {
+        let secret_at = |(field, placeholder): &(InjectionTarget, Placeholder)| {
             let (agent, id) = self.owner_of_placeholder(placeholder)?;
             let secret = here.iter().find(|secret| secret.id == id)?;
-            (agent == view.agent.id && secret.placement.json_pointer() == Some(field)).then_some(id)
+            let is_in_place = || {
+                let placement = &secret.placement;
+                placement.placeholder_part() == Some(RequestPart::Body)
+                    && placement.injection_target() == *field
+            };
+            (agent == view.agent.id && is_in_place()).then_some(id)
         };
         request.body.iter().filter_map(secret_at).collect()
     }

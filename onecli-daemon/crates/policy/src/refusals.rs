@@ -3,10 +3,7 @@
 use std::fmt;
 
 use onecli_model::path::Ambiguity;
-use onecli_model::refusal::Challenge;
-use onecli_model::{
-    Authority, Code, Egress, NamedResource, PlaceholderLocation, Placement, Refusal, Rule, Secret,
-};
+use onecli_model::{Authority, Code, Egress, NamedResource, Refusal, Rule, Secret};
 
 use super::decide::{DecisionReason, RequestFacts};
 use super::identity::Identity;
@@ -110,18 +107,14 @@ pub(super) fn placeholder_wanted(identity: &Identity, secret: &Secret) -> Refusa
         }
         None => format!("send the placeholder that 'onecli agent show {}' prints", identity.agent().name),
     };
-    let hint = match secret.placement.placeholder_location() {
-        Some(location) => format!("{hint}, at {location}"),
+    let hint = match secret.placement.placeholder_part() {
+        Some(_) => format!("{hint}, at {}", secret.placement.place()),
         None => hint,
-    };
-    let challenge = match secret.placement {
-        Placement::Basic { .. } | Placement::Replace { at: PlaceholderLocation::Basic } => Challenge::Basic,
-        _ => Challenge::Bearer,
     };
     let refusal = Refusal::new(
         Code::PlaceholderMissing,
         format!("agent '{}' must present the placeholder of secret '{}'", identity.agent().name, secret.name),
         hint,
     );
-    Refusal { challenge: Some(challenge), ..refusal }
+    Refusal { challenge: Some(secret.placement.challenge()), ..refusal }
 }

@@ -411,7 +411,7 @@ fn routes() {
 #[test]
 fn body_placeholder_counts_for_its_own_field() {
     let agents = vec![agent(1, "both", Factors::BOTH, Egress::Deny)];
-    let replace = |at: &str| Placement::Replace { at: at.parse().unwrap() };
+    let replace = |at: &str| Placement::replace(at).unwrap();
     let secrets = vec![
         secret(1, "field", "api.test", "/**", replace("json:/key")),
         secret(2, "plain", "api.test", "/**", Placement::header("x-key: {secret}").unwrap()),
@@ -426,7 +426,8 @@ fn body_placeholder_counts_for_its_own_field() {
                  body: &[(&str, Placeholder)],
                  expected: Result<&[&str], Code>| {
         let identity = world.identify(&evidence(CaptureMode::Transparent, Some("both"), None), NOW).unwrap();
-        let body: Vec<_> = body.iter().map(|(at, own)| (at.parse().unwrap(), own.clone())).collect();
+        let target_of = |at: &str| replace(&format!("json:{at}")).injection_target();
+        let body: Vec<_> = body.iter().map(|(at, own)| (target_of(at), own.clone())).collect();
         let path = CanonicalPath::parse("/x").unwrap();
         let facts = RequestFacts {
             method: &Method::POST,

@@ -64,7 +64,7 @@ impl Credential {
         &self.placement
     }
 
-    /// The text in the request that the value replaces, the longer form first; for [`Placement::Replace`].
+    /// The text in the request that the value replaces, the longer form first; for placements that need one.
     pub fn stand_in(&self) -> &[String] {
         &self.stand_in
     }

@@ -196,7 +196,7 @@ impl Vault {
         let (agent, secret) = (grant.agent(), grant.secret());
         let placeholder = secret
             .placement
-            .placeholder_location()
+            .placeholder_part()
             .map(|_| self.placeholder(agent.id, secret.id, agent.generation));
         Credential::new(value, secret, placeholder.as_ref())
     }

@@ -1,125 +1,84 @@
-//! The placement of a credential in a request.
+//! The placement of a credential in a request. Each kind is one file, and one line of [`kinds`] registers it.
 
+mod basic;
 mod error;
 mod field;
+mod header;
+mod kind;
 pub mod location;
+mod query;
+mod replace;
+mod sigv4;
+mod template;
 pub mod wire_form;
 
 use std::fmt;
-use std::str::FromStr;
 
-use http::{HeaderName, header};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+pub use self::basic::Basic;
 pub use self::error::PlacementError;
-use self::field::{is_reserved, parameter_name};
-use self::location::{JsonPointer, PlaceholderLocation};
+pub use self::header::Header;
+pub use self::kind::{InjectionTarget, PlacementKind, PlacementOption, RequestPart};
+pub use self::query::Query;
+pub use self::replace::Replace;
+pub use self::sigv4::SigV4;
+pub use self::template::Template;
+use self::wire_form::WireForm;
+use crate::request::refusal::Challenge;
+use crate::value::secret_value::SecretValue;
 
-/// A text that contains `{secret}` exactly once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Template {
-    before: String,
-    after: String,
-}
-
-impl Template {
-    /// Splits the text at `{secret}`.
-    ///
-    /// # Errors
-    /// [`PlacementError::Template`].
-    pub fn new(text: &str) -> Result<Template, PlacementError> {
-        let bad = || PlacementError::Template(text.chars().flat_map(char::escape_default).collect());
-        let (before, after) = text.split_once("{secret}").ok_or_else(bad)?;
-        if after.contains("{secret}") || !text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
-            return Err(bad());
+/// Makes [`Placement`] from the kinds, each with its word in the stored form.
+macro_rules! kinds {
+    ($($kind:ident = $word:literal,)*) => {
+        /// The placement of a credential. Deserialization applies the same checks as parsing.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "kind")]
+        pub enum Placement {
+            $(
+                #[doc = concat!("See [`", stringify!($kind), "`].")]
+                #[serde(rename = $word)]
+                $kind($kind),
+            )*
         }
-        Ok(Template { before: before.to_owned(), after: after.to_owned() })
-    }
 
-    /// Returns the text before and after the value.
-    pub fn parts(&self) -> (&str, &str) {
-        (&self.before, &self.after)
-    }
+        impl Placement {
+            fn kind(&self) -> &dyn PlacementKind {
+                match self {
+                    $(Placement::$kind(kind) => kind,)*
+                }
+            }
+
+            /// Returns the options that select a placement, in the order of the help.
+            pub fn options() -> impl Iterator<Item = &'static PlacementOption> {
+                std::iter::empty()$(.chain($kind::options()))*
+            }
+
+            /// Parses the value of the option `word`, which is empty for a flag. Templates have the same form. Returns
+            /// `None` if there is no such option.
+            pub fn parse(word: &str, text: &str) -> Option<Result<Placement, PlacementError>> {
+                let has = |options: &[PlacementOption]| options.iter().any(|option| option.word == word);
+                $(if has($kind::options()) {
+                    return Some($kind::parse(word, text).map(Placement::$kind));
+                })*
+                None
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for Template {
-    type Error = PlacementError;
-
-    fn try_from(text: String) -> Result<Template, PlacementError> {
-        Template::new(&text)
-    }
-}
-
-impl From<Template> for String {
-    fn from(template: Template) -> String {
-        template.to_string()
-    }
-}
-
-impl fmt::Display for Template {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{{secret}}{}", self.before, self.after)
-    }
-}
-
-/// The placement of a credential. Deserialization applies the same checks as the constructors.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", try_from = "Unchecked")]
-pub enum Placement {
-    /// A header field whose value is a template.
-    Header {
-        /// The field name, lower case.
-        #[serde(serialize_with = "write_name")]
-        name: HeaderName,
-        /// The field value.
-        template: Template,
-    },
-    /// `Authorization: Basic base64(user:secret)` (RFC 7617).
-    Basic {
-        /// The user name, without `:`.
-        user: String,
-    },
-    /// A query parameter.
-    Query {
-        /// The parameter name, unreserved characters only.
-        name: String,
-    },
-    /// Replacement of the placeholder, which the agent sends at that place.
-    Replace {
-        /// The place.
-        at: PlaceholderLocation,
-    },
-    /// AWS Signature Version 4: the agent's own signature is removed, and the request is signed anew.
-    SigV4 {
-        /// The only permitted region. `None` for the region that the agent signed for, which must match the host.
-        region: Option<String>,
-        /// The only permitted service. `None` for the service that the agent signed for.
-        service: Option<String>,
-        /// Services that are never permitted.
-        #[serde(default)]
-        except: Vec<String>,
-    },
-}
-
-/// The place in a request that a credential fills. At most one credential fills each target.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum InjectionTarget {
-    /// A header field.
-    Header(HeaderName),
-    /// A query parameter.
-    Query(String),
-    /// A field of a JSON body.
-    Json(JsonPointer),
+kinds! {
+    Header = "header",
+    Basic = "basic",
+    Query = "query",
+    Replace = "replace",
+    SigV4 = "sigv4",
 }
 
 impl Placement {
     /// Returns `Authorization: Bearer {secret}` (RFC 6750 section 2.1).
     pub fn bearer() -> Placement {
-        Placement::Header {
-            name: header::AUTHORIZATION,
-            template: Template { before: "Bearer ".to_owned(), after: String::new() },
-        }
+        Placement::Header(Header::bearer())
     }
 
     /// Returns `Authorization: Basic` for this user.
@@ -127,10 +86,7 @@ impl Placement {
     /// # Errors
     /// [`PlacementError::BasicUser`].
     pub fn basic(user: &str) -> Result<Placement, PlacementError> {
-        if user.contains(':') || user.chars().any(char::is_control) {
-            return Err(PlacementError::BasicUser);
-        }
-        Ok(Placement::Basic { user: user.to_owned() })
+        Basic::parse("basic", user).map(Placement::Basic)
     }
 
     /// Returns a query parameter with this name.
@@ -138,7 +94,7 @@ impl Placement {
     /// # Errors
     /// [`PlacementError::Query`].
     pub fn query(name: &str) -> Result<Placement, PlacementError> {
-        Ok(Placement::Query { name: parameter_name(name)? })
+        Query::parse("query", name).map(Placement::Query)
     }
 
     /// Returns Signature Version 4 for `REGION/SERVICE`, either of them `*`, and never for the services `except`.
@@ -146,42 +102,7 @@ impl Placement {
     /// # Errors
     /// [`PlacementError::Scope`].
     pub fn sigv4(scope: &str, except: Vec<String>) -> Result<Placement, PlacementError> {
-        let (region, service) = scope.split_once('/').unwrap_or((scope, "*"));
-        let part = |text: &str| (text != "*").then(|| text.to_owned());
-        Placement::signed(part(region), part(service), except)
-    }
-
-    fn signed(
-        region: Option<String>,
-        service: Option<String>,
-        except: Vec<String>,
-    ) -> Result<Placement, PlacementError> {
-        let ok = |text: &&String| {
-            !(1..=64).contains(&text.len())
-                || !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        };
-        match region.iter().chain(&service).chain(&except).find(ok) {
-            Some(bad) => {
-                Err(PlacementError::Scope(bad.chars().take(80).flat_map(char::escape_default).collect()))
-            }
-            None => Ok(Placement::SigV4 { region, service, except }),
-        }
-    }
-
-    /// Returns the place in the request that must contain the placeholder itself, if there is one.
-    pub fn placeholder_location(&self) -> Option<&PlaceholderLocation> {
-        match self {
-            Placement::Replace { at } => Some(at),
-            _ => None,
-        }
-    }
-
-    /// Returns the field of a JSON body that the credential fills, if it does.
-    pub fn json_pointer(&self) -> Option<&JsonPointer> {
-        match self {
-            Placement::Replace { at: PlaceholderLocation::Json(pointer) } => Some(pointer),
-            _ => None,
-        }
+        SigV4::scoped(scope, except).map(Placement::SigV4)
     }
 
     /// Returns a header with a template, from the format `Name: text with {secret}`.
@@ -189,97 +110,80 @@ impl Placement {
     /// # Errors
     /// [`PlacementError::Header`], [`PlacementError::Template`], [`PlacementError::ReservedHeader`].
     pub fn header(text: &str) -> Result<Placement, PlacementError> {
-        let bad = || PlacementError::Header(text.chars().flat_map(char::escape_default).collect());
-        let (name, template) = text.split_once(':').ok_or_else(bad)?;
-        let name = HeaderName::from_str(name.trim()).map_err(|_| bad())?;
-        Placement::in_header(name, Template::new(template.trim())?)
+        Header::parse("header", text).map(Placement::Header)
     }
 
-    fn in_header(name: HeaderName, template: Template) -> Result<Placement, PlacementError> {
-        if is_reserved(&name) {
-            return Err(PlacementError::ReservedHeader(name.to_string()));
-        }
-        Ok(Placement::Header { name, template })
+    /// Returns the replacement of a placeholder at this place.
+    ///
+    /// # Errors
+    /// [`PlacementError::Location`], and the errors of the place's own text.
+    pub fn replace(at: &str) -> Result<Placement, PlacementError> {
+        Replace::parse("replace", at).map(Placement::Replace)
     }
 
-    /// Returns the place that the credential fills.
+    /// See [`PlacementKind::target`].
     pub fn injection_target(&self) -> InjectionTarget {
-        match self {
-            Placement::Header { name, .. } | Placement::Replace { at: PlaceholderLocation::Header(name) } => {
-                InjectionTarget::Header(name.clone())
-            }
-            Placement::Query { name } | Placement::Replace { at: PlaceholderLocation::Query(name) } => {
-                InjectionTarget::Query(name.clone())
-            }
-            Placement::Basic { .. }
-            | Placement::Replace { at: PlaceholderLocation::Basic }
-            | Placement::SigV4 { .. } => InjectionTarget::Header(header::AUTHORIZATION),
-            Placement::Replace { at: PlaceholderLocation::Json(pointer) } => {
-                InjectionTarget::Json(pointer.clone())
-            }
-        }
+        self.kind().target()
+    }
+
+    /// See [`PlacementKind::wire_forms`].
+    pub fn wire_forms(&self, value: &SecretValue) -> Vec<WireForm> {
+        self.kind().wire_forms(value)
+    }
+
+    /// See [`PlacementKind::placeholder_part`].
+    pub fn placeholder_part(&self) -> Option<RequestPart> {
+        self.kind().placeholder_part()
+    }
+
+    /// See [`PlacementKind::place`].
+    pub fn place(&self) -> String {
+        self.kind().place()
+    }
+
+    /// See [`PlacementKind::challenge`].
+    pub fn challenge(&self) -> Challenge {
+        self.kind().challenge()
+    }
+
+    /// See [`PlacementKind::check_value`].
+    ///
+    /// # Errors
+    /// A sentence about the value, without a part of it.
+    pub fn check_value(&self, value: &SecretValue) -> Result<(), String> {
+        self.kind().check_value(value)
+    }
+
+    /// See [`PlacementKind::sends_value`].
+    pub fn sends_value(&self) -> bool {
+        self.kind().sends_value()
+    }
+
+    /// See [`PlacementKind::takes_issued_token`].
+    pub fn takes_issued_token(&self) -> bool {
+        self.kind().takes_issued_token()
+    }
+
+    /// See [`PlacementKind::is_token`].
+    pub fn is_token(&self) -> bool {
+        self.kind().is_token()
+    }
+
+    /// See [`PlacementKind::added_texts`].
+    pub fn added_texts(&self) -> Vec<String> {
+        self.kind().added_texts()
+    }
+
+    /// See [`PlacementKind::includes_scheme`].
+    pub fn includes_scheme(&self) -> bool {
+        self.kind().includes_scheme()
     }
 }
 
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Placement::Header { name, template } => write!(f, "header {name}: {template}"),
-            Placement::Basic { user } => write!(f, "basic {user}"),
-            Placement::Query { name } => write!(f, "query {name}"),
-            Placement::Replace { at } => write!(f, "replace {at}"),
-            Placement::SigV4 { region, service, .. } => {
-                let part = |part: &Option<String>| part.clone().unwrap_or_else(|| "*".to_owned());
-                write!(f, "sigv4 {}/{}", part(region), part(service))
-            }
-        }
+        self.kind().fmt(f)
     }
-}
-
-/// The serialized form of a placement.
-#[derive(Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-enum Unchecked {
-    Header {
-        name: String,
-        template: Template,
-    },
-    Basic {
-        user: String,
-    },
-    Query {
-        name: String,
-    },
-    Replace {
-        at: PlaceholderLocation,
-    },
-    SigV4 {
-        region: Option<String>,
-        service: Option<String>,
-        #[serde(default)]
-        except: Vec<String>,
-    },
-}
-
-impl TryFrom<Unchecked> for Placement {
-    type Error = PlacementError;
-
-    fn try_from(unchecked: Unchecked) -> Result<Placement, PlacementError> {
-        match unchecked {
-            Unchecked::Header { name, template } => {
-                let bad = |_| PlacementError::Header(name.chars().flat_map(char::escape_default).collect());
-                Placement::in_header(HeaderName::from_bytes(name.as_bytes()).map_err(bad)?, template)
-            }
-            Unchecked::Basic { user } => Placement::basic(&user),
-            Unchecked::Query { name } => Placement::query(&name),
-            Unchecked::Replace { at } => Ok(Placement::Replace { at }),
-            Unchecked::SigV4 { region, service, except } => Placement::signed(region, service, except),
-        }
-    }
-}
-
-fn write_name<S: Serializer>(name: &HeaderName, out: S) -> Result<S::Ok, S::Error> {
-    out.serialize_str(name.as_str())
 }
 
 #[cfg(test)]
@@ -313,8 +217,8 @@ mod tests {
             Placement::header("x-goog-api-key: {secret}").unwrap(),
             Placement::basic("x-access-token").unwrap(),
             Placement::query("key").unwrap(),
-            Placement::Replace { at: "json:/auth/token".parse().unwrap() },
-            Placement::Replace { at: "header:x-api-key".parse().unwrap() },
+            Placement::replace("json:/auth/token").unwrap(),
+            Placement::replace("header:x-api-key").unwrap(),
             Placement::sigv4("*/*", vec!["sts".to_owned()]).unwrap(),
             Placement::sigv4("eu-central-1/s3", Vec::new()).unwrap(),
         ] {

@@ -6,9 +6,6 @@ use std::fmt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
-use super::Placement;
-use super::location::PlaceholderLocation;
-use crate::value::aws::AwsKeys;
 use crate::value::coding::Coding;
 use crate::value::secret_value::SecretValue;
 use crate::value::value_class::ValueClass;
@@ -67,6 +64,23 @@ impl WireForm {
         distinct([WireForm::new(value, value.expose()), encoded].into_iter().chain(pairs))
     }
 
+    /// Returns the forms of a value in the base64 text of Basic credentials (RFC 7617), for every user name.
+    pub(super) fn of_basic(value: &SecretValue) -> Vec<WireForm> {
+        let plain = WireForm::new(value, value.expose());
+        distinct(std::iter::once(plain).chain(WireForm::in_basic(value, value.expose())))
+    }
+
+    /// Returns the forms of a value in a URL.
+    pub(super) fn of_url(value: &SecretValue) -> Vec<WireForm> {
+        distinct([WireForm::new(value, value.expose()), WireForm::percent_encoded(value)])
+    }
+
+    /// Returns the forms of a value in a JSON string.
+    pub(super) fn of_json(value: &SecretValue) -> Vec<WireForm> {
+        let plain = WireForm::new(value, value.expose());
+        distinct(std::iter::once(plain).chain(WireForm::json_escaped(value)))
+    }
+
     fn percent_encoded(value: &SecretValue) -> WireForm {
         let mut text = Zeroizing::new(String::with_capacity(value.expose().len() * 3));
         text.extend(percent_encode(value.expose(), RESERVED));
@@ -97,36 +111,6 @@ impl fmt::Debug for WireForm {
     }
 }
 
-impl Placement {
-    /// Returns every form in which a response can contain `value` after it was sent by this placement, before any
-    /// encoding of the response itself. The first is the value: a server may decode what it received and echo that.
-    /// Empty if no part of the value is sent, as with keys that sign.
-    pub fn wire_forms(&self, value: &SecretValue) -> Vec<WireForm> {
-        let plain = WireForm::new(value, value.expose());
-        match self {
-            // The text around the value in a template hides nothing of it.
-            Placement::Header { .. } | Placement::Replace { at: PlaceholderLocation::Header(_) } => {
-                vec![plain]
-            }
-            // The agent can choose the user name if a placeholder is replaced, so every offset counts.
-            Placement::Basic { .. } | Placement::Replace { at: PlaceholderLocation::Basic } => {
-                distinct(std::iter::once(plain).chain(WireForm::in_basic(value, value.expose())))
-            }
-            Placement::Query { .. } | Placement::Replace { at: PlaceholderLocation::Query(_) } => {
-                distinct([plain, WireForm::percent_encoded(value)])
-            }
-            Placement::Replace { at: PlaceholderLocation::Json(_) } => {
-                distinct(std::iter::once(plain).chain(WireForm::json_escaped(value)))
-            }
-            Placement::SigV4 { .. } => match AwsKeys::parse(value) {
-                Ok(keys) => keys.token.iter().flat_map(WireForm::plain).collect(),
-                // Such a value cannot be used, so no part of it was sent.
-                Err(_) => Vec::new(),
-            },
-        }
-    }
-}
-
 fn distinct(forms: impl IntoIterator<Item = WireForm>) -> Vec<WireForm> {
     let mut all: Vec<WireForm> = Vec::new();
     for form in forms {
@@ -140,6 +124,7 @@ fn distinct(forms: impl IntoIterator<Item = WireForm>) -> Vec<WireForm> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::placement::Placement;
 
     fn forms(placement: &Placement, value: &str) -> Vec<String> {
         let value = SecretValue::new(value.as_bytes().to_vec()).unwrap();
@@ -149,7 +134,7 @@ mod tests {
 
     #[test]
     fn wire_forms_match_each_placement() {
-        let at = |location: &str| Placement::Replace { at: location.parse().unwrap() };
+        let at = |location: &str| Placement::replace(location).unwrap();
         let basic = Placement::basic("me").unwrap();
         let sigv4 = Placement::sigv4("*/*", Vec::new()).unwrap();
         let pairs = ["pa/ss\"w+", "cGEvc3Midy", "BhL3NzIncr", "wYS9zcyJ3K"];

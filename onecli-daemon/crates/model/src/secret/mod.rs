@@ -72,9 +72,8 @@ pub struct Secret {
 impl Secret {
     /// Returns the class of the values that responses are searched for if the stored value is `value`.
     pub fn class_of(&self, value: &SecretValue) -> ValueClass {
-        let is_sent_as_stored = self.profile.source.is_none()
-            && self.profile.mint.is_none()
-            && !matches!(self.placement, Placement::SigV4 { .. });
+        let is_sent_as_stored =
+            self.profile.source.is_none() && self.profile.mint.is_none() && self.placement.sends_value();
         if is_sent_as_stored { ValueClass::of(value) } else { ValueClass::ISSUED }
     }
 }

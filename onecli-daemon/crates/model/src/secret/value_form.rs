@@ -147,18 +147,12 @@ impl ValueUse<'_> {
 
     /// Returns a fault for text before the value.
     fn prefix(&self, text: &str) -> Option<ValueFault> {
-        if let Placement::Header { name, template } = self.placement {
-            let (before, _) = template.parts();
-            let field = format!("{name}:");
-            for added in [before.trim(), field.as_str()].into_iter().filter(|added| !added.is_empty()) {
-                if is_before(text, added) {
-                    return Some(ValueFault::Added(added.to_owned()));
-                }
-            }
-            // The whole header value is the credential.
-            if before.is_empty() && *name == http::header::AUTHORIZATION {
-                return None;
-            }
+        let mut added = self.placement.added_texts().into_iter().filter(|added| !added.is_empty());
+        if let Some(added) = added.find(|added| is_before(text, added)) {
+            return Some(ValueFault::Added(added));
+        }
+        if self.placement.includes_scheme() {
+            return None;
         }
         let scheme = SCHEMES.into_iter().find(|scheme| is_before(text, &format!("{scheme} ")));
         scheme.map(ValueFault::Scheme).or_else(|| self.is_assignment(text).then_some(ValueFault::Assignment))
@@ -180,8 +174,7 @@ impl ValueUse<'_> {
 
     /// Passwords are not tokens and may have any character.
     fn is_token(&self) -> bool {
-        self.profile.mint.is_none()
-            && matches!(self.placement, Placement::Header { .. } | Placement::Query { .. })
+        self.profile.mint.is_none() && self.placement.is_token()
     }
 
     /// Returns the form from the template, if all hosts are the template's. Another host may be another service.

@@ -95,8 +95,8 @@ struct File {
 fn parse(text: &str) -> Result<Vec<Template>, String> {
     let mut all = toml::from_str::<File>(text).map_err(|error| error.to_string())?.template;
     for template in &mut all {
-        if let Placement::SigV4 { except, .. } = &mut template.placement {
-            except.clone_from(&template.except);
+        if let Placement::SigV4(signed) = &mut template.placement {
+            signed.except.clone_from(&template.except);
         }
         for group in &template.deny {
             template.denials.extend(group.denials()?);
@@ -123,16 +123,8 @@ impl Template {
 fn placement<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Placement, D::Error> {
     let text = String::deserialize(from)?;
     let (kind, rest) = text.split_once(' ').unwrap_or((&text, ""));
-    let placement = match kind {
-        "bearer" => Ok(Placement::bearer()),
-        "header" => Placement::header(rest),
-        "basic" => Placement::basic(rest),
-        "query" => Placement::query(rest),
-        "replace" => rest.parse().map(|at| Placement::Replace { at }),
-        "sigv4" => Placement::sigv4(rest, Vec::new()),
-        _ => return Err(serde::de::Error::custom(format!("unknown placement '{kind}'"))),
-    };
-    placement.map_err(serde::de::Error::custom)
+    let unknown = || serde::de::Error::custom(format!("unknown placement '{kind}'"));
+    Placement::parse(kind, rest).ok_or_else(unknown)?.map_err(serde::de::Error::custom)
 }
 
 fn written<S: serde::Serializer>(placement: &Placement, out: S) -> Result<S::Ok, S::Error> {
@@ -158,7 +150,7 @@ mod tests {
             let lower =
                 |header: &String| header.parse::<http::HeaderName>().is_ok_and(|own| own.as_str() == header);
             assert!(template.session_headers.iter().all(lower), "{name}: headers in lower case");
-            let signed = matches!(template.placement, Placement::SigV4 { .. });
+            let signed = matches!(template.placement, Placement::SigV4(_));
             assert!(signed || template.except.is_empty(), "{name}");
         }
     }

@@ -1,7 +1,7 @@
 //! Checks of a secret and its value.
 
 use onecli_model::strength::{ENOUGH_BITS, estimated_bits};
-use onecli_model::{AwsKeys, Placement, Profile, Secret, SecretValue, Target};
+use onecli_model::{Placement, Profile, Secret, SecretValue, Target};
 use onecli_vault::{check_material, sent_to_endpoint};
 
 use crate::error::AdminError;
@@ -20,7 +20,7 @@ pub(super) fn check_target(target: &Target) -> Result<(), AdminError> {
 }
 
 pub(super) fn check_mint(placement: &Placement, profile: &Profile) -> Result<(), AdminError> {
-    if profile.mint.is_some() && !matches!(placement, Placement::Header { .. }) {
+    if profile.mint.is_some() && !placement.takes_issued_token() {
         return Err(AdminError::Invalid(
             "a minted token is placed in a header: --bearer or --header".to_owned(),
         ));
@@ -38,10 +38,7 @@ pub(super) fn check_value(
     if let Some(mint) = &profile.mint {
         return check_material(mint, value).map_err(|error| AdminError::Invalid(error.to_string()));
     }
-    if matches!(placement, Placement::SigV4 { .. }) {
-        AwsKeys::parse(value).map_err(|error| AdminError::Invalid(error.to_string()))?;
-    }
-    Ok(())
+    placement.check_value(value).map_err(AdminError::Invalid)
 }
 
 /// Checks that the value is stored here and not in an external source.

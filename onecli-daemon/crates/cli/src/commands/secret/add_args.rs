@@ -2,35 +2,25 @@
 
 use clap::{ArgGroup, Args as ClapArgs};
 use onecli_api::EnvNames;
-use onecli_model::placement::PlacementError;
 use onecli_model::template::Template;
 use onecli_model::{
     CookieMode, FlushAfter, HostPattern, HostSet, MaskIssued, MethodSet, Mint, PathPattern, Placement,
     Profile, SecretName, Shape, Source, SourceCommand, SourceFile, TemplateChoice, TokenUrl, VaultReference,
 };
 
+use super::placement_args::{GROUP, PlacementArgs, words};
 use crate::input::value_args::ValueArgs;
 
 /// The options that determine the placement. At least one is required.
 fn how() -> ArgGroup {
-    ArgGroup::new("how").required(true).multiple(true).args([
-        "template",
-        "header",
-        "bearer",
-        "basic",
-        "query",
-        "replace",
-        "sigv4",
-        "oauth2_client",
-        "oauth2_refresh",
-        "github_app",
-        "gcp",
-    ])
+    let mints = ["oauth2_client", "oauth2_refresh", "github_app", "gcp"];
+    let all = ["template"].into_iter().chain(words()).chain(mints);
+    ArgGroup::new("how").required(true).multiple(true).args(all)
 }
 
 /// Store a credential.
 #[derive(Debug, ClapArgs)]
-#[command(group = ArgGroup::new("placement"), group = ArgGroup::new("mint"), group = how(), after_help = "\
+#[command(group = ArgGroup::new(GROUP), group = ArgGroup::new("mint"), group = how(), after_help = "\
 The command reads the value from standard input, a file, or a prompt, never from the command line. It removes one line
 break at the end. A value that does not look like the expected credential needs confirmation; a script needs --force.
 With --vault, --file or --exec, no value is read: the daemon fetches it from there at each use.
@@ -70,26 +60,8 @@ pub(crate) struct SecretAddArgs {
     /// A method that the credential is limited to; may be given again. Default: all.
     #[arg(long = "method", value_name = "METHOD", value_parser = parse_method)]
     pub(crate) methods: Vec<String>,
-    /// Place the credential in a header: 'Name: text with {secret}'.
-    #[arg(long, group = "placement", value_name = "TEMPLATE", value_parser = Placement::header)]
-    pub(crate) header: Option<Placement>,
-    /// Place the credential as 'Authorization: Bearer ...'.
-    #[arg(long, group = "placement")]
-    pub(crate) bearer: bool,
-    /// Place the credential as the password of Basic authentication, for this user name.
-    #[arg(long, group = "placement", value_name = "USER", value_parser = Placement::basic)]
-    pub(crate) basic: Option<Placement>,
-    /// Place the credential in this query parameter.
-    #[arg(long, group = "placement", value_name = "NAME", value_parser = Placement::query)]
-    pub(crate) query: Option<Placement>,
-    /// Place the credential where the agent sends its placeholder: header:NAME (anywhere in the value), basic (user
-    /// name or password), query:NAME, or `json:/POINTER` (a string in a JSON body of at most 1 MiB).
-    #[arg(long, group = "placement", value_name = "PLACE", value_parser = parse_site)]
-    pub(crate) replace: Option<Placement>,
-    /// Sign requests again with AWS Signature Version 4. The value is ID:SECRET, ID:SECRET:TOKEN or JSON. '*' takes the
-    /// region or service from the agent's own signature.
-    #[arg(long, group = "placement", value_name = "REGION/SERVICE", value_parser = parse_scope)]
-    pub(super) sigv4: Option<Placement>,
+    #[command(flatten)]
+    pub(crate) placement: PlacementArgs<false>,
     /// The environment variables from which the agent's programs read it, separated by commas. They will contain the
     /// placeholder.
     #[arg(long, value_name = "VAR,...")]
@@ -205,10 +177,8 @@ impl SecretAddArgs {
             return Err("the template has no host of its own: name it with --host".to_owned());
         }
         let mint = self.mint(template)?;
-        let given = [&self.header, &self.basic, &self.query, &self.replace, &self.sigv4];
-        let placement = given.into_iter().flatten().next().cloned();
-        let placement = match (placement, template) {
-            (Some(placement), _) => placement,
+        let placement = match (self.placement.selected(), template) {
+            (Some(placement), _) => placement.clone(),
             (None, Some(template)) => template.placement.clone(),
             // A token, whether minted or not.
             (None, None) => Placement::bearer(),
@@ -281,14 +251,6 @@ impl SecretAddArgs {
         let scope = self.gcp.clone().or_else(|| of_template.map(|own| self.scope.clone().unwrap_or(own)));
         Ok(scope.map(|scope| Mint::GcpServiceAccount { scope }))
     }
-}
-
-pub(super) fn parse_site(text: &str) -> Result<Placement, PlacementError> {
-    text.parse().map(|at| Placement::Replace { at })
-}
-
-pub(super) fn parse_scope(text: &str) -> Result<Placement, PlacementError> {
-    Placement::sigv4(text, Vec::new())
 }
 
 /// Parses `APP:INSTALLATION`.

@@ -2,19 +2,24 @@
 
 use clap::{ArgGroup, Args as ClapArgs};
 use onecli_api::{EnvNames, SecretEdit};
-use onecli_model::{HostPattern, MethodSet, PathPattern, Placement, SecretName};
+use onecli_model::{HostPattern, MethodSet, PathPattern, SecretName};
 
-use super::add_args::{parse_host_and_port, parse_method, parse_scope, parse_site};
+use super::add_args::{parse_host_and_port, parse_method};
+use super::placement_args::{GROUP, PlacementArgs, words};
 use crate::input::value_args::ValueArgs;
+
+/// The options that change a property. At least one is required.
+fn change() -> ArgGroup {
+    let targets = ["hosts", "paths", "methods", "all_methods"];
+    let all = targets.into_iter().chain(words()).chain(["env", "no_env", "allow_plaintext"]);
+    ArgGroup::new("change").required(true).multiple(true).args(all)
+}
 
 /// Change a secret's destinations, placement and environment variables.
 #[derive(Debug, ClapArgs)]
 #[command(
-    group = ArgGroup::new("placement"),
-    group = ArgGroup::new("change").required(true).multiple(true).args([
-        "hosts", "paths", "methods", "all_methods", "header", "bearer", "basic", "query", "replace", "sigv4", "env", "no_env",
-        "allow_plaintext",
-    ]),
+    group = ArgGroup::new(GROUP),
+    group = change(),
     after_help = "\
 Properties that are not named stay unchanged. The change applies from the next request; open streams with the secret end.
 
@@ -47,24 +52,8 @@ pub(crate) struct SecretEditArgs {
     /// Allow all methods.
     #[arg(long, conflicts_with = "methods")]
     all_methods: bool,
-    /// Place the credential in a header: 'Name: text with {secret}'.
-    #[arg(long, group = "placement", value_name = "TEMPLATE", value_parser = Placement::header)]
-    header: Option<Placement>,
-    /// Place the credential as 'Authorization: Bearer ...'.
-    #[arg(long, group = "placement")]
-    bearer: bool,
-    /// Place the credential as the password of Basic authentication, for this user name.
-    #[arg(long, group = "placement", value_name = "USER", value_parser = Placement::basic)]
-    basic: Option<Placement>,
-    /// Place the credential in this query parameter.
-    #[arg(long, group = "placement", value_name = "NAME", value_parser = Placement::query)]
-    query: Option<Placement>,
-    /// Place the credential where the agent sends its placeholder; see 'onecli secret add --help'.
-    #[arg(long, group = "placement", value_name = "PLACE", value_parser = parse_site)]
-    replace: Option<Placement>,
-    /// Sign requests with AWS Signature Version 4; see 'onecli secret add --help'.
-    #[arg(long, group = "placement", value_name = "REGION/SERVICE", value_parser = parse_scope)]
-    sigv4: Option<Placement>,
+    #[command(flatten)]
+    placement: PlacementArgs<true>,
     /// The environment variables, separated by commas; replaces all current ones.
     #[arg(long, value_name = "VAR,...")]
     env: Option<EnvNames>,
@@ -95,15 +84,13 @@ impl SecretEditArgs {
             );
         }
         let methods = MethodSet::try_from(self.methods.clone()).map_err(|error| error.to_string())?;
-        let given = [&self.header, &self.basic, &self.query, &self.replace, &self.sigv4];
-        let placement = given.into_iter().flatten().next().cloned();
         Ok(SecretEdit {
             version,
             host: port.map(|_| self.hosts.iter().map(|(host, _)| host.clone()).collect()),
             port: port.flatten(),
             methods: (self.all_methods || !self.methods.is_empty()).then_some(methods),
             paths: (!self.paths.is_empty()).then(|| self.paths.clone()),
-            placement: placement.or_else(|| self.bearer.then(Placement::bearer)),
+            placement: self.placement.selected().cloned(),
             env: self.env.clone(),
             no_env: self.no_env,
             allow_plaintext: self.allow_plaintext.as_ref().map(|answer| answer == "yes"),

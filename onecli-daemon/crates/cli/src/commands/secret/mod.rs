@@ -10,6 +10,7 @@ mod enable;
 mod import;
 mod import_args;
 mod list;
+mod placement_args;
 mod remove;
 mod rollback;
 mod rotate;

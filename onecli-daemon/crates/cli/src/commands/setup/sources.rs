@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use configparser::ini::Ini;
 use onecli_model::template::Template;
-use onecli_model::{Host, PlaceholderLocation, Placement, SecretName, SecretValue};
+use onecli_model::{Host, RequestPart, SecretName, SecretValue};
 use zeroize::Zeroizing;
 
 use super::args::SourceKind;
@@ -185,11 +185,9 @@ fn named(
 
 /// Returns the only template whose programs read this variable and whose hosts are known.
 fn template_of(variable: &str) -> Option<&'static Template> {
-    let in_json = |template: &Template| {
-        matches!(template.placement, Placement::Replace { at: PlaceholderLocation::Json(_) })
-    };
+    let in_body = |template: &Template| template.placement.placeholder_part() == Some(RequestPart::Body);
     let is_of = |template: &&Template| {
-        template.env.iter().any(|own| own == variable) && !template.hosts.is_empty() && !in_json(template)
+        template.env.iter().any(|own| own == variable) && !template.hosts.is_empty() && !in_body(template)
     };
     let mut all = Template::all().iter().filter(is_of);
     all.next().filter(|_| all.next().is_none())

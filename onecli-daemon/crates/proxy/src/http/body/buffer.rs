@@ -6,14 +6,13 @@ use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use onecli_model::{AgentId, Code, JsonPointer, Placeholder, Refusal};
+use onecli_model::{AgentId, Code, Refusal};
 
 use super::peer_body::PeerBody;
-use crate::http::placeholders::json;
 use crate::limits::agent_quota::{AgentQuota, QuotaShare};
 
-/// Largest JSON body in which a placeholder is replaced, in bytes.
-pub(crate) const MAX_JSON: usize = 1 << 20;
+/// Largest body in which a placeholder is replaced, in bytes.
+pub(crate) const MAX_REPLACED: usize = 1 << 20;
 /// Largest body that is hashed for a signature, in bytes.
 pub(crate) const MAX_SIGNED: usize = 8 << 20;
 /// Maximum number of bodies in memory: for one agent, and for all.
@@ -92,34 +91,16 @@ fn broken(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(Code::BadRequest, format!("the request's body did not arrive: {error}"), "send it again")
 }
 
-/// Returns whether the body may be JSON that the daemon reads as the server does, that is, without a content coding.
-pub(crate) fn is_json(headers: &HeaderMap) -> bool {
-    !has_coding(headers) && has_json_type(headers)
-}
-
-/// Returns whether the body may be JSON in a content coding.
-pub(crate) fn is_encoded_json(headers: &HeaderMap) -> bool {
-    has_coding(headers) && has_json_type(headers)
-}
-
-fn has_coding(headers: &HeaderMap) -> bool {
+/// Returns whether the body has a content coding.
+pub(crate) fn has_coding(headers: &HeaderMap) -> bool {
     !headers.get_all(header::CONTENT_ENCODING).iter().all(|coding| coding == "identity")
 }
 
-fn has_json_type(headers: &HeaderMap) -> bool {
+/// Returns the content type; `None` if there is not exactly one.
+pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(only), None) = (types.next(), types.next()) else { return false };
-    let essence = only.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
-/// Returns the placeholders in these fields.
-pub(crate) fn placeholders_in(body: &[u8], fields: &[JsonPointer]) -> Vec<(JsonPointer, Placeholder)> {
-    let mut found = Vec::new();
-    for pointer in fields {
-        let Some(field) = json::find(body, pointer) else { continue };
-        found.extend(Placeholder::find_all(field.text.as_bytes()).map(|each| (pointer.clone(), each)));
+    match (types.next(), types.next()) {
+        (Some(only), None) => only.to_str().ok(),
+        _ => None,
     }
-    found
 }

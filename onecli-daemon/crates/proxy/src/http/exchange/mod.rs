@@ -28,6 +28,7 @@ use crate::http::body::peer_body::PeerBody;
 use crate::http::body::reject;
 use crate::http::body::{Body, Payload};
 use crate::http::fields::head_size::check_request;
+use crate::http::placement::inject::{is_hidden_by_coding, may_be_in_body, placeholders_in};
 use crate::http::request::assemble::overriding_parameter;
 use crate::http::request::head::Head;
 use crate::http::response::answer::{Delivery, Undelivered, deliver};
@@ -122,9 +123,7 @@ async fn read_fields(
 ) -> Result<(Payload, Option<QuotaShare>), Refusal> {
     let snapshot = gateway.snapshot();
     let mut fields = snapshot.body_fields(identity, &head.facts());
-    if !buffer::is_json(&head.headers) {
-        fields.clear();
-    }
+    fields.retain(|placement| may_be_in_body(placement, &head.headers));
     let is_empty = body.is_end_stream();
     let reading = if is_empty && head.query.is_none() {
         Reading::Nothing
@@ -136,9 +135,9 @@ async fn read_fields(
     if fields.is_empty() && !is_judged {
         return Ok((Payload::Streamed(body), None));
     }
-    let whole = buffer::read(body, buffer::MAX_JSON, identity.agent().id, &gateway.held_bodies).await?;
+    let whole = buffer::read(body, buffer::MAX_REPLACED, identity.agent().id, &gateway.held_bodies).await?;
     head.note_trailers(&whole.trailers);
-    head.body = buffer::placeholders_in(&whole.bytes, &fields);
+    head.body = placeholders_in(&whole.bytes, &fields);
     if is_judged {
         check_text(reading, &head.headers, &whole.bytes).map_err(unjudged_text)?;
         head.operations.read_body(&head.headers, &whole.bytes).map_err(unjudged)?;
@@ -149,7 +148,7 @@ async fn read_fields(
 /// Adds the content coding to the refusal. The daemon cannot find a placeholder in an encoded body, so the agent may
 /// have sent one.
 fn name_coding(refusal: Refusal, head: &Head) -> Refusal {
-    if refusal.code != Code::PlaceholderMissing || !buffer::is_encoded_json(&head.headers) {
+    if refusal.code != Code::PlaceholderMissing || !is_hidden_by_coding(&head.headers) {
         return refusal;
     }
     Refusal {

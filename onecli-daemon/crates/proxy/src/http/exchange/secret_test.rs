@@ -5,21 +5,22 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use data_encoding::BASE64;
-use http::header::{self, HeaderValue};
+use http::header;
 use http::request::Parts;
 use http::{Request, Response, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use onecli_audit::Text;
 use onecli_model::harmless::{TestAnswer, TestRequest};
-use onecli_model::{Code, PlaceholderLocation, Placement, Refusal, Secret};
+use onecli_model::{Code, Refusal};
 use onecli_policy::{CaptureMode, TestPermit};
 
 use super::authorized::{Authorization, AuthorizedRequest};
 use super::forward;
 use crate::context::gateway::Gateway;
 use crate::http::body::Body;
+use crate::http::placement::inject::stand_in;
+use crate::http::placement::kind::StandInTest;
 use crate::http::request::head::Head;
 use crate::scheme::Scheme;
 use crate::session::connection::Connection;
@@ -89,7 +90,8 @@ fn allow(
         gateway.snapshot().permit_test(test.secret, &head.facts())?;
     let (agent, secret) = (grant.agent(), grant.secret());
     let placeholder = gateway.vault.placeholder(agent.id, secret.id, agent.generation);
-    stand_in(&mut head, secret, placeholder.as_str(), test)?;
+    let named = StandInTest { name: &secret.name, request: test };
+    stand_in(&secret.placement, &mut head, placeholder.as_str(), &named)?;
     let authorization = Authorization::of_test(grant, scrub_grant);
     Ok(AuthorizedRequest::of_test(identity, head, authorization))
 }
@@ -113,56 +115,6 @@ fn parts(test: &TestRequest, connection: &Connection) -> Result<Parts, Refusal> 
         request = request.header(name, value);
     }
     Ok(request.body(()).map_err(bad)?.into_parts().0)
-}
-
-/// Puts a placeholder where the placement replaces one, as an agent's program would.
-fn stand_in(head: &mut Head, secret: &Secret, placeholder: &str, test: &TestRequest) -> Result<(), Refusal> {
-    let value = |text: String| {
-        HeaderValue::try_from(text).map_err(|_| {
-            Refusal::new(
-                Code::BadRequest,
-                "the user name contains characters that are invalid in a header",
-                "--user",
-            )
-        })
-    };
-    match &secret.placement {
-        Placement::Replace { at: PlaceholderLocation::Header(name) } => {
-            head.headers.insert(name.clone(), value(placeholder.to_owned())?);
-        }
-        Placement::Replace { at: PlaceholderLocation::Basic } => {
-            let user = test.user.as_deref().ok_or_else(|| {
-                Refusal::new(
-                    Code::BadRequest,
-                    format!("secret '{}' is a password, but it names no user", secret.name),
-                    "name the user: --user NAME",
-                )
-            })?;
-            let pair = BASE64.encode(format!("{user}:{placeholder}").as_bytes());
-            head.headers.insert(header::AUTHORIZATION, value(format!("Basic {pair}"))?);
-        }
-        Placement::Replace { at: PlaceholderLocation::Query(name) } => {
-            let before = head.query.take().map(|query| format!("{query}&")).unwrap_or_default();
-            head.query = Some(format!("{before}{name}={placeholder}"));
-        }
-        Placement::Replace { at: PlaceholderLocation::Json(_) } => {
-            return Err(Refusal::new(
-                Code::BadRequest,
-                format!("secret '{}' is placed in a request body, and a test sends no body", secret.name),
-                "run the agent's program, and check 'onecli audit list'",
-            ));
-        }
-        Placement::SigV4 { .. } => {
-            if let Some(scope) = &test.scope {
-                let signature = format!(
-                    "AWS4-HMAC-SHA256 Credential={placeholder}/20260101/{scope}/aws4_request, SignedHeaders=host, Signature=0"
-                );
-                head.headers.insert(header::AUTHORIZATION, value(signature)?);
-            }
-        }
-        _ => {}
-    }
-    Ok(())
 }
 
 /// Returns the beginning of the body as text. Scrubbed bytes are `*`.

@@ -1,7 +1,11 @@
 //! Puts credentials into requests, one module for each placement.
 
 mod aws_hosts;
+pub(crate) mod basic;
+mod header;
 pub(crate) mod inject;
+pub(crate) mod kind;
+pub(crate) mod query;
 pub(crate) mod replace;
 pub(crate) mod signing;
 pub(crate) mod sigv4;

@@ -1,50 +1,86 @@
 //! Replaces a placeholder with its value.
 
+use data_encoding::BASE64;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use memchr::memmem;
-use onecli_model::{JsonPointer, RESERVED, SecretValue};
+use onecli_model::placement::{PlacementKind as _, Replace};
+use onecli_model::{Code, JsonPointer, Placeholder, PlaceholderLocation, RESERVED, Refusal, SecretValue};
+use onecli_vault::Credential;
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
 
+use super::kind::{Inject, NotReplaced, Outgoing, StandIn, StandInTest, test_value};
+use crate::http::body::buffer;
 use crate::http::fields::names::remove_copies;
 use crate::http::placeholders::json;
-use crate::http::request::head::basic_credentials;
+use crate::http::request::head::{Head, basic_credentials};
 
-/// The reason that nothing was replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NotReplaced {
-    /// The placeholder is not there.
-    Absent,
-    /// The value cannot be written there.
-    Unusable,
-    /// The field occurs more than once, so it is ambiguous.
-    Repeated,
-}
+impl Inject for Replace {
+    fn inject(&self, outgoing: &mut Outgoing, credential: &Credential) -> Result<(), Refusal> {
+        replace_at(outgoing, &self.at, credential).map_err(|why| why.refusal(&self.place(), credential))
+    }
 
-/// A placeholder in the forms in which its agent may send it: complete, and without its prefix.
-pub(crate) struct StandIn<'c> {
-    pub(crate) forms: &'c [String],
-}
+    fn is_body_type(headers: &HeaderMap) -> bool {
+        let Some(essence) = buffer::content_type(headers) else { return false };
+        let essence = essence.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    }
 
-impl StandIn<'_> {
-    /// Returns `text` with every occurrence of the placeholder replaced with `value`.
-    fn replace(&self, text: &[u8], value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let form = self.forms.iter().find(|form| memmem::find(text, form.as_bytes()).is_some())?;
-        let count = memmem::find_iter(text, form.as_bytes()).count();
-        let mut out = Zeroizing::new(Vec::with_capacity(text.len() + count * value.len()));
-        let mut from = 0;
-        for at in memmem::find_iter(text, form.as_bytes()) {
-            out.extend_from_slice(&text[from..at]);
-            out.extend_from_slice(value);
-            from = at + form.len();
+    fn placeholders_in(&self, body: &[u8]) -> Vec<Placeholder> {
+        let PlaceholderLocation::Json(pointer) = &self.at else { return Vec::new() };
+        let Some(field) = json::find(body, pointer) else { return Vec::new() };
+        Placeholder::find_all(field.text.as_bytes()).collect()
+    }
+
+    fn stand_in(&self, head: &mut Head, placeholder: &str, test: &StandInTest<'_>) -> Result<(), Refusal> {
+        match &self.at {
+            PlaceholderLocation::Header(name) => {
+                head.headers.insert(name.clone(), test_value(placeholder.to_owned())?);
+            }
+            PlaceholderLocation::Basic => {
+                let user = test.request.user.as_deref().ok_or_else(|| {
+                    Refusal::new(
+                        Code::BadRequest,
+                        format!("secret '{}' is a password, but it names no user", test.name),
+                        "name the user: --user NAME",
+                    )
+                })?;
+                let pair = BASE64.encode(format!("{user}:{placeholder}").as_bytes());
+                head.headers.insert(header::AUTHORIZATION, test_value(format!("Basic {pair}"))?);
+            }
+            PlaceholderLocation::Query(name) => {
+                let before = head.query.take().map(|query| format!("{query}&")).unwrap_or_default();
+                head.query = Some(format!("{before}{name}={placeholder}"));
+            }
+            PlaceholderLocation::Json(_) => return Err(test.has_no_body()),
         }
-        out.extend_from_slice(&text[from..]);
-        Some(out)
+        Ok(())
+    }
+}
+
+fn replace_at(
+    outgoing: &mut Outgoing,
+    at: &PlaceholderLocation,
+    credential: &Credential,
+) -> Result<(), NotReplaced> {
+    let (stand_in, value) = (StandIn { forms: credential.stand_in() }, credential.value());
+    let head = &mut outgoing.head;
+    match at {
+        PlaceholderLocation::Header(name) => in_header(&mut head.headers, name, &stand_in, value),
+        PlaceholderLocation::Basic => in_basic(&mut head.headers, &stand_in, value),
+        PlaceholderLocation::Query(name) => {
+            head.query = Some(in_query(head.query.as_deref(), name, &stand_in, value)?);
+            Ok(())
+        }
+        PlaceholderLocation::Json(pointer) => {
+            let body = outgoing.body.as_deref().ok_or(NotReplaced::Absent)?;
+            outgoing.set_body(in_json(body, pointer, &stand_in, value)?);
+            Ok(())
+        }
     }
 }
 
 /// Replaces it in a header field, anywhere in the value. Copies in other spellings of the name are removed.
-pub(super) fn in_header(
+fn in_header(
     headers: &mut HeaderMap,
     name: &HeaderName,
     stand_in: &StandIn<'_>,

@@ -6,7 +6,7 @@ use hyper::body::Body as _;
 use onecli_model::{Code, Placement, Refusal};
 use onecli_policy::{Grant, Identity};
 
-use super::sigv4::{self, CONTENT_SHA256, Scope, UNSIGNED};
+use super::sigv4::{self, CONTENT_SHA256, Scope, UNSIGNED, UNSIGNED_TRAILERS, is_hash};
 use crate::http::body::Payload;
 use crate::http::body::aws_chunked::{AwsChunked, Form};
 use crate::http::body::buffer;
@@ -18,8 +18,6 @@ use crate::limits::agent_quota::{AgentQuota, QuotaShare};
 const CHUNKS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
 /// The marker for a body with signed chunks and trailers.
 const CHUNKS_AND_TRAILERS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
-/// The marker for chunks without signatures, followed by trailers.
-const UNSIGNED_TRAILERS: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 
 /// Prepares a body for signing if one of `grants` signs. Chunk signatures are removed. A body whose hash was only in
 /// the agent's signature is read to its end.
@@ -36,7 +34,7 @@ pub(crate) async fn prepare(
 ) -> Result<(Payload, Option<QuotaShare>), Refusal> {
     let placements = || grants.iter().map(|grant| &grant.secret().placement);
     let fixed = placements().find_map(|placement| match placement {
-        Placement::SigV4 { service, .. } => Some(service.as_deref()),
+        Placement::SigV4(signed) => Some(signed.service.as_deref()),
         _ => None,
     });
     let Some(fixed) = fixed else { return Ok((body, share)) };
@@ -75,28 +73,6 @@ pub(crate) async fn prepare(
             Ok((Payload::whole(whole.bytes), Some(whole.share)))
         }
     }
-}
-
-/// The text that represents the body in the signature.
-pub(super) fn hash_of(head: &Head, body: Option<&[u8]>, scope: &Scope) -> String {
-    if let Some(bytes) = body {
-        return sigv4::sha256_hex(bytes);
-    }
-    let declared_hash = head.headers.get(CONTENT_SHA256).and_then(|value| value.to_str().ok());
-    match declared_hash {
-        Some(declared_hash)
-            if is_hash(declared_hash) || declared_hash == UNSIGNED || declared_hash == UNSIGNED_TRAILERS =>
-        {
-            declared_hash.to_owned()
-        }
-        _ if scope.service == "s3" => UNSIGNED.to_owned(),
-        // Any other body was read to its end.
-        _ => sigv4::sha256_hex(b""),
-    }
-}
-
-fn is_hash(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn decoded_length(head: &Head) -> Result<u64, Refusal> {

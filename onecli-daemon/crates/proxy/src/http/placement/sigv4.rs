@@ -3,12 +3,15 @@
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
+use onecli_model::placement::SigV4;
 use onecli_model::{AwsKeys, Code, Host, RESERVED, Refusal, SecretValue};
+use onecli_vault::Credential;
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::aws_hosts::Endpoint;
+use super::kind::{Inject, Outgoing, StandInTest, test_value, unusable};
 use crate::http::fields::names::remove_copies;
 use crate::http::request::head::Head;
 
@@ -18,8 +21,31 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 pub(crate) const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+/// The marker for chunks without signatures, followed by trailers.
+pub(super) const UNSIGNED_TRAILERS: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 /// The marker for services that accept a body without a hash over TLS.
 pub(crate) const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+
+impl Inject for SigV4 {
+    fn inject(&self, outgoing: &mut Outgoing, credential: &Credential) -> Result<(), Refusal> {
+        let head = &mut outgoing.head;
+        let keys = AwsKeys::parse(credential.value()).map_err(|_| unusable(credential))?;
+        let scope = Scope::settle(head, self.region.as_deref(), self.service.as_deref(), &self.except)?;
+        let body = hash_of(head, outgoing.body.as_deref(), &scope);
+        outgoing.signatures.push(sign(head, &keys, &scope, outgoing.now, &body)?);
+        Ok(())
+    }
+
+    fn stand_in(&self, head: &mut Head, placeholder: &str, test: &StandInTest<'_>) -> Result<(), Refusal> {
+        if let Some(scope) = &test.request.scope {
+            let signature = format!(
+                "AWS4-HMAC-SHA256 Credential={placeholder}/20260101/{scope}/aws4_request, SignedHeaders=host, Signature=0"
+            );
+            head.headers.insert(header::AUTHORIZATION, test_value(signature)?);
+        }
+        Ok(())
+    }
+}
 
 /// The scope of a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -342,8 +368,31 @@ fn hmac(key: &[u8], text: &[u8]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(mac.finalize().into_bytes().to_vec())
 }
 
+/// The text that represents the body in the signature.
+fn hash_of(head: &Head, body: Option<&[u8]>, scope: &Scope) -> String {
+    if let Some(bytes) = body {
+        return sha256_hex(bytes);
+    }
+    let declared_hash = head.headers.get(CONTENT_SHA256).and_then(|value| value.to_str().ok());
+    match declared_hash {
+        Some(declared_hash)
+            if is_hash(declared_hash) || declared_hash == UNSIGNED || declared_hash == UNSIGNED_TRAILERS =>
+        {
+            declared_hash.to_owned()
+        }
+        _ if scope.service == "s3" => UNSIGNED.to_owned(),
+        // Any other body was read to its end.
+        _ => sha256_hex(b""),
+    }
+}
+
+/// Returns whether a declared hash is a SHA-256.
+pub(super) fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
 /// SHA-256 in the form of `x-amz-content-sha256`.
-pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+fn sha256_hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }
 

@@ -8,7 +8,7 @@ use http::{Method, Version};
 use onecli_model::authority::AuthorityError;
 use onecli_model::path::PathError;
 use onecli_model::{
-    Authority, CanonicalPath, Code, JsonPointer, NamedResource, Operations, PathReadings, Placeholder,
+    Authority, CanonicalPath, Code, InjectionTarget, NamedResource, Operations, PathReadings, Placeholder,
     Refusal, SecretId,
 };
 use onecli_model::{named::MAX_NAMED, named::Naming, named::named_resources};
@@ -38,7 +38,7 @@ pub(crate) struct Head {
     /// Resources that headers and query name besides the URL.
     pub(crate) named: Vec<NamedResource>,
     /// Placeholders in fields of the body, after the body was read for them.
-    pub(crate) body: Vec<(JsonPointer, Placeholder)>,
+    pub(crate) body: Vec<(InjectionTarget, Placeholder)>,
     /// The operations that the request names besides method and path.
     pub(crate) operations: Operations,
     /// The secrets of the sealed sessions in the headers, after the sessions were removed.
@@ -69,7 +69,7 @@ pub(crate) struct Facts {
     tls: bool,
     named: Vec<NamedResource>,
     placeholders: Vec<Placeholder>,
-    body: Vec<(JsonPointer, Placeholder)>,
+    body: Vec<(InjectionTarget, Placeholder)>,
     operations: Operations,
     sessions: Vec<SecretId>,
 }

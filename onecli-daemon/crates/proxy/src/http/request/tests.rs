@@ -176,7 +176,7 @@ fn debug_output_of_a_request_contains_no_value() {
     value.set_sensitive(true);
     head.headers.insert(header::AUTHORIZATION, value);
     let body = bytes::Bytes::from_static(VALUE.as_bytes());
-    let outgoing = crate::http::placement::inject::Outgoing {
+    let outgoing = crate::http::placement::kind::Outgoing {
         head: head.clone(),
         body: Some(body.clone()),
         now: Timestamp::UNIX_EPOCH,

@@ -7,8 +7,10 @@ use onecli_model::{Clock as _, Placement, SecretValue, WireForm};
 use onecli_sys::SystemClock;
 use sha2::{Digest, Sha256};
 
-use crate::http::placement::inject::{basic, set_query};
-use crate::http::placement::replace::{StandIn, in_basic, in_json, in_query};
+use crate::http::placement::basic::basic;
+use crate::http::placement::kind::StandIn;
+use crate::http::placement::query::set_query;
+use crate::http::placement::replace::{in_basic, in_json, in_query};
 use crate::http::scrub::Scrubber;
 
 const VALUE: &str = r#"sk/real+0f3A~="9%Zq w"#;
@@ -18,7 +20,7 @@ fn sent() -> Vec<(Placement, String)> {
     let value = SecretValue::new(VALUE.as_bytes().to_vec()).unwrap();
     let forms = ["PLACE".to_owned()];
     let stand_in = StandIn { forms: &forms };
-    let at = |location: &str| Placement::Replace { at: location.parse().unwrap() };
+    let at = |location: &str| Placement::replace(location).unwrap();
     let replaced_basic = |pair: &str| {
         let given = format!("Basic {}", data_encoding::BASE64.encode(pair.as_bytes()));
         let mut headers = http::HeaderMap::new();
