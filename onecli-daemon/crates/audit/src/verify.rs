@@ -103,7 +103,7 @@ pub enum VerifyError {
 /// Verifies a log, which may grow meanwhile. `progress` receives the bytes done and the total.
 ///
 /// # Errors
-/// [`VerifyError::Finding`] with all findings.
+/// [`VerifyError::Findings`] with all findings.
 pub fn verify(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, VerifyError> {
     let path = segment::checkpoint_path(&wanted.dir);
     let before = std::fs::read(&path).ok();

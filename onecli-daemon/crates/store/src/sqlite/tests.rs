@@ -37,7 +37,7 @@ async fn created_files_are_private() {
     }
 }
 
-/// See [`pool::lasting`].
+/// See [`pool::without_expiry`](super::pool::without_expiry).
 #[tokio::test]
 async fn connections_do_not_age() {
     let (store, _dir) = temporary().await;
