@@ -407,7 +407,7 @@ fn spawn(home: &Home) -> Child {
     command.arg("--config").arg(home.config_file()).env_clear().env("PATH", client::PATH);
     command.env("RUST_BACKTRACE", "1");
     if let Some(filter) = std::env::var_os("ONECLI_TEST_LOG") {
-        command.env("RUST_LOG", filter);
+        command.env("ONECLI_LOG", filter);
     }
     if !home.ebpf {
         command.arg("--no-ebpf");
