@@ -31,9 +31,32 @@ pub(super) fn key_source(config: &Config, data_dir: &PrivateDir) -> Result<KeySo
 
 /// Locks the data directory against other daemons.
 pub(super) fn hold(data_dir: &PrivateDir) -> Result<ExclusiveLock, AppError> {
-    let path = data_dir.path();
-    let opened = File::open(path).map_err(LockError::Io);
-    opened
-        .and_then(ExclusiveLock::take)
-        .map_err(|source| AppError::DataInUse { path: path.display().to_string(), source })
+    let opened = File::open(data_dir.path()).map_err(LockError::Io);
+    opened.and_then(ExclusiveLock::take).map_err(|source| {
+        let path = data_dir.path().display().to_string();
+        match source {
+            LockError::Held { .. } => AppError::DataInUse { path, source },
+            LockError::Io(_) => AppError::DataLock { path, source },
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lock_error_states_its_cause() {
+        let (temp, dir) = PrivateDir::temporary();
+        let lock = hold(&dir).unwrap();
+        let held = hold(&dir).unwrap_err().to_string();
+        assert!(held.contains(" is in use: another daemon (pid "), "{held}");
+        drop(lock);
+        drop(temp);
+        let removed = hold(&dir).unwrap_err().to_string();
+        assert!(
+            removed.starts_with("cannot lock the data directory ") && !removed.contains("in use"),
+            "{removed}"
+        );
+    }
 }

@@ -84,7 +84,7 @@ impl fmt::Display for Restored {
 /// that this creates.
 ///
 /// # Errors
-/// [`AppError::DataInUse`]; [`AppError::Vault`] if the present key does not open the backup; [`AppError::Restore`]
+/// [`AppError::DataInUse`], [`AppError::DataLock`]; [`AppError::Vault`] if the present key does not open the backup; [`AppError::Restore`]
 /// for a defect of the backup. In all these cases nothing has changed.
 pub(crate) fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Restored, AppError> {
     let opened = File::open(file);

@@ -28,6 +28,16 @@ pub(crate) enum AppError {
         /// The lock's error, which names its holder.
         source: LockError,
     },
+    /// The data directory cannot be opened or locked.
+    #[error(
+        "cannot lock the data directory {path}: {source}; check that it exists and that its file system has locks"
+    )]
+    DataLock {
+        /// The directory.
+        path: String,
+        /// The error of open(2) or flock(2).
+        source: LockError,
+    },
     /// The process could not drop its privileges.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
