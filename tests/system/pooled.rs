@@ -40,9 +40,13 @@ impl World {
 
     /// The upstream's number of the connection on which a request arrives, and whether it has the credential.
     fn ask(&self, path: &str, field: Option<&str>) -> (usize, bool) {
+        self.ask_as(&self.agent, path, field)
+    }
+
+    fn ask_as(&self, agent: &Agent, path: &str, field: Option<&str>) -> (usize, bool) {
         let fields = field.iter().flat_map(|field| ["-H", *field]);
         let run = client::curl(&self.upstream.https_url(HOST, path)).args(fields);
-        self.daemon.explicit(&self.agent.token, run).outcome().ok(path);
+        self.daemon.explicit(&agent.token, run).outcome().ok(path);
         let seen = self.upstream.requests().pop().unwrap();
         // The daemon returns the connection to its pool after it has sent the end of the response.
         std::thread::sleep(Duration::from_millis(100));
@@ -89,6 +93,24 @@ fn connections_are_shared_by_requests_with_the_same_credentials() {
             "{protocols:?}: another credential uses another connection"
         );
         assert!(world.has_open(3), "{protocols:?}: {} connections are open", world.open());
+    }
+}
+
+/// Invariant 8: an upstream may authenticate a connection, so a connection belongs to one agent.
+#[test]
+fn agents_share_no_upstream_connection() {
+    for protocols in [&["http/1.1"][..], &["h2"]] {
+        let world = World::new(protocols);
+        let other = world.daemon.add_agent("other", &["--factors", "token", "--egress", "allow"]);
+        let placeholder = world.grant("one");
+        let others = format!("Authorization: Bearer {}", world.daemon.grant(&other, "one").placeholder);
+        for (path, own, others) in [("/out", None, None), ("/one/a", Some(&*placeholder), Some(&*others))] {
+            let first = world.ask(path, own);
+            assert_eq!(world.ask(path, own), first, "{protocols:?} {path}: an agent reuses its connection");
+            let second = world.ask_as(&other, path, others);
+            assert_eq!(first.1, second.1, "{protocols:?} {path}: both requests are treated alike");
+            assert_ne!(first.0, second.0, "{protocols:?} {path}: another agent has another connection");
+        }
     }
 }
 
