@@ -9,7 +9,7 @@ use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use onecli_api::{Ca, CaCertificate};
@@ -18,6 +18,7 @@ use onecli_model::{Clock, Sealed};
 use onecli_store::{Store, VaultChange};
 use onecli_tls::{CaError, CaMaterial, CertAuthority, CertificateFacts, UpstreamTls};
 use onecli_vault::Vault;
+use parking_lot::Mutex;
 
 use crate::process::AppError;
 
@@ -97,7 +98,7 @@ impl Authority {
     }
 
     fn certificates(&self) -> Certificates {
-        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.certificates.lock().clone()
     }
 
     /// Returns the signing authority with its key.
@@ -182,7 +183,7 @@ impl Authority {
     }
 
     fn set_certificates(&self, stored: Certificates) {
-        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = stored;
+        *self.certificates.lock() = stored;
     }
 
     /// Writes the bundle that agents are configured with: the system's roots and the daemon's authorities.

@@ -1,9 +1,11 @@
 //! Checks command lines for secret values: every user of a host can read them (`/proc/PID/cmdline`).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::canary;
 
@@ -30,7 +32,7 @@ impl Watcher {
         let thread = std::thread::spawn(move || {
             let mut found = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                let roots = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let roots = seen.lock().clone();
                 for root in roots {
                     look(root, DEPTH, &mut found);
                 }
@@ -43,7 +45,7 @@ impl Watcher {
 
     /// Adds a process to the scan.
     pub fn add(&self, root: u32) {
-        self.roots.lock().unwrap_or_else(PoisonError::into_inner).push(root);
+        self.roots.lock().push(root);
     }
 
     /// Fails the test if a command line contained a value.

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use data_encoding::{HEXLOWER, HEXUPPER};
+use parking_lot::Mutex;
 
 /// Values that the tests of this process gave to a daemon to store.
 static WATCHED: Mutex<Vec<Arc<Canary>>> = Mutex::new(Vec::new());
@@ -17,14 +18,14 @@ pub fn watch(value: &str) {
     if value.len() < SHORTEST {
         return;
     }
-    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut watched = WATCHED.lock();
     if !watched.iter().any(|canary| canary.forms[0].1 == value.as_bytes()) {
         watched.push(Arc::new(Canary::new(value)));
     }
 }
 
 fn watched() -> Vec<Arc<Canary>> {
-    WATCHED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    WATCHED.lock().clone()
 }
 
 /// Fails the test if `data` contains a watched value.

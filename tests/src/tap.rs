@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 /// The treatment of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,9 +54,9 @@ impl Tap {
                         return;
                     }
                     connections.fetch_add(1, SeqCst);
-                    let fault = fault.lock().unwrap().clone();
+                    let fault = fault.lock().clone();
                     let held = client.try_clone();
-                    open.lock().unwrap().extend(client.try_clone());
+                    open.lock().extend(client.try_clone());
                     std::thread::spawn(move || {
                         serve(client, target, &fault);
                         // `cut` holds the connection open too.
@@ -74,12 +76,12 @@ impl Tap {
 
     /// Sets the treatment of new connections. Open connections are not affected.
     pub fn set(&self, fault: Fault) {
-        *self.fault.lock().unwrap() = fault;
+        *self.fault.lock() = fault;
     }
 
     /// Closes the open connections.
     pub fn cut(&self) {
-        for open in self.open.lock().unwrap().drain(..) {
+        for open in self.open.lock().drain(..) {
             open.shutdown(Shutdown::Both).ok();
         }
     }

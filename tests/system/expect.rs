@@ -2,13 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onecli_tests::client::{Outcome, curl};
 use onecli_tests::daemon::Daemon;
 use onecli_tests::h2wire::{Server, block, frame, read_frame};
 use onecli_tests::scripted::{Conn, ScriptedUpstream, write_http1};
+use parking_lot::Mutex;
 
 use crate::scene::{API, VALUE};
 use crate::stage::Stage;
@@ -78,7 +79,7 @@ fn serve_http1(conn: &mut Conn, then: Then, seen: &All) -> io::Result<()> {
         conn.flush()?;
         // The connection ends without a closure alert.
         let _ = conn.read_to_end(&mut this.body);
-        seen.lock().unwrap().push(this);
+        seen.lock().push(this);
         return Ok(());
     }
     if then == Then::Proceed {
@@ -91,7 +92,7 @@ fn serve_http1(conn: &mut Conn, then: Then, seen: &All) -> io::Result<()> {
     conn.read_exact(&mut this.body[..1])?;
     this.waited = began.elapsed();
     conn.read_exact(&mut this.body[1..])?;
-    seen.lock().unwrap().push(this);
+    seen.lock().push(this);
     write_http1(conn, "done")
 }
 
@@ -137,7 +138,7 @@ fn serve_h2(conn: &mut Conn, then: Then, seen: &All) -> io::Result<()> {
             _ => {}
         }
     }
-    seen.lock().unwrap().push(this);
+    seen.lock().push(this);
     Ok(())
 }
 
@@ -164,7 +165,7 @@ fn upload(stage: &Stage, agent: &str) -> Outcome {
 }
 
 fn only(what: &str, seen: &All) -> Seen {
-    let seen = onecli_tests::wait_for(Duration::from_secs(10), || seen.lock().unwrap().first().cloned());
+    let seen = onecli_tests::wait_for(Duration::from_secs(10), || seen.lock().first().cloned());
     seen.unwrap_or_else(|| panic!("{what}: no request"))
 }
 
@@ -273,7 +274,7 @@ fn body_needed_for_the_decision_is_requested_at_once() {
     let placeholder = daemon.grant(&agent, "api").placeholder;
     let body = format!(r#"{{"key":"{placeholder}","text":"{}"}}"#, "x".repeat(BODY));
     for version in AGENTS {
-        seen.lock().unwrap().clear();
+        seen.lock().clear();
         let run = curl(&upstream.url("/x")).args([
             "--data-binary",
             &body,

@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 
 use onecli_tests::client::{Run, curl, python};
 use onecli_tests::daemon::{Agent, Daemon};
 use onecli_tests::need;
 use onecli_tests::upstream::Upstream;
+use parking_lot::Mutex;
 
 use crate::scene::{API, KEY, VALUE};
 
@@ -66,7 +67,7 @@ fn overheard(target: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
         thread::spawn(move || std::io::copy(&mut back, &mut to_client));
         let mut buffer = [0; 4096];
         while let Ok(n @ 1..) = client.read(&mut buffer) {
-            hearing.lock().unwrap().extend_from_slice(&buffer[..n]);
+            hearing.lock().extend_from_slice(&buffer[..n]);
             server.write_all(&buffer[..n]).unwrap();
         }
     });
@@ -74,7 +75,7 @@ fn overheard(target: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
 }
 
 fn holds(heard: &Mutex<Vec<u8>>, text: &str) -> bool {
-    heard.lock().unwrap().windows(text.len()).any(|window| window == text.as_bytes())
+    heard.lock().windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 #[test]

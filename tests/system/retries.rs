@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onecli_tests::daemon::Daemon;
@@ -11,6 +11,7 @@ use onecli_tests::h2wire::Server;
 use onecli_tests::need;
 use onecli_tests::netns::Netns;
 use onecli_tests::scripted::{Conn, ScriptedUpstream, read_http1, write_http1};
+use parking_lot::Mutex;
 
 use crate::scene::API;
 use crate::stage::Stage;
@@ -24,7 +25,7 @@ const ALL: usize = 1 << 20;
 type Seen = Arc<Mutex<Vec<(usize, Vec<u8>)>>>;
 
 fn note(seen: &Seen, number: usize, body: Vec<u8>) {
-    seen.lock().unwrap().push((number, body));
+    seen.lock().push((number, body));
 }
 
 /// An HTTP/2 upstream that answers the first request of a connection, and runs `then` for every further one of the
@@ -57,7 +58,7 @@ fn request_excluded_by_goaway_is_sent_again() {
         assert_eq!(stage.send(&[]).verdict(), 200);
         let reply = stage.send(args);
         assert_eq!((reply.verdict(), reply.text()), (200, "done".to_owned()), "{args:?}: {reply:?}");
-        let seen = seen.lock().unwrap().clone();
+        let seen = seen.lock().clone();
         let lengths: Vec<_> = seen.iter().map(|(number, body)| (*number, body.len())).collect();
         assert_eq!(lengths, [(1, 0), (1, length), (2, length)], "{args:?}");
         // Every attempt has a decision, and the request has one outcome.
@@ -80,7 +81,7 @@ fn request_included_by_goaway_is_not_sent_again() {
     let reply = stage.send(&["--data", "x"]);
     assert_eq!(reply.verdict(), 502, "{reply:?}");
     assert_eq!(reply.header("x-onecli-error"), Some("upstream_protocol"), "{reply:?}");
-    assert_eq!(seen.lock().unwrap().len(), 2);
+    assert_eq!(seen.lock().len(), 2);
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn reused_connection_that_ends_silently_is_retried_once_if_idempotent() {
         assert_eq!(stage.send(&[]).verdict(), 200);
         let reply = stage.send(&["--request", method]);
         assert_eq!(reply.verdict(), status, "{method}: {reply:?}");
-        assert_eq!(seen.lock().unwrap().len(), 1 + attempts, "{method}");
+        assert_eq!(seen.lock().len(), 1 + attempts, "{method}");
     };
     for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
         check(method, 1, 200, 2);
@@ -187,7 +188,7 @@ fn revoked_grant_ends_the_attempts() {
         let request = server.request(ALL)?;
         if number == 2 {
             arrived.send(()).map_err(io::Error::other)?;
-            let _ = revoked.lock().unwrap().recv_timeout(Duration::from_secs(20));
+            let _ = revoked.lock().recv_timeout(Duration::from_secs(20));
         }
         server.reset(request.stream, REFUSED_STREAM)?;
         server.request(ALL).map(drop)

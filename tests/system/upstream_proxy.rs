@@ -5,13 +5,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use onecli_tests::client::Run;
 use onecli_tests::daemon::{Agent, Daemon};
 use onecli_tests::upstream::{TestCa, Upstream};
 use onecli_tests::{need, wait_for};
+use parking_lot::Mutex;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::scene::{API, VALUE, curl_with_key};
@@ -42,7 +43,7 @@ impl Proxy {
     }
 
     fn heads(&self) -> Vec<String> {
-        self.heads.lock().unwrap().clone()
+        self.heads.lock().clone()
     }
 }
 
@@ -70,7 +71,7 @@ fn serve(
     // Bytes are forwarded by polling: rustls' stream cannot be split between two threads.
     let mut secure = StreamOwned::new(ServerConnection::new(tls).unwrap(), stream);
     let Some(head) = read_head(&mut secure) else { return };
-    heads.lock().unwrap().push(head);
+    heads.lock().push(head);
     if secure.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).is_err() || !status.starts_with('2')
     {
         return;
@@ -123,7 +124,7 @@ fn relay(
     http: SocketAddr,
 ) {
     let Some(head) = read_head(&mut stream) else { return };
-    heads.lock().unwrap().push(head.clone());
+    heads.lock().push(head.clone());
     let connect = head.starts_with("CONNECT ");
     if connect || !status.starts_with('2') {
         let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");

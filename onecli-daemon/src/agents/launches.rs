@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{PoisonError, RwLock};
 
 use onecli_model::{CgroupName, command_cgroup};
 use onecli_sys::kernel::Cgroup2;
+use parking_lot::RwLock;
 
 /// The number of cached cgroups, 24 bytes each. A full cache is cleared, and all are looked up again.
 const REMEMBERED: usize = 8192;
@@ -23,11 +23,11 @@ impl Launches {
         agent: &CgroupName,
         command: u64,
     ) -> Option<u32> {
-        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&command) {
+        if let Some(known) = self.0.read().get(&command) {
             return *known;
         }
         let children = cgroups.agents(&root.join(agent.as_str())).ok()?;
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         if known.len() + children.len() >= REMEMBERED {
             known.clear();
         }

@@ -6,7 +6,6 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use onecli_admin::CgroupInfo;
@@ -16,6 +15,7 @@ use onecli_model::{AgentName, CgroupName, error_chain};
 use onecli_net::{ConnectionOrigin, OriginLookup};
 use onecli_sys::kernel::AgentEntry;
 use onecli_sys::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect};
+use parking_lot::RwLock;
 use tokio::net::TcpStream;
 
 use super::launches::Launches;
@@ -150,7 +150,7 @@ impl TransparentMode {
     /// Returns the agents' cgroups, each with the address of its resolver, as last [announced](Self::announce).
     pub(crate) fn agents(&self) -> Vec<(CgroupName, Option<Ipv4Addr>)> {
         let Ok(attached) = &self.state else { return Vec::new() };
-        let entries = attached.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = attached.entries.read();
         let resolver =
             |entry: &AgentEntry| Some(Ipv4Addr::from(entry.dns_addr)).filter(|a| !a.is_unspecified());
         entries.iter().map(|(name, entry)| (name.clone(), resolver(entry))).collect()
@@ -205,7 +205,7 @@ impl TransparentMode {
             })
             .collect();
         let names: Vec<CgroupName> = entries.keys().cloned().collect();
-        *attached.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
+        *attached.entries.write() = entries;
         for name in names {
             if let Ok(id) = attached.cgroups.id_of(&self.agents_root.join(name.as_str())) {
                 attached.bind(id, &name)?;
@@ -313,8 +313,8 @@ impl Active {
 
     /// Records the name of a cgroup id and, if it is an agent's, registers it with the kernel programs.
     fn bind(&self, id: u64, name: &CgroupName) -> Result<(), KernelError> {
-        self.names.write().unwrap_or_else(PoisonError::into_inner).insert(id, name.clone());
-        let entry = self.entries.read().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        self.names.write().insert(id, name.clone());
+        let entry = self.entries.read().get(name).copied();
         entry.map_or(Ok(()), |entry| self.redirect.set_agent(id, entry))
     }
 
@@ -323,7 +323,7 @@ impl Active {
     }
 
     fn name_of(&self, id: u64) -> Option<CgroupName> {
-        if let Some(name) = self.names.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+        if let Some(name) = self.names.read().get(&id) {
             return Some(name.clone());
         }
         // The cgroup was created or recreated since, for example by systemd. It is bound by path.

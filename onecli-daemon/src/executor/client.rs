@@ -3,7 +3,7 @@
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use onecli_config::Config;
 use onecli_model::{SourceCommand, error_chain};
 use onecli_sys::privilege::{self, Channel};
 use onecli_vault::sources::exec::Executor;
+use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use zeroize::Zeroizing;
@@ -87,7 +88,7 @@ impl Connection {
         let lost = |error: io::Error| format!("the executor process does not answer: {error}");
         match self {
             Connection::Child(channel) => {
-                let channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
+                let channel = channel.lock();
                 channel.send(&message, &[outcome]).map_err(lost)
             }
             Connection::Service(socket) => {

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use onecli_model::CgroupName;
 use onecli_sys::kernel::KernelConfig;
 use onecli_sys::privilege::{self, Channel, PrivilegeError};
+use parking_lot::Mutex;
 
 use super::protocol::{Answer, Kind, NamespaceScan, Request, ScanResult, receive, send};
 use super::server;
@@ -138,7 +138,7 @@ impl Helper {
         request: &Request,
         mut take: impl FnMut(Answer, Vec<OwnedFd>) -> Result<Option<T>, String>,
     ) -> Result<T, HelperError> {
-        let mut place = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.channel.lock();
         // Put back only after the last answer.
         let channel = place.take().ok_or_else(|| HelperError::Gone("it ended earlier".to_owned()))?;
         let gone = |error: std::io::Error| HelperError::Gone(error.to_string());

@@ -8,13 +8,13 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use onecli_dns::SocketStore;
 use onecli_model::AgentId;
 use onecli_net::BoundListener;
 use onecli_sys::privilege;
+use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use socket2::{Socket, Type};
 
@@ -126,7 +126,7 @@ pub(crate) struct Datagrams(Mutex<HashMap<String, UdpSocket>>);
 
 impl SocketStore for Datagrams {
     fn take(&self, agent: AgentId) -> Option<UdpSocket> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&name_of(agent))
+        self.0.lock().remove(&name_of(agent))
     }
 
     fn store(&self, agent: AgentId, socket: BorrowedFd<'_>) {

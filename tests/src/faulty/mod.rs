@@ -7,10 +7,11 @@ mod fault;
 mod server;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use fuser::{BackgroundSession, Config, MountOption};
 use nix::mount::{MntFlags, umount2};
+use parking_lot::Mutex;
 
 pub use fault::Fault;
 use server::{Server, State};
@@ -59,7 +60,7 @@ impl FaultyDisk {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.state.lock())
     }
 }
 

@@ -1,11 +1,12 @@
 //! The requests that the upstream received.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 
 /// The number of bytes of a request body that are stored; further bytes are only counted.
 pub const BODY_KEPT: usize = 1 << 20;
@@ -115,15 +116,15 @@ impl Log {
     }
 
     pub(super) fn requests(&self) -> Vec<Recorded> {
-        self.requests.lock().unwrap().iter().map(|r| r.lock().unwrap().clone()).collect()
+        self.requests.lock().iter().map(|r| r.lock().clone()).collect()
     }
 
     pub(super) fn request_count(&self) -> usize {
-        self.requests.lock().unwrap().len()
+        self.requests.lock().len()
     }
 
     pub(super) fn clear(&self) {
-        self.requests.lock().unwrap().clear();
+        self.requests.lock().clear();
     }
 
     /// Records the head. The returned entry records the body while it is read.
@@ -144,7 +145,7 @@ impl Log {
             connection: connection.number,
         }));
         if self.keeps {
-            self.requests.lock().unwrap().push(Arc::clone(&entry));
+            self.requests.lock().push(Arc::clone(&entry));
         }
         Entry { record: entry, keeps: self.keeps }
     }
@@ -158,7 +159,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn body(&self, data: &[u8]) {
-        let mut entry = self.record.lock().unwrap();
+        let mut entry = self.record.lock();
         entry.body_len += data.len() as u64;
         if !self.keeps {
             return;
@@ -168,10 +169,10 @@ impl Entry {
     }
 
     pub(super) fn trailers(&self, trailers: &HeaderMap) {
-        self.record.lock().unwrap().trailers = fields(trailers);
+        self.record.lock().trailers = fields(trailers);
     }
 
     pub(super) fn snapshot(&self) -> Recorded {
-        self.record.lock().unwrap().clone()
+        self.record.lock().clone()
     }
 }

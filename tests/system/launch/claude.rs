@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use onecli_tests::client;
@@ -11,6 +11,7 @@ use onecli_tests::daemon::{Daemon, Granted};
 use onecli_tests::need;
 use onecli_tests::scripted::{Conn, ScriptedUpstream, read_http1, server_config};
 use onecli_tests::upstream::{TestCa, Upstream};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::people;
@@ -89,7 +90,7 @@ fn slow_claude_code_works_as_an_agent() {
 
     assert_eq!(outcome.ok("claude"), "forty-two\n", "{outcome:?}");
     assert_eq!(std::fs::read_to_string(project.join("made")).unwrap(), "written by Claude Code\n");
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock();
     assert!(seen.len() >= 2 && seen.iter().all(|(key, _)| key == VALUE), "{seen:?}");
     assert!(seen.iter().any(|(_, body)| body.contains("six times seven")), "the command's output");
     assert!(seen.iter().all(|(_, body)| !body.contains(&granted.placeholder)), "a placeholder");
@@ -123,7 +124,7 @@ fn answer(conn: &mut Conn, head: &str, body: &str, seen: &Seen) -> io::Result<()
         return conn.flush();
     }
     let key = head.lines().find_map(|line| line.strip_prefix("x-api-key: ")).unwrap_or_default();
-    seen.lock().unwrap().push((key.to_owned(), body.to_owned()));
+    seen.lock().push((key.to_owned(), body.to_owned()));
     let (block, delta, reason) = if body.contains("\"tool_result\"") {
         (
             json!({ "type": "text", "text": "" }),

@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use onecli_tests::client::Run;
 use onecli_tests::daemon::Daemon;
 use onecli_tests::scripted::{Conn, ScriptedUpstream, read_http1};
 use onecli_tests::upstream::Upstream;
+use parking_lot::Mutex;
 
 use super::Stage;
 use crate::scene::{API, Scene, VALUE};
@@ -54,7 +55,7 @@ impl Site {
 
     /// The served paths, in order. Each request had the credential.
     pub(super) fn served(&self) -> Vec<String> {
-        self.served.lock().unwrap().clone()
+        self.served.lock().clone()
     }
 }
 
@@ -67,7 +68,7 @@ fn serve(conn: &mut Conn, authorization: &str, files: &Files, log: &Mutex<Vec<St
         None => ("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"site\"", Vec::new()),
         Some(None) => ("404 Not Found", Vec::new()),
         Some(Some(body)) => {
-            log.lock().unwrap().push(path.to_owned());
+            log.lock().push(path.to_owned());
             ("200 OK", body)
         }
     };

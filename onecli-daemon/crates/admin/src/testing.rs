@@ -11,8 +11,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +23,7 @@ use onecli_policy::Snapshot;
 use onecli_store::{AuditRow, Store, StoreContents};
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
 use onecli_vault::{KeySource, Vault};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
@@ -76,20 +77,20 @@ impl FakeDaemon {
     }
 
     pub fn break_links(&self, fault: &str) {
-        *self.fault.lock().unwrap() = Some(fault.to_owned());
+        *self.fault.lock() = Some(fault.to_owned());
     }
 
     pub fn fail_reload(&self, fault: &str) {
-        *self.reload_fault.lock().unwrap() = Some(fault.to_owned());
+        *self.reload_fault.lock() = Some(fault.to_owned());
     }
 
     pub fn slow_reload(&self, time: Duration) {
-        *self.reload_time.lock().unwrap() = time;
+        *self.reload_time.lock() = time;
     }
 
     /// Puts processes into this cgroup; `immortal` ones survive a kill.
     pub fn populate(&self, cgroup: &str, immortal: bool) {
-        *self.busy.lock().unwrap() = Some((cgroup.to_owned(), immortal));
+        *self.busy.lock() = Some((cgroup.to_owned(), immortal));
     }
 
     pub fn reloads(&self) -> u64 {
@@ -98,11 +99,11 @@ impl FakeDaemon {
 
     /// Returns the entries passed to the audit log.
     pub fn recorded(&self) -> Vec<String> {
-        self.recorded.lock().unwrap().clone()
+        self.recorded.lock().clone()
     }
 
     pub fn cgroups(&self) -> Vec<String> {
-        self.cgroups.lock().unwrap().clone()
+        self.cgroups.lock().clone()
     }
 }
 
@@ -113,7 +114,7 @@ impl DaemonControl for FakeDaemon {
     }
 
     fn ensure_cgroup(&self, name: &CgroupName) -> Result<CgroupInfo, String> {
-        let mut cgroups = self.cgroups.lock().unwrap();
+        let mut cgroups = self.cgroups.lock();
         if !cgroups.iter().any(|known| known == name.as_str()) {
             cgroups.push(name.to_string());
         }
@@ -121,12 +122,12 @@ impl DaemonControl for FakeDaemon {
     }
 
     fn populated_cgroup(&self, name: &CgroupName) -> Result<Option<PathBuf>, String> {
-        let busy = self.busy.lock().unwrap().clone().filter(|(cgroup, _)| cgroup == name.as_str());
+        let busy = self.busy.lock().clone().filter(|(cgroup, _)| cgroup == name.as_str());
         Ok(busy.map(|(cgroup, _)| Path::new("/cgroups").join(cgroup)))
     }
 
     async fn end_processes(&self, name: &CgroupName) -> Result<(), String> {
-        let mut busy = self.busy.lock().unwrap();
+        let mut busy = self.busy.lock();
         match busy.take() {
             Some((cgroup, true)) if cgroup == name.as_str() => {
                 *busy = Some((cgroup, true));
@@ -140,7 +141,7 @@ impl DaemonControl for FakeDaemon {
         if self.populated_cgroup(name)?.is_some() {
             return Err("processes live in it".to_owned());
         }
-        self.cgroups.lock().unwrap().retain(|known| known != name.as_str());
+        self.cgroups.lock().retain(|known| known != name.as_str());
         Ok(())
     }
 
@@ -149,7 +150,7 @@ impl DaemonControl for FakeDaemon {
     }
 
     fn check_transparent(&self) -> Result<(), String> {
-        self.fault.lock().unwrap().clone().map_or(Ok(()), Err)
+        self.fault.lock().clone().map_or(Ok(()), Err)
     }
 
     fn place(&self) -> DaemonLayout {
@@ -178,11 +179,11 @@ impl DaemonControl for FakeDaemon {
     }
 
     fn data_dir(&self) -> PathBuf {
-        self.data_dir.lock().unwrap().clone()
+        self.data_dir.lock().clone()
     }
 
     fn record(&self, code: &'static str, detail: &str) {
-        self.recorded.lock().unwrap().push(format!("{code}: {detail}"));
+        self.recorded.lock().push(format!("{code}: {detail}"));
     }
 
     async fn record_waiting(&self, _: AgentId) {}
@@ -220,10 +221,10 @@ impl DaemonControl for FakeDaemon {
     }
 
     async fn reload(&self) -> Result<(), String> {
-        if let Some(fault) = self.reload_fault.lock().unwrap().clone() {
+        if let Some(fault) = self.reload_fault.lock().clone() {
             return Err(fault);
         }
-        let time = *self.reload_time.lock().unwrap();
+        let time = *self.reload_time.lock();
         tokio::time::sleep(time).await;
         self.reloads.fetch_add(1, Ordering::SeqCst);
         Ok(())
@@ -250,7 +251,7 @@ impl Served {
         let dir = tempfile::tempdir().unwrap();
         let data = PrivateDir::create(&dir.path().join("data")).unwrap();
         let runtime = Runtime::new().unwrap();
-        data.path().clone_into(&mut host.data_dir.lock().unwrap());
+        data.path().clone_into(&mut host.data_dir.lock());
         let host = Arc::new(host);
         let (store, vault) = runtime.block_on(async {
             let store =

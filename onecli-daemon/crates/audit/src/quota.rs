@@ -2,10 +2,10 @@
 //! 9). Bytes are counted on disk, where each record is stored twice: in the log's file and in the database.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use onecli_model::AgentId;
+use parking_lot::Mutex;
 
 /// The burst: records for this many seconds may arrive at once.
 const BURST_SECONDS: f64 = 10.0;
@@ -108,7 +108,7 @@ impl Quota {
         change: impl FnOnce(&mut Used, &QuotaLimits) -> T,
     ) -> T {
         let limits = &self.limits;
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used.lock();
         let own = used.entry(agent).or_insert(Used { at: now, records: 0.0, bytes: 0.0, reserve: 0.0 });
         own.leak(now, limits);
         let result = change(own, limits);
@@ -118,7 +118,7 @@ impl Quota {
 
     /// Forgets agents whose counters have returned to zero. Call it periodically.
     pub fn tidy(&self, now: Instant) {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, used| {
+        self.used.lock().retain(|_, used| {
             used.leak(now, &self.limits);
             used.records > 0.0 || used.bytes > 0.0 || used.reserve > 0.0
         });
@@ -196,9 +196,9 @@ mod tests {
         let an_hour_later = later + Duration::from_hours(1);
         assert_eq!(quota.take(an_hour_later, agent(5), (1, 1), false), Ok(()));
         quota.tidy(later + Duration::from_hours(23));
-        assert!(quota.used.lock().unwrap().contains_key(&agent(3)), "its use of the reserve is remembered");
+        assert!(quota.used.lock().contains_key(&agent(3)), "its use of the reserve is remembered");
         quota.tidy(later + Duration::from_hours(26));
-        assert_eq!(quota.used.lock().unwrap().len(), 0, "there is nothing left to count");
+        assert_eq!(quota.used.lock().len(), 0, "there is nothing left to count");
     }
 
     /// Uses the numbers of the default configuration. An agent writes steadily, at exactly the rate that its daily

@@ -7,10 +7,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use onecli_model::LogId;
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, NoteError, Verifier};
@@ -261,7 +261,7 @@ impl<'d> Log<'d> {
                 let walked = walk::walk(&self.path(at), head, &marks, self.ends(at), &|bytes| {
                     progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
                 });
-                results.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(walked);
+                results.lock()[at] = Some(walked);
             }
         };
         std::thread::scope(|scope| {
@@ -270,7 +270,7 @@ impl<'d> Log<'d> {
             }
             walk_some();
         });
-        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let results = results.into_inner();
         let walks = results.into_iter().map(|result| match result {
             Some(Err(WalkError::Audit(error))) => Err(VerifyError::Audit(error)),
             Some(Err(WalkError::Finding(finding))) => Ok(Some(Err(*finding))),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
@@ -190,9 +190,9 @@ impl QueryHandler {
             return (self.refuse(client, identity, question, code).await, nothing());
         }
         let now = self.clock.instant();
-        let waits = client.pending.lock().unwrap_or_else(PoisonError::into_inner).note(now, host, code);
+        let waits = client.pending.lock().note(now, host, code);
         if !waits {
-            client.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_other(now);
+            client.refusals.lock().note_other(now);
         }
         match question.kind() {
             Kind::Ipv4 => (ResponseCode::NoError, self.synthetic_address(client, host)),
@@ -262,7 +262,7 @@ impl QueryHandler {
         let now = self.clock.instant();
         let key = (name, code);
         let mut record = None;
-        let first = client.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_if(now, &key, || {
+        let first = client.refusals.lock().note_if(now, &key, || {
             record = self.refusal(client, &key, identity.map(Identity::proven));
             record.as_ref().is_none_or(|record| self.may_write(client, now, record))
         });
@@ -285,11 +285,11 @@ impl QueryHandler {
     pub(super) fn report(&self, client: &DnsClient) {
         let now = self.clock.instant();
         let was_connected = |name: &Host, since| self.synthetic.was_connected(client.agent, name, since);
-        let mut pending = client.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = client.pending.lock();
         let unconnected = pending.due(now, was_connected);
         drop(pending);
         self.record_unconnected(client, now, unconnected);
-        let due = client.refusals.lock().unwrap_or_else(PoisonError::into_inner).due(now);
+        let due = client.refusals.lock().due(now);
         self.write(client, due);
     }
 
@@ -298,7 +298,7 @@ impl QueryHandler {
         for UnconnectedQuery { name, code, count } in unconnected {
             let key = (name.to_string(), code);
             let mut record = None;
-            let mut refusals = client.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut refusals = client.refusals.lock();
             let is_first = refusals.note_if(now, &key, || {
                 record = self.refusal(client, &key, (code != Code::AgentDisabled).then_some(Factors::CGROUP));
                 record.as_ref().is_none_or(|record| self.may_write(client, now, record))
@@ -327,7 +327,7 @@ impl QueryHandler {
     /// Records all queries that no connection has followed so far.
     pub(super) fn report_unconnected(&self, client: &DnsClient) {
         let was_connected = |name: &Host, since| self.synthetic.was_connected(client.agent, name, since);
-        let unconnected = client.pending.lock().unwrap_or_else(PoisonError::into_inner).rest(was_connected);
+        let unconnected = client.pending.lock().rest(was_connected);
         self.record_unconnected(client, self.clock.instant(), unconnected);
     }
 
@@ -335,7 +335,7 @@ impl QueryHandler {
     pub(super) fn report_rest(&self, client: &DnsClient) {
         self.report_unconnected(client);
         let now = self.clock.instant();
-        let rest = client.refusals.lock().unwrap_or_else(PoisonError::into_inner).rest(now);
+        let rest = client.refusals.lock().rest(now);
         self.write(client, rest);
     }
 

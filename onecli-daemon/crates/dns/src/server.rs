@@ -5,13 +5,14 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 use onecli_audit::Fold;
 use onecli_model::{Agent, AgentId, AgentName, CgroupName, Code};
 use onecli_policy::{CaptureMode, ClientEvidence};
+use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
@@ -161,7 +162,7 @@ impl Server {
     pub fn serve<'a>(&self, agents: impl Iterator<Item = &'a Agent>) -> HashMap<AgentId, Ipv4Addr> {
         let agents: HashMap<AgentId, &Agent> = agents.map(|agent| (agent.id, agent)).collect();
         self.handler.synthetic.retain(|agent| agents.contains_key(&agent));
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listening = self.listening.lock();
         listening.retain(|id, one| {
             let stays = agents.get(id).is_some_and(|agent| one.client.is(agent));
             if !stays {
@@ -192,7 +193,7 @@ impl Server {
     /// Later queries wait in the socket for the next server if the store holds it.
     pub async fn close(&self) {
         let mut all: Vec<Listening> = {
-            let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut listening = self.listening.lock();
             listening.drain().map(|(_, one)| one).collect()
         };
         let mut serving: Vec<&mut Serving> = Vec::new();
@@ -217,7 +218,7 @@ impl Server {
 
     /// Records the denied queries of an agent that no connection has followed so far.
     pub fn record_denied(&self, agent: AgentId) {
-        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let listening = self.listening.lock();
         if let Some(one) = listening.get(&agent) {
             self.handler.report_unconnected(&one.client);
         }
@@ -225,7 +226,7 @@ impl Server {
 
     /// Returns the agent whose DNS queries arrive on a connection from this cgroup.
     pub fn client(&self, cgroup: &CgroupName) -> Option<Arc<DnsClient>> {
-        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let listening = self.listening.lock();
         let mut clients = listening.values().map(|one| &one.client);
         clients.find(|client| client.evidence.cgroup.as_ref() == Some(cgroup)).cloned()
     }
@@ -268,7 +269,7 @@ impl Server {
         let IpAddr::V4(address) = socket.local_addr()?.ip() else { return Ok(()) };
         let socket = UdpSocket::from_std(socket)?;
         (self.stamp)(socket.as_fd())?;
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listening = self.listening.lock();
         let is_its = |one: &&mut Listening| one.client.evidence.cgroup.as_ref() == Some(cgroup);
         if let Some(one) = listening.values_mut().find(is_its).filter(|one| one.address == address) {
             let serving = Serving::start(&self.handler, &one.client, socket, address);
@@ -279,14 +280,14 @@ impl Server {
 
     /// Returns the other network namespaces in which the agent of this cgroup is answered.
     pub fn namespaces(&self, cgroup: &CgroupName) -> Vec<u64> {
-        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let listening = self.listening.lock();
         let is_its = |one: &&Listening| one.client.evidence.cgroup.as_ref() == Some(cgroup);
         listening.values().find(is_its).map(|one| one.elsewhere.keys().copied().collect()).unwrap_or_default()
     }
 
     /// Closes every agent's socket in another network namespace.
     pub fn leave(&self, netns: u64) {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listening = self.listening.lock();
         for one in listening.values_mut() {
             one.elsewhere.remove(&netns);
         }

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use hickory_resolver::Hosts;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use onecli_model::Host;
+use parking_lot::Mutex;
 
 /// The hosts file. A change takes effect at the next lookup without a restart, as for every program of the host.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl HostsFile {
             return Vec::new();
         };
         name.set_fqdn(true);
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = self.read.lock();
         read.refresh(&self.path);
         [RecordType::AAAA, RecordType::A]
             .into_iter()

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ipnet::Ipv4Net;
 use lru::LruCache;
 use onecli_model::{AgentId, Host};
+use parking_lot::{Mutex, MutexGuard};
 
 /// The number of names that have an address for one agent. The least recently used one is replaced first. A name has
 /// at most 253 bytes and is stored twice, so an agent's table is below 700 KiB.
@@ -105,7 +105,7 @@ impl SyntheticAddresses {
     }
 
     fn tables(&self) -> MutexGuard<'_, HashMap<AgentId, Table>> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock()
     }
 }
 

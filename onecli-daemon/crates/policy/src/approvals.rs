@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use onecli_model::random::RandomError;
 use onecli_model::{AgentId, AgentName, Authority, Random, RequestId, RuleId, SecretName};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{broadcast, oneshot};
 
 /// The most requests of one agent that may wait at a time.
@@ -238,7 +239,7 @@ impl Approvals {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -2,10 +2,11 @@
 //! restart.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onecli_model::{AgentId, Rule, RuleId};
+use parking_lot::Mutex;
 
 /// The parts that a window is counted in. A request leaves the count at most one part after its window.
 const PARTS: usize = 60;
@@ -100,7 +101,7 @@ impl Limits {
             return Ok(());
         }
         let now = now.saturating_duration_since(self.origin);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         if counts.len() >= TIDY_AT {
             counts.retain(|_, window| {
                 window.turn(now);

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::{io, pin::Pin};
 
 use lru::LruCache;
 use onecli_model::{AgentId, Authority, Host};
+use parking_lot::Mutex;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -180,7 +181,7 @@ impl UpstreamTls {
     }
 
     fn config(&self, agent: AgentId, alpn: Alpn) -> Result<Arc<ClientConfig>, UpstreamTlsError> {
-        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut configs = self.configs.lock();
         if let Some(config) = configs.get(&(agent, alpn)) {
             return Ok(Arc::clone(config));
         }

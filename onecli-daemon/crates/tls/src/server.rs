@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use lru::LruCache;
 use onecli_model::{AgentId, Clock, Host};
+use parking_lot::{Mutex, RwLock};
 use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -61,7 +62,7 @@ struct Budget {
 impl Budgets {
     /// Uses one of `most` for the agent. Returns false if none is left.
     fn take(&self, agent: AgentId, most: u32, now: Timestamp) -> bool {
-        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budgets = self.0.lock();
         if budgets.len() >= BUDGETS && !budgets.contains_key(&agent) {
             budgets.retain(|_, budget| now.duration_since(budget.window) < WINDOW);
             if budgets.len() >= BUDGETS {
@@ -110,15 +111,15 @@ impl AgentTls {
     }
 
     fn authority(&self) -> Arc<CertAuthority> {
-        Arc::clone(&self.authority.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.authority.read())
     }
 
     /// Signs leaves with `authority` from now on. Open connections continue.
     pub fn set_authority(&self, authority: CertAuthority) {
-        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-        *self.authority.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authority);
+        let mut leaves = self.leaves.lock();
+        *self.authority.write() = Arc::new(authority);
         leaves.clear();
-        *self.proxy.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.proxy.lock() = None;
     }
 
     /// Terminates the agent's TLS as `host`, with ALPN `h2` and `http/1.1` and without early data.
@@ -167,14 +168,14 @@ impl AgentTls {
     }
 
     fn is_at_hand(&self, host: &Host, now: Timestamp) -> bool {
-        let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaves = self.leaves.lock();
         leaves.peek(host).is_some_and(|leaf| now < leaf.renew_at)
     }
 
     fn config(&self, host: &Host) -> Result<Arc<ServerConfig>, CaError> {
         let now = self.clock.now();
         {
-            let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut leaves = self.leaves.lock();
             if let Some(leaf) = leaves.get(host).filter(|leaf| now < leaf.renew_at) {
                 return Ok(Arc::clone(&leaf.config));
             }
@@ -182,7 +183,7 @@ impl AgentTls {
         let authority = self.authority();
         let made = self.make(&authority, std::slice::from_ref(host), &[b"h2", b"http/1.1"])?;
         let config = Arc::clone(&made.config);
-        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leaves = self.leaves.lock();
         // A leaf of an authority that was replaced meanwhile is used for this connection only.
         if Arc::ptr_eq(&authority, &self.authority()) {
             leaves.put(host.clone(), made);
@@ -192,14 +193,14 @@ impl AgentTls {
 
     fn proxy_config(&self) -> Result<Arc<ServerConfig>, CaError> {
         let now = self.clock.now();
-        let kept = self.proxy.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = self.proxy.lock().clone();
         if let Some(leaf) = kept.filter(|leaf| now < leaf.renew_at) {
             return Ok(leaf.config);
         }
         let authority = self.authority();
         let made = self.make(&authority, &self.proxy_names, &[b"http/1.1"])?;
         let config = Arc::clone(&made.config);
-        let mut proxy = self.proxy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut proxy = self.proxy.lock();
         if Arc::ptr_eq(&authority, &self.authority()) {
             *proxy = Some(made);
         }

@@ -8,10 +8,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use lru::LruCache;
 use onecli_model::AgentId;
+use parking_lot::{Mutex, MutexGuard};
 use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
@@ -61,7 +62,7 @@ impl SessionCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<SessionKey, UpstreamSessions>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn change(&self, of: SessionKey, change: impl FnOnce(&mut UpstreamSessions)) {

@@ -13,14 +13,15 @@ pub use scrub::wire_forms;
 use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use onecli_model::{AgentId, Clock, Secret, SecretId, SecretValue, Source};
 use onecli_policy::Grant;
 use onecli_store::Store;
+use parking_lot::Mutex;
 
 use super::Vault;
 use super::credential::Credential;
@@ -85,7 +86,7 @@ struct TokenCache {
 impl TokenCache {
     /// Adds a token that responses are scrubbed for from now on.
     fn note(&self, token: SecretValue) {
-        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut issued = self.issued.lock();
         issued.push_front(token);
         let within = |bytes: &mut usize, token: &SecretValue| {
             *bytes += token.expose().len();
@@ -220,7 +221,7 @@ impl Credentials {
     }
 
     fn token_cache(&self, secret: SecretId) -> Arc<TokenCache> {
-        let mut token_caches = self.token_caches.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut token_caches = self.token_caches.lock();
         Arc::clone(token_caches.get_or_insert(secret, Arc::default))
     }
 
@@ -329,7 +330,7 @@ mod tests {
             for _ in 0..count {
                 token_cache.note(SecretValue::new(vec![b'x'; size]).unwrap());
             }
-            let issued = token_cache.issued.lock().unwrap();
+            let issued = token_cache.issued.lock();
             issued.iter().map(|token| token.expose().len()).collect::<Vec<_>>()
         };
         assert_eq!(note(1024, 100), [1024; MAX_SCRUBBED]);

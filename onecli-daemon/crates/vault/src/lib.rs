@@ -38,10 +38,11 @@ pub use tokens::client::{DaemonRequestError, Purpose, TokenEndpointClient};
 pub use tokens::{MintError, check_material, sent_to_endpoint};
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use onecli_model::{AgentId, Placeholder, Random, Sealed, Secret, SecretId, SecretValue, Token, TokenHash};
 use onecli_policy::{Grant, ScrubGrant};
+use parking_lot::RwLock;
 use tokio::sync::watch;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -91,11 +92,11 @@ struct Opened {
 
 impl Vault {
     fn roots(&self) -> Arc<Roots> {
-        Arc::clone(&self.roots.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.roots.read())
     }
 
     fn set_roots(&self, roots: Roots) {
-        *self.roots.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
+        *self.roots.write() = Arc::new(roots);
     }
 
     /// The id of the root key. It reveals nothing about the key.

@@ -1,10 +1,11 @@
 //! Unlocking: from a store and a key to a vault, at the first start and at every later one.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use onecli_model::{Random, Sealed};
 use onecli_store::{SlotRow, Store, VaultChange};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;

@@ -2,8 +2,9 @@
 //! another user, and only root can delay root.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Concurrent connections per uid. Further connections wait.
@@ -39,7 +40,7 @@ impl Admission {
     /// Waits for a slot of `uid`. Returns `None` only when the process is about to end.
     pub(crate) async fn wait(&self, uid: u32) -> Option<AdmissionPermit> {
         let queue = {
-            let mut by_uid = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut by_uid = self.by_uid.lock();
             // Drop queues that only this map still references: no connection uses or awaits them.
             by_uid.retain(|_, queue| Arc::strong_count(queue) > 1);
             Arc::clone(by_uid.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(self.slots))))
@@ -66,6 +67,6 @@ mod tests {
         assert!(admission.wait(1000).now_or_never().is_some());
         held.clear();
         assert!(admission.wait(1000).now_or_never().is_some());
-        assert!(admission.by_uid.lock().unwrap().len() <= 1, "unused queues are removed");
+        assert!(admission.by_uid.lock().len() <= 1, "unused queues are removed");
     }
 }

@@ -1,8 +1,9 @@
 //! The growth rate of counters over the last minute.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// The interval between readings.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ pub(crate) struct Rates {
 impl Rates {
     /// Stores a reading. Call it every [`INTERVAL`].
     pub(super) fn remember(&self, now: Instant, counters: BTreeMap<String, u64>) {
-        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readings = self.readings.lock();
         if readings.len() == MAX_READINGS {
             readings.pop_front();
         }
@@ -29,7 +30,7 @@ impl Rates {
 
     /// Returns the growth of each counter per second since the oldest reading. Empty in the first second.
     pub(crate) fn per_second(&self, now: Instant, counters: &BTreeMap<String, u64>) -> BTreeMap<String, f64> {
-        let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        let readings = self.readings.lock();
         let Some((then, before)) = readings.front() else { return BTreeMap::new() };
         let seconds = now.saturating_duration_since(*then).as_secs_f64();
         if seconds < 1.0 {

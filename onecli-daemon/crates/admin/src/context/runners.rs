@@ -1,10 +1,11 @@
 //! The permitted runners of agents, read from the store after a change.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use onecli_model::{AgentId, AgentName, Runner};
 use onecli_store::{RunnerRow, Store, StoreError};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::access::peer::{gids, matches_runner};
@@ -27,13 +28,13 @@ impl Runners {
     async fn rows(&self, store: &dyn Store) -> Result<Arc<[RunnerRow]>, StoreError> {
         // Read the version before the query. A change during the query then makes the cached rows stale.
         let version = *self.changes.borrow();
-        if let Some((known, rows)) = &*self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        if let Some((known, rows)) = &*self.known.lock()
             && *known == version
         {
             return Ok(Arc::clone(rows));
         }
         let rows: Arc<[RunnerRow]> = store.all_runners().await?.into();
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, Arc::clone(&rows)));
+        *self.known.lock() = Some((version, Arc::clone(&rows)));
         Ok(rows)
     }
 

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
 use onecli_model::{Agent, AgentId, Egress};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
@@ -79,15 +80,15 @@ struct Store(Mutex<HashMap<AgentId, std::net::UdpSocket>>);
 
 impl SocketStore for Arc<Store> {
     fn take(&self, agent: AgentId) -> Option<std::net::UdpSocket> {
-        self.0.lock().unwrap().get(&agent).map(|kept| kept.try_clone().unwrap())
+        self.0.lock().get(&agent).map(|kept| kept.try_clone().unwrap())
     }
 
     fn store(&self, agent: AgentId, socket: BorrowedFd<'_>) {
-        self.0.lock().unwrap().insert(agent, socket.try_clone_to_owned().unwrap().into());
+        self.0.lock().insert(agent, socket.try_clone_to_owned().unwrap().into());
     }
 
     fn remove(&self, agent: AgentId) {
-        self.0.lock().unwrap().remove(&agent);
+        self.0.lock().remove(&agent);
     }
 }
 

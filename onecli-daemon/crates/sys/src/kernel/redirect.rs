@@ -5,10 +5,7 @@ use std::{
     io::ErrorKind,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -16,6 +13,7 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
 use nix::time::{ClockId, clock_gettime};
 use onecli_common::{AgentEntry, Ident, IdentFlags, Stat, TupleKey, names};
 use onecli_model::flow::Flow;
+use parking_lot::Mutex;
 use socket2::{SockRef, Type};
 
 use super::{
@@ -109,7 +107,7 @@ impl Redirect {
         let Some(syn) = syn::take(accepted).map_err(KernelError::Accepted)? else { return Ok(None) };
         let netns = netns_cookie(accepted).map_err(KernelError::Accepted)?;
         let key = key(&syn, netns);
-        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut announced = self.announced.lock();
         let ident = match announced.get(&key, 0) {
             Ok(ident) => ident,
             Err(MapError::KeyNotFound) => return Ok(None),
@@ -134,7 +132,7 @@ impl Redirect {
 
     /// Counts one connection of an agent as accepted, so that one more may wait.
     fn make_room(&self, agent_cgid: u64) -> Result<(), KernelError> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         let number = match taken.get(&agent_cgid, 0) {
             Ok(number) => number,
             // Removed meanwhile.
@@ -151,7 +149,7 @@ impl Redirect {
         if SockRef::from(listener).r#type().map_err(KernelError::Listener)? == Type::STREAM {
             syn::keep(listener).map_err(KernelError::Listener)?;
         }
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.listeners.lock();
         listeners
             .insert(&listener.as_fd().as_raw_fd(), names::STAMP, 0)
             .map_err(KernelError::map("write", names::LISTENERS))
@@ -160,9 +158,9 @@ impl Redirect {
     /// Adds an agent to the kernel's map by its cgroup id, or changes its entry.
     pub fn set_agent(&self, cgroup_id: u64, entry: AgentEntry) -> Result<(), KernelError> {
         // A panic elsewhere leaves the handle intact: it holds a descriptor and no state.
-        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agents = self.agents.lock();
         agents.insert(cgroup_id, entry, 0).map_err(KernelError::map("write", names::AGENTS))?;
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         match taken.insert(cgroup_id, 0, BPF_NOEXIST) {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::AlreadyExists => Ok(()),
             inserted => inserted.map_err(KernelError::map("write", names::TAKEN)),
@@ -197,14 +195,14 @@ impl Redirect {
     /// Returns the refusals, for the one task that reads them; `None` if they were taken already. Call it inside a
     /// tokio runtime.
     pub fn take_denials(&self) -> Result<Option<Denials>, KernelError> {
-        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut denials = self.denials.lock();
         denials.take().map(Denials::new).transpose()
     }
 
     /// Returns the programs' log, for the one task that reads it. `None` if it is off, was taken, or belongs to another
     /// process that attached the programs.
     pub fn take_log(&self) -> Option<KernelLog> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.log.lock().take()
     }
 }
 
@@ -224,7 +222,7 @@ fn forget<V: aya::Pod>(
     name: &'static str,
     cgroup_id: u64,
 ) -> Result<(), KernelError> {
-    match map.lock().unwrap_or_else(PoisonError::into_inner).remove(&cgroup_id) {
+    match map.lock().remove(&cgroup_id) {
         Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(KernelError::map("write", name)),
     }

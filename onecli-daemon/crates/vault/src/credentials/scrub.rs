@@ -1,6 +1,5 @@
 //! The values that responses are searched for: those in the store, and those of other sources that are in memory.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use onecli_model::{AgentId, Secret, SecretValue, WireForm};
@@ -77,10 +76,10 @@ impl Credentials {
     }
 
     fn issued(&self, secret: &Secret) -> Vec<SecretValue> {
-        let token_caches = self.token_caches.lock().unwrap_or_else(PoisonError::into_inner);
+        let token_caches = self.token_caches.lock();
         let Some(token_cache) = token_caches.peek(&secret.id).cloned() else { return Vec::new() };
         drop(token_caches);
-        let issued = token_cache.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        let issued = token_cache.issued.lock();
         issued.iter().cloned().collect()
     }
 

@@ -1,6 +1,5 @@
 //! A token request continues if the request that needed it is gone.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,6 +8,7 @@ use http::{Request, Response};
 use onecli_model::{Authority, Mint, Placement};
 use onecli_policy::ScrubGrant;
 use onecli_sys::SystemClock;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -30,7 +30,7 @@ impl TokenEndpointClient for Slow {
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, DaemonRequestError> {
         let number = {
-            let mut asked = self.asked.lock().unwrap();
+            let mut asked = self.asked.lock();
             asked.push(String::from_utf8(request.body().to_vec()).unwrap());
             asked.len()
         };
@@ -89,7 +89,7 @@ async fn refresh_token_survives_client_disconnect() {
     server.may_answer.add_permits(8);
     let token = credentials.open(&grant).await.unwrap();
     assert_eq!(token.value().expose(), b"bought-token-1");
-    let asked = server.asked.lock().unwrap().clone();
+    let asked = server.asked.lock().clone();
     assert!(asked.len() == 1 && asked[0].contains("refresh-token-0"), "{asked:?}");
     let stored = store.load().await.unwrap().secrets.remove(0);
     assert_eq!(stored.version, 2);

@@ -5,12 +5,13 @@ pub(crate) use onecli_tests::scripted::{Conn, server_config};
 
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use onecli_tests::daemon::{Agent, Builder, Daemon, Granted};
 use onecli_tests::scripted::{ScriptedUpstream, read_http1};
 use onecli_tests::upstream::TestCa;
+use parking_lot::Mutex;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::wire::http1::read_rest;
@@ -85,12 +86,12 @@ impl Script {
 
     /// Every request so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().expect("no holder panics").clone()
+        self.seen.lock().clone()
     }
 
     /// Deletes the recorded requests.
     pub(crate) fn clear(&self) {
-        self.seen.lock().expect("no holder panics").clear();
+        self.seen.lock().clear();
     }
 
     /// Returns whether any request contained `text`.
@@ -103,7 +104,7 @@ fn serve(conn: &mut Conn, handler: &Handler, log: &Mutex<Vec<Seen>>) -> io::Resu
     loop {
         let (head, body) = read_http1(conn)?;
         let seen = Seen { head, body };
-        log.lock().expect("no holder panics").push(seen.clone());
+        log.lock().push(seen.clone());
         handler(&seen, conn)?;
         conn.flush()?;
     }

@@ -4,8 +4,8 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use onecli_api::{
 use onecli_config::DaemonLayout;
 use onecli_model::{AgentName, CgroupName, Check, Factors, Host, Placement, Random, SecretName, SecretValue};
 use onecli_sys::OsRandom;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::probe::{from_cgroup, over_tls};
@@ -369,7 +370,7 @@ impl TestService {
     }
 
     fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.lock().clone()
     }
 }
 
@@ -393,7 +394,7 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) -> io::Result<()> {
         return Ok(());
     }
     let head = read_head(&mut io::Read::chain(&first[..], &mut stream))?;
-    seen.lock().unwrap_or_else(PoisonError::into_inner).push(head.clone());
+    seen.lock().push(head.clone());
     let length = head.len();
     stream.write_all(
         format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{head}")

@@ -5,10 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +14,7 @@ use caps::{CapSet, Capability};
 use nix::sched::{CloneFlags, unshare};
 use onecli_common::TupleKey;
 use onecli_model::flow::Flow;
+use parking_lot::{Mutex, MutexGuard};
 use socket2::{Domain, Socket, Type};
 
 use crate::kernel::Cgroup2;
@@ -71,7 +69,7 @@ impl Fixture {
             return None;
         }
         // A failed test leaves nothing that could affect the next one.
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = TURN.lock();
         enter_namespace();
         let cgroups = Cgroups::new();
         let config = KernelConfig {

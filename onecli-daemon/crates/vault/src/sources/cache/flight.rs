@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use onecli_model::Clock;
+use parking_lot::{Mutex, MutexGuard};
 
 /// How long a failure is returned to all callers of the same key, so that a failing server does not receive a call
 /// for each request.
@@ -290,7 +291,7 @@ where
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 #[cfg(test)]

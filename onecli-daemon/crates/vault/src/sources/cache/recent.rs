@@ -3,11 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use onecli_model::{AgentId, SecretId, SecretValue};
+use parking_lot::{Mutex, MutexGuard};
 
 /// The most pairs of agent and secret. A value has 16 KiB at most, and its size is the operator's choice. With keys
 /// of 4 KiB, the largest in use, all values together stay below 64 MiB, and never exceed 256 MiB.
@@ -101,7 +101,7 @@ impl RecentlyServed {
     }
 
     fn lock(&self) -> MutexGuard<'_, All> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -11,12 +11,13 @@ use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
 use onecli_model::{SecretValue, SourceFile};
 use onecli_sys::trusted;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -85,7 +86,7 @@ impl Files {
     }
 
     pub(super) fn turns(&self, path: &Path) -> Arc<Semaphore> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         Arc::clone(all.get_or_insert(path.to_owned(), || Arc::new(Semaphore::new(TURNS))))
     }
 }

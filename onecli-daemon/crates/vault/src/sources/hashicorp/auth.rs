@@ -4,11 +4,12 @@
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use onecli_model::{Clock, Random};
+use parking_lot::Mutex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -166,7 +167,7 @@ impl Auth {
 
     /// The current token, expired or not.
     pub(super) fn current(&self) -> Option<Arc<Login>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.lock().clone()
     }
 
     /// Returns a token that has not expired by the daemon's clock, and logs in if there is none. A token that is
@@ -196,7 +197,7 @@ impl Auth {
     }
 
     fn set(&self, login: Arc<Login>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(login);
+        *self.current.lock() = Some(login);
         self.changed.notify_one();
     }
 

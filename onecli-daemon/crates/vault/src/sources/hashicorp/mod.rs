@@ -23,12 +23,13 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use onecli_model::{AgentId, Clock, Random, SecretValue, VaultReference};
 use onecli_tls::ServiceTls;
+use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
 use crate::sources::cache::flight::{Bounds, Expiring, Flights};
@@ -112,7 +113,7 @@ struct Lease {
 
 impl Lease {
     fn ends(&self) -> Instant {
-        *self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.ends.lock()
     }
 }
 
@@ -409,7 +410,7 @@ impl HashiCorp {
             match renewed {
                 Ok(Some(time)) if time > lease.first / LAST_PART => {
                     lease.used.store(false, Ordering::Relaxed);
-                    *lease.ends.lock().unwrap_or_else(PoisonError::into_inner) = now + time;
+                    *lease.ends.lock() = now + time;
                     self.material.extend(&key, time.saturating_sub(time / LAST_PART)).await;
                 }
                 // The lease is unused, or cannot last: the next request gets a new one.
@@ -446,7 +447,7 @@ impl HashiCorp {
     }
 
     fn lock_live(&self) -> MutexGuard<'_, HashMap<String, (Key, Weak<Lease>)>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        self.live.lock()
     }
 
     /// Sends with the daemon's token. If the token is no longer valid, logs in and sends once more.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use onecli_model::Host;
 use onecli_tls::ServiceTls;
+use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -207,7 +208,7 @@ impl Wire {
     }
 
     async fn once(&self, call: &Call<'_>) -> Result<Answer, BackendError> {
-        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self.idle.lock().pop();
         if let Some(sender) = kept
             && let Ok(answer) = self.send(sender, call).await?
         {
@@ -255,7 +256,7 @@ impl Wire {
                 body.extend_from_slice(data);
             }
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         if idle.len() < MOST_IDLE && !sender.is_closed() {
             idle.push(sender);
         }

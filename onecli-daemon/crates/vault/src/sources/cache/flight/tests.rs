@@ -19,7 +19,7 @@ impl Hand {
     }
 
     fn pass(&self, time: Duration) {
-        *self.passed.lock().unwrap() += time;
+        *self.passed.lock() += time;
     }
 }
 
@@ -29,7 +29,7 @@ impl Clock for Hand {
     }
 
     fn instant(&self) -> Instant {
-        self.start + *self.passed.lock().unwrap()
+        self.start + *self.passed.lock()
     }
 }
 

@@ -56,7 +56,7 @@ async fn each_agent_gets_its_own_user_until_it_ends() {
     let other = text(&client, agent(2), USER).await;
     assert_ne!(user, other);
     assert_eq!(users(&postgres), 2);
-    assert_eq!(memory.leases.lock().unwrap().len(), 2);
+    assert_eq!(memory.leases.lock().len(), 2);
 
     client.end_agent(agent(1)).await;
     assert_eq!(users(&postgres), 1);
@@ -71,7 +71,7 @@ async fn each_agent_gets_its_own_user_until_it_ends() {
     assert_eq!(next.give_back_orphans().await, Ok(2));
     assert_eq!(users(&postgres), 1);
     assert_eq!(text(&next, agent(3), USER).await, own, "the other agent's user stays");
-    assert_eq!(memory.leases.lock().unwrap().len(), 1);
+    assert_eq!(memory.leases.lock().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,11 +84,11 @@ async fn failed_revocation_is_retried_later() {
     text(&client, agent(1), USER).await;
     server.seal();
     client.end_agent(agent(1)).await;
-    assert_eq!(memory.leases.lock().unwrap().len(), 1, "still stored");
+    assert_eq!(memory.leases.lock().len(), 1, "still stored");
     server.unseal();
     assert_eq!(client.give_back_orphans().await, Ok(1));
     assert_eq!(users(&postgres), 0);
-    assert!(memory.leases.lock().unwrap().is_empty());
+    assert!(memory.leases.lock().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,5 +111,5 @@ async fn slow_lease_is_renewed_while_used_and_revoked_when_unused() {
         () = used => {}
     }
     assert_eq!(users(&postgres), 1, "the unused one is gone");
-    assert_eq!(memory.leases.lock().unwrap().len(), 1);
+    assert_eq!(memory.leases.lock().len(), 1);
 }

@@ -5,12 +5,13 @@ mod leases;
 mod login;
 mod reading;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use onecli_sys::{OsRandom, SystemClock};
 use onecli_tests::openbao::{OpenBao, ROOT};
+use parking_lot::Mutex;
 use serde_json::json;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -27,11 +28,11 @@ pub(super) struct Memory {
 #[async_trait]
 impl SecretIdStore for Memory {
     async fn load(&self) -> Option<Zeroizing<Vec<u8>>> {
-        self.kept.lock().unwrap().clone().map(Zeroizing::new)
+        self.kept.lock().clone().map(Zeroizing::new)
     }
 
     async fn save(&self, content: &[u8]) -> Result<(), String> {
-        *self.kept.lock().unwrap() = Some(content.to_vec());
+        *self.kept.lock() = Some(content.to_vec());
         Ok(())
     }
 }
@@ -39,17 +40,17 @@ impl SecretIdStore for Memory {
 #[async_trait]
 impl LeaseStore for Memory {
     async fn add(&self, lease: &LeaseNote) -> Result<(), String> {
-        self.leases.lock().unwrap().push(lease.clone());
+        self.leases.lock().push(lease.clone());
         Ok(())
     }
 
     async fn remove(&self, id: &str) -> Result<(), String> {
-        self.leases.lock().unwrap().retain(|lease| lease.id != id);
+        self.leases.lock().retain(|lease| lease.id != id);
         Ok(())
     }
 
     async fn all(&self) -> Result<Vec<LeaseNote>, String> {
-        Ok(self.leases.lock().unwrap().clone())
+        Ok(self.leases.lock().clone())
     }
 }
 
