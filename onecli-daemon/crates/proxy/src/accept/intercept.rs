@@ -1,7 +1,7 @@
 //! Detects the protocol and destination of a connection, and then inspects, tunnels or refuses it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use onecli_net::{
 };
 use onecli_policy::{Decision, DecisionReason, Identity, Route};
 use onecli_tls::{ClientHello, TlsAlert, parse_client_hello};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
@@ -376,7 +377,7 @@ async fn refuse_readably<S>(
     let connection = Arc::new(connection);
     let refusal = Arc::new(refusal);
     let served = serve_with(tls, version, Default::default(), |request| {
-        *asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *asked.lock() = true;
         let (gateway, connection, refusal) =
             (Arc::clone(gateway), Arc::clone(&connection), Arc::clone(&refusal));
         async move {
@@ -390,7 +391,7 @@ async fn refuse_readably<S>(
     if let Err(error) = served {
         tracing::debug!(%error, "a refused client's connection ended");
     }
-    if !*asked.lock().unwrap_or_else(PoisonError::into_inner) {
+    if !*asked.lock() {
         refuse_unheard(gateway, &connection, &refusal).await;
     }
 }

@@ -2,12 +2,13 @@
 //! or varies its requests, fills neither the log nor memory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use onecli_audit::{ConnectionMode, Event, Fold, Record, Repeated, Text, Verdict};
 use onecli_model::{AgentId, AgentName};
 use onecli_policy::Snapshot;
+use parking_lot::Mutex;
 
 /// The code of a record that represents refusals of several kinds.
 const SEVERAL: &str = "several";
@@ -101,7 +102,7 @@ impl Refusals {
         policy: &Arc<Snapshot>,
         may_write: impl FnOnce() -> bool,
     ) -> bool {
-        let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folds = self.folds.lock();
         let kind = Kind::of(record, policy);
         let of = Of {
             agent: record.agent.clone(),
@@ -132,7 +133,7 @@ impl Refusals {
 
     fn take(&self, mut take: impl FnMut(&mut Fold<Kind>) -> Vec<Repeated<Kind>>) -> Vec<Folded> {
         let mut all = Vec::new();
-        self.folds.lock().unwrap_or_else(PoisonError::into_inner).retain(|of, fold| {
+        self.folds.lock().retain(|of, fold| {
             let folded = take(fold).into_iter().map(|repeated| Folded { of: of.clone(), repeated });
             all.extend(folded);
             !fold.is_empty()

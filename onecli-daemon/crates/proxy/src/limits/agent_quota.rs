@@ -1,9 +1,10 @@
 //! Quotas: each agent has its own limit, and all agents together have another.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use onecli_model::AgentId;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Counts what each agent has open.
 #[derive(Debug, Clone)]
@@ -27,7 +28,7 @@ pub(crate) struct QuotaShare {
 }
 
 fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
-    taken.lock().unwrap_or_else(PoisonError::into_inner)
+    taken.lock()
 }
 
 impl AgentQuota {

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use onecli_model::Clock;
+use parking_lot::Mutex;
 
 /// Number of addresses whose failures are stored, each in less than 100 bytes.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -30,7 +31,7 @@ impl FailureLimits {
     /// Returns whether this address has failed too often recently.
     pub(crate) fn is_blocked(&self, address: IpAddr) -> bool {
         let now = self.clock.instant();
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_address = self.by_address.lock();
         by_address
             .get(&address)
             .is_some_and(|(since, count)| now.duration_since(*since) < WINDOW && *count >= FAILURES)
@@ -39,7 +40,7 @@ impl FailureLimits {
     /// Counts a wrong token.
     pub(crate) fn failed(&self, address: IpAddr) {
         let now = self.clock.instant();
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_address = self.by_address.lock();
         let entry = by_address.get_or_insert_mut(address, || (now, 0));
         if now.duration_since(entry.0) >= WINDOW {
             *entry = (now, 0);

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, header};
 use onecli_model::{AddressScope, Authority, Clock, Code, Refusal};
 use onecli_policy::Snapshot;
 use onecli_tls::{Alpn, LateAlert};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connector::{Opened, Relay, UpstreamConnector, timed_out};
@@ -264,7 +265,7 @@ impl Pool {
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 
     /// Returns a pooled connection whose address is still allowed.

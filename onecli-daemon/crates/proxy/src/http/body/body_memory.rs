@@ -7,13 +7,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use onecli_model::AgentId;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Sleep;
 
 /// Bytes that may wait on one agent connection, for all streams and both directions together.
@@ -37,7 +38,7 @@ const PER_DIRECTION: usize = 32 << 10;
 const RESERVATION_TIMEOUT: Duration = Duration::from_millis(5);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// The pool, with each agent's share of it.

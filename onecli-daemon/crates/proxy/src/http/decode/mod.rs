@@ -9,13 +9,14 @@ mod decoder;
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::header::{self, HeaderMap};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncBufRead, AsyncRead};
 use tokio_util::io::StreamReader;
 use tokio_util::io::poll_read_buf;
@@ -84,7 +85,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> Stream for Data<
 }
 
 fn lock(trailers: &LateTrailers) -> MutexGuard<'_, Option<HeaderMap>> {
-    trailers.lock().unwrap_or_else(PoisonError::into_inner)
+    trailers.lock()
 }
 
 /// The error for a coding that cannot be decoded.

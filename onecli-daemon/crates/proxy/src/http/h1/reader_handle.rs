@@ -1,12 +1,12 @@
 //! State that the [`StrictReader`](super::StrictReader) of a connection shares with the service behind hyper.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use onecli_audit::{Record, Text};
 use onecli_model::{Authority, Refusal};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::section::Section;
 use super::violation::Violation;
@@ -126,7 +126,7 @@ struct Shared {
 
 impl ReaderHandle {
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Reports that head `number` was malformed.

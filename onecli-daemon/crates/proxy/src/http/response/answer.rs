@@ -1,7 +1,7 @@
 //! Delivers the upstream's response to the agent: scrubs it while it streams, and records the outcome at its end.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use onecli_audit::Text;
 use onecli_model::{Code, Refusal};
 use onecli_policy::Snapshot;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -282,7 +283,7 @@ impl Answer {
 }
 
 fn lock(streaming: &Mutex<Streaming>) -> MutexGuard<'_, Streaming> {
-    streaming.lock().unwrap_or_else(PoisonError::into_inner)
+    streaming.lock()
 }
 
 /// A body that is being streamed.

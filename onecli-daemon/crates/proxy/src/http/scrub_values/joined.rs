@@ -1,9 +1,10 @@
 //! Values that are replaced while responses stream: those responses are searched for the old and the new values.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::http::scrub::Needles;
 
@@ -58,8 +59,8 @@ impl Joined {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<Addresses, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LruCache<Addresses, Entry>> {
+        self.0.lock()
     }
 }
 

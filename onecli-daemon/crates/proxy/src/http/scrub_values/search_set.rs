@@ -3,13 +3,14 @@
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
 use onecli_model::{Secret, SecretValue, ValueClass};
 use onecli_policy::{ScrubGrant, SentAs};
 use onecli_vault::{Credentials, wire_forms};
+use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
 use crate::http::scrub::{Needle, Needles, spellings};
@@ -209,5 +210,5 @@ fn of<'n>(needles: impl IntoIterator<Item = &'n Needle>) -> Needles {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

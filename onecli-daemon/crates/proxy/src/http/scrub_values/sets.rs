@@ -1,13 +1,14 @@
 //! The values that a response is searched for, for all hosts.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use onecli_model::{Clock, Host};
 use onecli_policy::{HostGroups, ScrubGrant, SentAs, Snapshot};
 use onecli_vault::Credentials;
+use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
@@ -108,7 +109,7 @@ impl ScrubValues {
     }
 
     fn lock(&self) -> MutexGuard<'_, Sets> {
-        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sets.lock()
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use onecli_model::AgentId;
+use parking_lot::Mutex;
 
 /// This many matches of an agent are masked within this time. After that, responses with matches are withheld for the
 /// same time.
@@ -33,7 +33,7 @@ impl UnexpectedMatches {
     /// Counts a match in a response to this agent. Returns true if the response must be cut off. The result depends
     /// only on the number of matches and on time.
     pub(crate) fn note(&self, agent: AgentId, now: Instant) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let matches = all.get_or_insert_mut(agent, Matches::default);
         if matches.cut_until.is_some_and(|end| now < end) {
             return true;

@@ -1,10 +1,9 @@
 //! Tests of the strict reader with hyper behind it.
 
-use std::sync::Mutex;
-
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
@@ -19,10 +18,10 @@ type Asked = Arc<Mutex<Vec<String>>>;
 
 async fn service(asked: Asked, mut request: Request<PeerBody>) -> Response<Body> {
     if let Some(rejected) = RejectedRequest::of(&request) {
-        asked.lock().unwrap().push("malformed".to_owned());
+        asked.lock().push("malformed".to_owned());
         return reject::answer(&rejected.refusal(), None);
     }
-    asked.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
+    asked.lock().push(format!("{} {}", request.method(), request.uri()));
     let switched = request.headers().contains_key("x-switch");
     if switched {
         let upgrade = hyper::upgrade::on(&mut request);
@@ -66,7 +65,7 @@ async fn exchange(bytes: &[u8]) -> (String, Vec<String>) {
     end.unwrap_or_else(|_| panic!("the connection was not closed: {answer}")).unwrap();
     drop(client);
     task.await.unwrap().unwrap();
-    let asked = asked.lock().unwrap().clone();
+    let asked = asked.lock().clone();
     (answer, asked)
 }
 
@@ -98,7 +97,7 @@ async fn truncated_head_is_answered() {
     client.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     task.await.unwrap().unwrap();
-    assert_eq!(*asked.lock().unwrap(), ["malformed"]);
+    assert_eq!(*asked.lock(), ["malformed"]);
 }
 
 /// Returns the response to a client that sends `request` and closes this direction. The service takes `time` to

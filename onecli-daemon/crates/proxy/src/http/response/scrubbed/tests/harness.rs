@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use onecli_model::{SecretValue, WireForm};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -152,7 +153,7 @@ impl AsyncWrite for Recorder {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         let now = self.clock.load(Ordering::Relaxed);
-        self.trace.lock().unwrap().push((now, buf[..written].to_vec()));
+        self.trace.lock().push((now, buf[..written].to_vec()));
         Poll::Ready(Ok(written))
     }
 
@@ -180,7 +181,7 @@ where
     let body = Agents(ScrubbedBody::new(source, scrubber, IdleTimeout::new(Duration::from_mins(15)), false));
     let body = Mutex::new(Some(body));
     let service = service_fn(move |_: Request<hyper::body::Incoming>| {
-        let body = body.lock().unwrap().take().unwrap();
+        let body = body.lock().take().unwrap();
         async { Ok::<_, Infallible>(Response::new(body)) }
     });
     let connection = TokioIo::new(connection);
@@ -227,7 +228,7 @@ where
         }
     }
     served.await.unwrap();
-    std::mem::take(&mut *trace.lock().unwrap())
+    std::mem::take(&mut *trace.lock())
 }
 
 /// What the agent reads from a WebSocket. The upstream sends each piece as a frame, followed by a ping; four frames
