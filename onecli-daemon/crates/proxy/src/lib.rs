@@ -6,21 +6,19 @@
 #![forbid(unsafe_code)]
 
 mod accept;
-mod audit;
 mod context;
 #[cfg(feature = "fuzz")]
 pub mod fuzzed;
 mod http;
 mod limits;
-mod scheme;
 mod session;
 mod upstream;
 
 pub use accept::explicit::serve_explicit;
+pub use accept::listener_scheme::ListenerScheme;
 pub use accept::transparent::serve_transparent;
-pub use context::counters::Counters;
 pub use context::gateway::{Gateway, GatewayParts, UpstreamTimeouts};
-pub use context::listener_scheme::ListenerScheme;
+pub use http::upstream::daemon_client::{DaemonClient, DaemonClientParts, DaemonRecorder};
 pub use limits::capacity::Capacity;
+pub use session::counters::Counters;
 pub use upstream::connector::UpstreamProxy;
-pub use upstream::daemon_client::{DaemonClient, DaemonClientParts, DaemonRecorder};

@@ -16,9 +16,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::intercept::intercept;
-use crate::context::counters::Counters;
+use crate::accept::listener_scheme::ListenerScheme;
 use crate::context::gateway::Gateway;
-use crate::context::listener_scheme::ListenerScheme;
 use crate::http::body::peer_body::PeerBody;
 use crate::http::body::reject;
 use crate::http::body::{Body, empty};
@@ -28,6 +27,7 @@ use crate::http::request::head::{basic_credentials, scheme_value};
 use crate::http::serve::{HttpVersion, answer_rejected, record_broken, serve_with};
 use crate::limits::connection_slot::{ConnectionSlot, Source};
 use crate::session::connection::{Connection, Destination};
+use crate::session::counters::Counters;
 use crate::session::refused::refuse_quietly;
 use crate::session::request_audit::RequestAudit;
 

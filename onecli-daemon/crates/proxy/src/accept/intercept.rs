@@ -17,15 +17,15 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
-use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
 use crate::http::body::Body;
 use crate::http::body::peer_body::PeerBody;
 use crate::http::body::reject;
 use crate::http::request::head::Head;
+use crate::http::scheme::Scheme;
 use crate::http::serve::{HttpVersion, serve_exchanges, serve_with};
-use crate::scheme::Scheme;
 use crate::session::connection::{Connection, Destination};
+use crate::session::counters::Counters;
 use crate::session::refused::{refuse_quietly, refuse_unheard};
 use crate::session::request_audit::RequestAudit;
 use crate::upstream::connector::Opened;

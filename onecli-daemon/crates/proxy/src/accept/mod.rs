@@ -2,4 +2,5 @@
 
 pub(crate) mod explicit;
 mod intercept;
+pub(crate) mod listener_scheme;
 pub(crate) mod transparent;

@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 
 use super::explicit::serve_proxy;
 use super::intercept::intercept;
-use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
 use crate::limits::connection_slot::{ConnectionSlot, Source};
 use crate::session::connection::{Connection, Destination};
+use crate::session::counters::Counters;
 use crate::session::refused::{refuse_quietly, refuse_unheard};
 
 /// Serves one connection that the transparent listener accepted, with the kernel's record of it.

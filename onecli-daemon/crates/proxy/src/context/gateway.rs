@@ -19,22 +19,22 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::counters::Counters;
-use super::listener_scheme::ListenerScheme;
-use super::policy_watch::until_refused;
-use crate::audit::recorder::Recorder;
-use crate::audit::refusals::{Folded, Refusals};
+use crate::accept::listener_scheme::ListenerScheme;
 use crate::http::body::Body;
 use crate::http::body::body_memory::BodyMemory;
 use crate::http::body::buffer;
 use crate::http::decode;
 use crate::http::scrub_values::{ScrubValues, UnexpectedMatches};
+use crate::http::upstream::pool::Pool;
 use crate::limits::agent_quota::AgentQuota;
 use crate::limits::capacity::Capacity;
 use crate::limits::connection_slot::UnidentifiedLimiter;
 use crate::limits::failures::FailureLimits;
+use crate::session::counters::Counters;
+use crate::session::policy_watch::until_refused;
+use crate::session::recorder::Recorder;
+use crate::session::refusals::{Folded, Refusals};
 use crate::upstream::connector::{UpstreamConnector, UpstreamProxy};
-use crate::upstream::pool::Pool;
 
 /// Time limit for aborted requests to end. They wait for no other task.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::gateway::Gateway;
 use crate::http::body::body_memory::ConnectionMemory;
+use crate::http::scheme::Scheme;
 use crate::limits::connection_slot::ConnectionSlot;
-use crate::scheme::Scheme;
 
 /// The destination of a connection, from the client or from the kernel.
 #[derive(Debug, Clone)]

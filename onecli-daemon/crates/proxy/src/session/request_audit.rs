@@ -10,12 +10,12 @@ use onecli_net::TunnelBytes;
 use onecli_policy::{Grant, Identity};
 
 use super::connection::Connection;
-use crate::audit::recorder::Recorder;
-use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
 use crate::http::placeholders::content_scan::ContentAlerts;
+use crate::http::upstream::pool::Upstream;
 use crate::limits::agent_quota::QuotaShare;
-use crate::upstream::pool::Upstream;
+use crate::session::counters::Counters;
+use crate::session::recorder::Recorder;
 
 /// Maximum growth of a record until the outcome, in bytes: status, bytes, duration, address, TLS, ALPN, backend,
 /// code, sessions.

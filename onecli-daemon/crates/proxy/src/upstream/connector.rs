@@ -129,7 +129,7 @@ impl UpstreamConnector {
     ///
     /// # Errors
     /// As [`UpstreamConnector::open`].
-    pub(super) async fn open_plain(
+    pub(crate) async fn open_plain(
         &self,
         authority: &Authority,
         address_scope: &AddressScope,
@@ -197,7 +197,7 @@ fn proxy_refusal(proxy: &ProxyUrl, authority: &Authority, error: &ProxyError) ->
     )
 }
 
-pub(super) fn resolve_refusal(error: &ResolveError) -> Refusal {
+pub(crate) fn resolve_refusal(error: &ResolveError) -> Refusal {
     match error {
         ResolveError::Blocked(_) => Refusal::new(
             Code::AddressBlocked,
@@ -212,7 +212,7 @@ pub(super) fn resolve_refusal(error: &ResolveError) -> Refusal {
     }
 }
 
-pub(super) fn dial_refusal(error: &DialError) -> Refusal {
+pub(crate) fn dial_refusal(error: &DialError) -> Refusal {
     match error {
         DialError::Refused { .. } => {
             Refusal::new(Code::UpstreamConnect, error.to_string(), "check the upstream and its port")
@@ -221,7 +221,7 @@ pub(super) fn dial_refusal(error: &DialError) -> Refusal {
     }
 }
 
-pub(super) fn timed_out(what: &str) -> Refusal {
+pub(crate) fn timed_out(what: &str) -> Refusal {
     Refusal::new(
         Code::UpstreamTimeout,
         format!("{what} timed out"),

@@ -1,10 +1,3 @@
-//! Connections to upstreams.
+//! Connections to upstreams, for every protocol.
 
 pub(crate) mod connector;
-pub(crate) mod daemon_client;
-mod early_answer;
-mod http1_sender;
-pub(crate) mod pool;
-pub(crate) mod pool_scope;
-pub(crate) mod retry;
-mod send_failure;

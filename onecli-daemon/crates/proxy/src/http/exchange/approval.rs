@@ -19,7 +19,7 @@ use crate::http::body::buffer;
 use crate::http::placement::sigv4::CONTENT_SHA256;
 use crate::http::request::head::Head;
 use crate::http::request::revoked::Revoked;
-use crate::scheme::Scheme;
+use crate::http::scheme::Scheme;
 use crate::session::connection::Connection;
 use crate::session::request_audit::RequestAudit;
 

@@ -22,7 +22,7 @@ use crate::http::body::Body;
 use crate::http::placement::inject::stand_in;
 use crate::http::placement::kind::StandInTest;
 use crate::http::request::head::Head;
-use crate::scheme::Scheme;
+use crate::http::scheme::Scheme;
 use crate::session::connection::Connection;
 use crate::session::request_audit::{GivenUp, RequestAudit};
 

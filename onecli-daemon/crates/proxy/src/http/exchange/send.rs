@@ -16,7 +16,6 @@ use onecli_vault::Credential;
 use tokio::time::Instant;
 
 use super::authorized::{Authorization, AuthorizedRequest};
-use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
 use crate::http::body::expect::Gate;
 use crate::http::body::peer_body::PeerBody;
@@ -36,12 +35,13 @@ use crate::http::scrub::Scrubber;
 use crate::http::scrub_values::unopened;
 use crate::http::scrub_values::{Followed, only_signed, scrubber};
 use crate::http::session_cookies::Sessions;
+use crate::http::upstream::pool::Upstream;
+use crate::http::upstream::pool_scope::PoolScope;
+use crate::http::upstream::retry::Retries;
 use crate::http::websocket::upgrade::Upgrade;
 use crate::session::connection::Connection;
+use crate::session::counters::Counters;
 use crate::session::request_audit::RequestAudit;
-use crate::upstream::pool::Upstream;
-use crate::upstream::pool_scope::PoolScope;
-use crate::upstream::retry::Retries;
 
 /// A request that was sent, with the beginning of its response.
 pub(crate) struct Sent {

@@ -14,7 +14,7 @@ use onecli_model::placeholder_scan::PlaceholderScan;
 use onecli_model::{AgentId, Authority, Code};
 
 use super::disguised::DisguisedScan;
-use crate::audit::recorder::Recorder;
+use crate::session::recorder::Recorder;
 
 /// The alerts already raised for a request, one bit for each code.
 const FOREIGN: u8 = 1;

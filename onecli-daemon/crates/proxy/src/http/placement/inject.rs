@@ -10,7 +10,7 @@ use onecli_vault::Credential;
 use super::kind::{Inject, Outgoing, StandInTest};
 use crate::http::body::buffer::has_coding;
 use crate::http::request::head::Head;
-use crate::upstream::pool::Upstream;
+use crate::http::upstream::pool::Upstream;
 
 /// Makes the functions that name each kind.
 macro_rules! kinds {

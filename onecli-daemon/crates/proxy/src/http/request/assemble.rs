@@ -9,8 +9,8 @@ use onecli_model::{Code, Refusal};
 use super::head::Head;
 use crate::http::body::replay::Attempt;
 use crate::http::fields::names::OVERRIDES;
-use crate::scheme::Scheme;
-use crate::upstream::pool::Upstream;
+use crate::http::scheme::Scheme;
+use crate::http::upstream::pool::Upstream;
 
 /// Headers that could make a response impossible to scan: codings and charsets that hide a value, ranges that split
 /// it.

@@ -18,7 +18,7 @@ use crate::http::fields::names::{members, refuse_misread};
 use crate::http::fields::trailers::Announced;
 use crate::http::h1::{RejectedRequest, Violation, no_target};
 use crate::http::placeholders::disguised;
-use crate::scheme::Scheme;
+use crate::http::scheme::Scheme;
 use crate::session::connection::Connection;
 
 /// A request's head in canonical form.

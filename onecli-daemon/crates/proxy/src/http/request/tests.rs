@@ -9,7 +9,7 @@ use onecli_model::{Authority, Code, Placeholder, RequestId};
 use onecli_policy::CaptureMode;
 
 use super::head::Head;
-use crate::scheme::Scheme;
+use crate::http::scheme::Scheme;
 use crate::session::connection::Connection;
 
 fn connection(scheme: Scheme, authority: Option<&str>, port: Option<u16>) -> Connection {

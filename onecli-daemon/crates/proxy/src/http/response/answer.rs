@@ -20,7 +20,6 @@ use super::issued::{Issued, Stage};
 use super::ranges::Ranges;
 use super::returned::withheld;
 use super::scrubbed::{Fault, ScrubbedBody, data_len};
-use crate::context::counters::Counters;
 use crate::context::gateway::Gateway;
 use crate::http::body::peer_body::PeerBody;
 use crate::http::body::{Body, BodyError, Progress};
@@ -32,9 +31,10 @@ use crate::http::request::revoked::Revoked;
 use crate::http::scrub::{Records, Scrubber};
 use crate::http::session_cookies;
 use crate::http::session_cookies::Sessions;
+use crate::http::upstream::pool::Upstream;
 use crate::limits::idle_timeout::IdleTimeout;
+use crate::session::counters::Counters;
 use crate::session::request_audit::RequestAudit;
-use crate::upstream::pool::Upstream;
 
 /// State that the delivery of a response needs.
 #[derive(Debug)]

@@ -12,10 +12,10 @@ use onecli_model::{AgentId, Code, Host, Refusal, Secret, SecretValue, WireForm};
 use onecli_policy::ScrubGrant;
 use onecli_vault::Credential;
 
-use crate::audit::recorder::Recorder;
 use crate::context::gateway::Gateway;
 use crate::http::scrub::{MatchGuard, Needles, spellings};
 use crate::http::scrub_values::SearchSet;
+use crate::session::recorder::Recorder;
 
 /// The refusal that the client gets, if its response has not begun.
 pub(crate) fn withheld() -> Refusal {

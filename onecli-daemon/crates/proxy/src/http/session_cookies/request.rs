@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::watched::watched;
 use super::{Sessions, Tally, is_csrf, mode, pair};
 use crate::http::request::head::Head;
-use crate::upstream::pool::Upstream;
+use crate::http::upstream::pool::Upstream;
 
 /// Maximum number of stand-ins that are opened for one request; further ones are removed. The limit on the head
 /// limits their bytes.

@@ -14,13 +14,13 @@ use sha1::{Digest, Sha1};
 
 use super::messages::{self, Hits};
 use super::scan;
-use crate::context::counters::Counters;
 use crate::http::body::peer_body::PeerBody;
 use crate::http::body::{Body, empty};
 use crate::http::fields::names::members;
 use crate::http::placeholders::content_scan::ContentScan;
 use crate::http::response::answer::{Delivery, Undelivered, clean_headers, deliver};
 use crate::http::response::returned::withheld;
+use crate::session::counters::Counters;
 
 /// A client that waits for its upgrade, and the key that an accepting server must return.
 #[derive(Debug)]

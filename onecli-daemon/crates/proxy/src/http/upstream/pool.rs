@@ -12,7 +12,6 @@ use onecli_tls::{Alpn, LateAlert};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connector::{Opened, Relay, UpstreamConnector, timed_out};
 use super::http1_sender::Http1Sender;
 use super::pool_scope::PoolScope;
 use super::send_failure::{SendFailure, UpstreamError};
@@ -22,8 +21,9 @@ use crate::http::body::peer_body::PeerBody;
 use crate::http::body::replay::Attempt;
 use crate::http::fields::head_size;
 use crate::http::h2::H2Sender;
+use crate::http::scheme::Scheme;
 use crate::limits::agent_quota::{AgentQuota, QuotaShare};
-use crate::scheme::Scheme;
+use crate::upstream::connector::{Opened, Relay, UpstreamConnector, timed_out};
 
 /// Maximum number of idle connections for one agent and authority.
 const IDLE_PER_KEY: usize = 64;

@@ -18,8 +18,8 @@ use onecli_tls::{Alpn, UpstreamTls};
 use onecli_vault::{DaemonRequestError, Purpose, TokenEndpointClient};
 use uuid::Uuid;
 
-use super::connector::{UpstreamConnector, UpstreamProxy, timed_out};
 use crate::http::body::len;
+use crate::upstream::connector::{UpstreamConnector, UpstreamProxy, timed_out};
 
 /// Time limit for one request, including its response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);

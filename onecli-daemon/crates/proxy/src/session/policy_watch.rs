@@ -14,7 +14,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Resolves when a new policy, or the end of the session in `evidence`, makes `refused` true. If that is already so,
 /// it resolves immediately.
-pub(super) async fn until_refused(
+pub(crate) async fn until_refused(
     mut policy: watch::Receiver<Arc<Snapshot>>,
     clock: &dyn Clock,
     evidence: &ClientEvidence,
