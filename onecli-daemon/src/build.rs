@@ -12,7 +12,7 @@ use onecli_model::{Clock, Random};
 use onecli_net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
 use onecli_policy::{Approvals, Snapshot};
 use onecli_proxy::{
-    Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, Gateway, GatewayParts, ListenerScheme,
+    Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, DataPlane, DataPlaneParts, ListenerScheme,
     UpstreamProxy, UpstreamTimeouts,
 };
 use onecli_store::Store;
@@ -214,7 +214,7 @@ pub(crate) async fn authority(
 }
 
 /// Builds the proxy.
-pub(crate) fn gateway(
+pub(crate) fn data_plane(
     config: &Config,
     storage: &Storage,
     network: Network,
@@ -222,11 +222,11 @@ pub(crate) fn gateway(
     credentials: Arc<Credentials>,
     (upstream_tls, authority): (UpstreamTls, CertAuthority),
     listeners: ListenerFacts,
-) -> Result<Arc<Gateway>, AppError> {
+) -> Result<Arc<DataPlane>, AppError> {
     let Storage { clock, random, vault, audit, quota, .. } = storage;
     let agent_tls =
         AgentTls::new(authority, Arc::clone(clock))?.with_proxy_names(config.listen.proxy_names());
-    Ok(Arc::new(Gateway::new(GatewayParts {
+    Ok(Arc::new(DataPlane::new(DataPlaneParts {
         policy: policy.snapshot.clone(),
         vault: Arc::clone(vault),
         credentials,
@@ -234,7 +234,7 @@ pub(crate) fn gateway(
         audit_quota: Arc::clone(quota),
         fold_refusals: config.audit.fold_refusals,
         agent_tls,
-        upstream_tls,
+        upstream_tls: Arc::new(upstream_tls),
         resolver: network.resolver,
         synthetic: network.synthetic,
         dialer: network.dialer,
@@ -255,14 +255,14 @@ pub(crate) fn host(
     storage: &Storage,
     policy: &PolicyParts,
     managed: &Arc<TransparentMode>,
-    gateway: &Arc<Gateway>,
+    data_plane: &Arc<DataPlane>,
     authority: Authority,
     data_dir: &PrivateDir,
 ) -> Arc<AppHost> {
     Arc::new(AppHost {
         managed: Arc::clone(managed),
         policy: Arc::clone(&policy.policy),
-        gateway: Arc::clone(gateway),
+        data_plane: Arc::clone(data_plane),
         dns: policy.dns.clone(),
         place: DaemonLayout::new(config),
         private_dirs: vec![config.data_dir.clone(), config.kernel.bpffs_dir.clone()],

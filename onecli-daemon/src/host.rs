@@ -14,7 +14,7 @@ use onecli_audit::{AuditLog, Record};
 use onecli_config::DaemonLayout;
 use onecli_model::harmless::{TestAnswer, TestRequest};
 use onecli_model::{AgentId, AgentName, CgroupName, Clock, Random, Refusal, RequestId, error_chain};
-use onecli_proxy::Gateway;
+use onecli_proxy::DataPlane;
 use onecli_sys::kernel;
 
 use crate::agents::TransparentMode;
@@ -30,7 +30,7 @@ const KILL_POLL: Duration = Duration::from_millis(10);
 pub(super) struct AppHost {
     pub(super) managed: Arc<TransparentMode>,
     pub(super) policy: Arc<Policy>,
-    pub(super) gateway: Arc<Gateway>,
+    pub(super) data_plane: Arc<DataPlane>,
     /// The DNS server, present if connections are redirected.
     pub(super) dns: Option<Arc<onecli_dns::Server>>,
     pub(super) place: DaemonLayout,
@@ -92,7 +92,7 @@ impl DaemonControl for AppHost {
     async fn rotate_ca(&self, finish: bool) -> Result<Ca, String> {
         let message = |error: AppError| error.to_string();
         if finish {
-            self.gateway.set_authority(self.authority.finish().await.map_err(message)?);
+            self.data_plane.set_authority(self.authority.finish().await.map_err(message)?);
         } else {
             self.authority.rotate().await.map_err(message)?;
         }
@@ -120,7 +120,7 @@ impl DaemonControl for AppHost {
     }
 
     async fn test_secret(&self, test: &TestRequest) -> Result<TestAnswer, Refusal> {
-        self.gateway.test_secret(test).await
+        self.data_plane.test_secret(test).await
     }
 
     fn private_dirs(&self) -> Vec<PathBuf> {
@@ -143,13 +143,13 @@ impl DaemonControl for AppHost {
     }
 
     fn connections(&self, agent: AgentId) -> usize {
-        self.gateway.connections_of(agent)
+        self.data_plane.connections_of(agent)
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {
-        let gateway = self.gateway.counters().snapshot();
+        let data_plane = self.data_plane.counters().snapshot();
         let kernel = self.managed.stats().into_iter().map(|(name, n)| (format!("kernel_{name}"), n));
-        gateway.into_iter().map(|(name, n)| (name.to_owned(), n)).chain(kernel).collect()
+        data_plane.into_iter().map(|(name, n)| (name.to_owned(), n)).chain(kernel).collect()
     }
 
     async fn reload(&self) -> Result<(), String> {

@@ -55,14 +55,15 @@ async fn serve(config: Config, privileged: Privileged) -> Result<(), AppError> {
 
     let tls = (upstream_tls, authority.load().await?);
     let facts = ListenerFacts { explicit: listeners.explicit(), capacity };
-    let gateway = build::gateway(&config, &storage, network, &policy, credentials, tls, facts)?;
-    let host = build::host(&config, &storage, &policy, &managed, &gateway, authority, &data_dir);
+    let data_plane = build::data_plane(&config, &storage, network, &policy, credentials, tls, facts)?;
+    let host = build::host(&config, &storage, &policy, &managed, &data_plane, authority, &data_dir);
     let handles = build::admin_handles(&config, &storage, &policy, vault_server, host, &shipper, &executor);
     tasks.report(config.audit.witnesses.clone(), &storage.audit, daemon_client, shipper);
     tasks.follow(&storage, &policy, &managed);
 
     let dns = policy.dns.clone();
-    let context = ServerContext { gateway, origins: Arc::clone(&managed) as _, capacity, dns: dns.clone() };
+    let context =
+        ServerContext { data_plane, origins: Arc::clone(&managed) as _, capacity, dns: dns.clone() };
     let listeners = listeners.listen(context)?;
     let redirects = managed.is_attached();
     tracing::info!(explicit = ?config.listen.explicit, transparent = redirects, "serving");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use onecli_net::OriginLookup;
-use onecli_proxy::{Capacity, Gateway, ListenerScheme, serve_explicit, serve_transparent};
+use onecli_proxy::{Capacity, DataPlane, ListenerScheme};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -19,7 +19,7 @@ const DNS_PORT: u16 = 53;
 #[derive(Debug, Clone)]
 pub(crate) struct ServerContext {
     /// Serves HTTP and tunnels.
-    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) data_plane: Arc<DataPlane>,
     /// The kernel's records of connections.
     pub(crate) origins: Arc<dyn OriginLookup>,
     /// The limits on open connections.
@@ -53,16 +53,15 @@ pub(crate) struct ConnectionHandler {
 impl ConnectionHandler {
     /// Serves the clients of the explicit proxy that connect to `listener`.
     pub(super) async fn explicit(self, listener: TcpListener, scheme: ListenerScheme) {
-        let (gateway, sources) = (self.context.gateway, self.sources);
+        let (data_plane, sources) = (self.context.data_plane, self.sources);
         let serve = move |stream, peer: SocketAddr| {
-            let (gateway, sources) = (Arc::clone(&gateway), Arc::clone(&sources));
+            let (data_plane, sources) = (Arc::clone(&data_plane), Arc::clone(&sources));
             async move {
                 if !sources.allow(peer.ip()) {
                     tracing::debug!(%peer, "closed a connection: its source is not in listen.allow_sources");
                     return;
                 }
-                let served = serve_explicit(Arc::clone(&gateway), stream, peer, scheme);
-                gateway.until_end(served).await;
+                data_plane.serve_explicit(stream, peer, scheme).await;
             }
         };
         accept(listener, self.slots, self.stopped, serve).await;
@@ -73,16 +72,13 @@ impl ConnectionHandler {
         let context = self.context;
         let serve = move |stream, peer| {
             let context = context.clone();
-            async move {
-                let gateway = Arc::clone(&context.gateway);
-                gateway.until_end(serve_redirected(context, stream, peer)).await;
-            }
+            async move { serve_redirected(context, stream, peer).await }
         };
         accept(listener, self.slots, self.stopped, serve).await;
     }
 }
 
-/// Serves a redirected connection: DNS or the gateway, by its original destination port.
+/// Serves a redirected connection: DNS or the data plane, by its original destination port.
 async fn serve_redirected(context: ServerContext, stream: TcpStream, peer: SocketAddr) {
     let origin = context.origins.origin(&stream);
     let client = origin
@@ -90,9 +86,9 @@ async fn serve_redirected(context: ServerContext, stream: TcpStream, peer: Socke
         .filter(|origin| origin.flow.original_destination.port() == DNS_PORT)
         .and_then(|origin| context.dns.as_ref()?.client(origin.cgroup.as_ref()?));
     match (client, &context.dns) {
-        (Some(client), Some(dns)) => dns.serve_stream(client, stream).await,
-        // Includes connections of unknown or disabled agents. The gateway refuses and records them.
-        _ => serve_transparent(context.gateway, stream, peer, origin).await,
+        (Some(client), Some(dns)) => context.data_plane.until_end(dns.serve_stream(client, stream)).await,
+        // Includes connections of unknown or disabled agents. The data plane refuses and records them.
+        _ => context.data_plane.serve_transparent(stream, peer, origin).await,
     }
 }
 

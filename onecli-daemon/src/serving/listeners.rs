@@ -135,7 +135,7 @@ impl OpenListeners {
         stop: impl Future<Output = Result<(), AppError>>,
     ) -> Result<(), AppError> {
         let mut tasks = tokio::task::JoinSet::new();
-        let gateway = Arc::clone(&self.handler.context.gateway);
+        let data_plane = Arc::clone(&self.handler.context.data_plane);
         for (listener, scheme) in self.explicit {
             tasks.spawn(self.handler.clone().explicit(listener, scheme));
         }
@@ -147,18 +147,18 @@ impl OpenListeners {
             let _ = admin_stopped.changed().await;
         }));
         let tidy = tokio::spawn({
-            let gateway = Arc::clone(&gateway);
+            let data_plane = Arc::clone(&data_plane);
             async move {
                 loop {
                     tokio::time::sleep(TIDY).await;
-                    gateway.tidy();
+                    data_plane.tidy();
                 }
             }
         });
 
         let follow = tokio::spawn({
-            let gateway = Arc::clone(&gateway);
-            async move { gateway.follow_policy().await }
+            let data_plane = Arc::clone(&data_plane);
+            async move { data_plane.follow_policy().await }
         });
         let watchdog = tokio::spawn(service::watchdog());
         service::ready(status);
@@ -171,7 +171,7 @@ impl OpenListeners {
         tidy.abort();
         follow.abort();
         // No new connection is accepted. Requests in progress finish.
-        gateway.end(DRAIN).await;
+        data_plane.end(DRAIN).await;
         watchdog.abort();
         why
     }

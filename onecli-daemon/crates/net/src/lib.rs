@@ -11,7 +11,6 @@ mod origin;
 mod prefixed;
 mod proxy;
 mod resolve;
-mod sniff;
 mod synthetic;
 mod tunnel;
 
@@ -22,7 +21,6 @@ pub use origin::{ConnectionOrigin, OriginLookup};
 pub use prefixed::PrefixedStream;
 pub use proxy::{ProxyError, Transport, connect_through, proxy_authorization};
 pub use resolve::{Addresses, ResolveError, ResolveFailure, Resolver};
-pub use sniff::{Protocol, SniffError, sniff};
 pub use synthetic::{SyntheticAddresses, client_speaks_first};
 pub use tunnel::{TunnelBytes, TunnelEnd, tunnel};
 

@@ -8,30 +8,6 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
-#[tokio::test]
-async fn protocol_is_detected_from_first_bytes() {
-    for (bytes, expected) in [
-        (&b"GET / HTTP/1.1\r\n"[..], Protocol::Http),
-        (b"PRI * HTTP/2.0", Protocol::Http),
-        (b"\x16\x03\x01\x00\x01a", Protocol::Tls),
-        (b"\x00\x01", Protocol::Other),
-        (b"SSH-2.0-OpenSSH_10.0\r\n", Protocol::Other),
-        (b"SEARCH / HTTP/1.1\r\n", Protocol::Http),
-        (b"\x16\x03", Protocol::Other),
-    ] {
-        let (mut client, mut server) = tokio::io::duplex(64);
-        client.write_all(bytes).await.unwrap();
-        drop(client);
-        let (protocol, ahead) = sniff(&mut server, |ahead| ahead.len() > 4, PATIENCE).await.unwrap();
-        assert_eq!((protocol, &ahead[..]), (expected, bytes), "{bytes:?}");
-    }
-    let (client, mut server) = tokio::io::duplex(64);
-    drop(client);
-    assert!(matches!(sniff(&mut server, |_| true, PATIENCE).await, Err(SniffError::Closed)));
-}
-
 #[tokio::test]
 async fn rewound_bytes_come_first() {
     let (mut client, server) = tokio::io::duplex(64);

@@ -3,3 +3,4 @@
 pub mod flow;
 pub mod named;
 pub mod refusal;
+pub mod scheme;

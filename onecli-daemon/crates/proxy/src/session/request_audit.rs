@@ -5,17 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use onecli_audit::{AuditError, Durable, QuotaExceeded, Record, Text};
-use onecli_model::{AgentId, Authority, Code, Refusal, RequestId};
+use onecli_model::{AgentId, Code, Refusal, RequestId};
 use onecli_net::TunnelBytes;
 use onecli_policy::{Grant, Identity};
 
-use super::connection::Connection;
-use crate::context::gateway::Gateway;
-use crate::http::placeholders::content_scan::ContentAlerts;
-use crate::http::upstream::pool::Upstream;
+use super::Session;
+use super::counters::Counters;
+use super::lifecycle::{Lifecycle, OpenGuard};
+use super::recorder::Recorder;
 use crate::limits::agent_quota::QuotaShare;
-use crate::session::counters::Counters;
-use crate::session::recorder::Recorder;
 
 /// Maximum growth of a record until the outcome, in bytes: status, bytes, duration, address, TLS, ALPN, backend,
 /// code, sessions.
@@ -24,7 +22,8 @@ const OUTCOME: u64 = 320;
 /// The audit trail of one request or tunnel, from its arrival to its outcome.
 #[derive(Debug)]
 pub(crate) struct RequestAudit {
-    gateway: Arc<Gateway>,
+    recorder: Arc<Recorder>,
+    lifecycle: Arc<Lifecycle>,
     record: Record,
     started: Instant,
     state: State,
@@ -34,8 +33,7 @@ pub(crate) struct RequestAudit {
     /// Its part of the agent's quota of open exchanges.
     share: Option<QuotaShare>,
     given_up: Option<GivenUp>,
-    /// While this exists, the daemon does not count as drained.
-    _open: Arc<()>,
+    _open: OpenGuard,
 }
 
 /// Set when the daemon stops waiting for the upstream of its own request, so that the record does not report a lost
@@ -70,8 +68,9 @@ impl RequestAudit {
     ///
     /// # Errors
     /// [`Code::Internal`] if no request id can be generated.
-    pub(crate) fn begin(gateway: &Arc<Gateway>, connection: &Connection) -> Result<RequestAudit, Refusal> {
-        let id = RequestId::generate(gateway.clock.now(), gateway.random.as_ref()).map_err(|error| {
+    pub(crate) fn begin(session: &Session) -> Result<RequestAudit, Refusal> {
+        let recorder = Arc::clone(&session.recorder);
+        let id = recorder.request_id().map_err(|error| {
             Refusal::new(
                 Code::Internal,
                 error.to_string(),
@@ -79,32 +78,18 @@ impl RequestAudit {
             )
         })?;
         let mut record = Record::new(id);
-        connection.describe(&gateway.snapshot(), &mut record);
+        session.describe(&mut record);
         Ok(RequestAudit {
-            gateway: Arc::clone(gateway),
+            started: recorder.clock.instant(),
+            recorder,
+            lifecycle: Arc::clone(&session.lifecycle),
             record,
-            started: gateway.clock.instant(),
             state: State::Open,
             payer: AgentId::NOBODY,
             share: None,
             given_up: None,
-            _open: Arc::clone(&gateway.open),
+            _open: session.lifecycle.open(),
         })
-    }
-
-    /// Begins the record of a refusal, and names the agent if the connection identifies it.
-    ///
-    /// # Errors
-    /// As [`RequestAudit::begin`].
-    pub(crate) fn of_refused(
-        gateway: &Arc<Gateway>,
-        connection: &Connection,
-    ) -> Result<RequestAudit, Refusal> {
-        let mut audit = RequestAudit::begin(gateway, connection)?;
-        if let Ok(identity) = connection.identify(gateway) {
-            audit.identify(&identity);
-        }
-        Ok(audit)
     }
 
     /// The request's id.
@@ -126,13 +111,23 @@ impl RequestAudit {
     pub(crate) fn broken_off(&self) -> Code {
         match &self.given_up {
             Some(given_up) if given_up.is_set() => Code::UpstreamTimeout,
-            _ => self.gateway.broken_off(),
+            _ => self.lifecycle.disconnected_code(),
         }
     }
 
     /// The record so far, for further fields.
     pub(crate) fn record(&mut self) -> &mut Record {
         &mut self.record
+    }
+
+    /// A copy of the record so far, for alerts about the request.
+    pub(crate) fn copy(&self) -> Record {
+        self.record.clone()
+    }
+
+    /// What writes the records.
+    pub(crate) fn recorder(&self) -> &Arc<Recorder> {
+        &self.recorder
     }
 
     /// Records the client's identity.
@@ -146,8 +141,8 @@ impl RequestAudit {
     ///
     /// # Errors
     /// [`Code::LimitReached`].
-    pub(crate) fn enter(&mut self, identity: &Identity) -> Result<(), Refusal> {
-        self.share = self.gateway.exchanges.take(identity.agent().id);
+    pub(crate) fn enter(&mut self, session: &Session, identity: &Identity) -> Result<(), Refusal> {
+        self.share = session.limits.exchanges.take(identity.agent().id);
         if self.share.is_some() {
             return Ok(());
         }
@@ -171,13 +166,6 @@ impl RequestAudit {
         self.write_decision().await
     }
 
-    /// Returns the alerts that the request's content may raise; the request goes to `authority`. Call it after the
-    /// decision.
-    pub(crate) fn content_alerts(&self, authority: &Authority) -> Arc<ContentAlerts> {
-        let (recorder, record) = (Arc::clone(&self.gateway.recorder), self.record.clone());
-        Arc::new(ContentAlerts::new(recorder, self.payer, authority.clone(), record))
-    }
-
     /// Records a decision to tunnel.
     ///
     /// # Errors
@@ -192,23 +180,22 @@ impl RequestAudit {
         // Set before the first await. If this is dropped during the write, an outcome is pending, and not a second
         // decision.
         self.state = State::Deciding;
-        let written = self.gateway.recorder.audit.decision(self.record.clone()).await;
+        let written = self.recorder.audit.decision(self.record.clone()).await;
         self.state = if written.is_ok() { State::Decided } else { State::Open };
         written.map_err(|error| unrecorded(&error))
     }
 
     /// Counts records of this request's kind against its agent's quota.
     fn take_quota(&self, records: u32) -> Result<(), QuotaExceeded> {
-        let Recorder { quota, clock, audit, .. } = self.gateway.recorder.as_ref();
         let size = (self.record.line_bytes() + OUTCOME) * u64::from(records);
-        quota.take(clock.instant(), self.payer, (records, size), audit.space_is_scarce())
+        self.recorder.charge(self.recorder.clock.instant(), self.payer, (records, size))
     }
 
     /// Counts a refusal. Returns false if it is recorded together with others.
     fn wants_record(&self, code: Code) -> bool {
         let may_write = || code == Code::AuditQuota || self.take_quota(1).is_ok();
-        let Recorder { refusals, clock, .. } = self.gateway.recorder.as_ref();
-        refusals.note(clock.instant(), (&self.record, self.payer), &self.gateway.snapshot(), may_write)
+        let Recorder { refusals, clock, .. } = self.recorder.as_ref();
+        refusals.note(clock.instant(), (&self.record, self.payer), &self.recorder.snapshot(), may_write)
     }
 
     /// Records a refusal, before or after the decision. When this returns, the refusal is in the log. There are two
@@ -218,14 +205,14 @@ impl RequestAudit {
             State::Open => {
                 self.state = State::Closed;
                 self.record.deny(code);
-                Counters::add(&self.gateway.counters.requests_denied, 1);
+                Counters::add(&self.recorder.counters.requests_denied, 1);
                 if !self.wants_record(code) {
                     return;
                 }
                 if code == Code::AuditUnavailable {
                     // The log has just failed, so this does not wait for the disk again.
-                    self.gateway.recorder.audit.outcome(self.record.clone());
-                } else if let Err(error) = self.gateway.recorder.audit.decision(self.record.clone()).await {
+                    self.recorder.audit.outcome(self.record.clone());
+                } else if let Err(error) = self.recorder.audit.decision(self.record.clone()).await {
                     tracing::error!(%error, %code, "a refusal could not be recorded");
                 }
             }
@@ -236,10 +223,15 @@ impl RequestAudit {
 
     /// Records a refusal, with the rule or default that caused it.
     pub(crate) async fn refuse_by(&mut self, refusal: &Refusal) {
-        if let Some(rule) = &refusal.rule {
+        self.refuse_for(refusal.code, refusal.rule.as_deref()).await;
+    }
+
+    /// Records a refusal, with the text of the rule or default that caused it.
+    pub(super) async fn refuse_for(&mut self, code: Code, rule: Option<&str>) {
+        if let Some(rule) = rule {
             self.record.rule = Some(Text::new(rule));
         }
-        self.refuse(refusal.code).await;
+        self.refuse(code).await;
     }
 
     /// Counts the records of an approval request and of its answer.
@@ -255,7 +247,7 @@ impl RequestAudit {
     /// # Errors
     /// [`Code::AuditUnavailable`]: no approval is requested, and an approved request is not sent.
     pub(crate) async fn approval(&mut self, step: &str) -> Result<(), Refusal> {
-        let written = self.gateway.recorder.audit.decision(self.record.approval(step)).await;
+        let written = self.recorder.audit.decision(self.record.approval(step)).await;
         written.map(drop).map_err(|error| unrecorded(&error))
     }
 
@@ -263,18 +255,9 @@ impl RequestAudit {
     pub(crate) fn alert(&mut self, code: Code, detail: &str) {
         let mut alert = self.record.clone();
         alert.alert(code).rule = Some(Text::new(detail));
-        let may_write = || self.take_quota(1).is_ok();
-        let Recorder { refusals, clock, audit, .. } = self.gateway.recorder.as_ref();
-        if refusals.note(clock.instant(), (&alert, self.payer), &self.gateway.snapshot(), may_write) {
-            audit.outcome(alert);
+        if self.recorder.counts_alert(&alert, self.payer) {
+            self.recorder.audit.outcome(alert);
         }
-    }
-
-    /// Records the upstream connection that carries the request.
-    pub(crate) fn upstream(&mut self, upstream: &Upstream) {
-        self.record.address = Some(Text::new(&upstream.address().to_string()));
-        self.record.tls = upstream.tls().map(Text::new);
-        self.record.alpn = Some(Text::new(if upstream.is_h2() { "h2" } else { "http/1.1" }));
     }
 
     /// Records that nothing was sent on the last upstream connection, so that another decision follows.
@@ -308,9 +291,9 @@ impl RequestAudit {
             return;
         }
         self.state = State::Closed;
-        let elapsed = self.gateway.clock.instant().duration_since(self.started);
+        let elapsed = self.recorder.clock.instant().duration_since(self.started);
         self.record.duration_us = Some(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
-        self.gateway.recorder.audit.outcome(self.record.outcome());
+        self.recorder.audit.outcome(self.record.outcome());
     }
 }
 
@@ -352,7 +335,7 @@ impl Drop for RequestAudit {
             State::Open => {
                 self.record.deny(code);
                 if self.wants_record(code) {
-                    self.gateway.recorder.audit.outcome(self.record.clone());
+                    self.recorder.audit.outcome(self.record.clone());
                 }
             }
             State::Deciding | State::Decided => self.fail(code),

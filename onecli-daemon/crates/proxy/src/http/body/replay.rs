@@ -18,7 +18,7 @@ pub(crate) const RETAINED: usize = 16 << 10;
 const DROPPED_WITHIN: Duration = Duration::from_millis(100);
 
 /// A request body on one attempt. When the attempt drops it, [`Recovery`] returns it with its first bytes put back.
-pub(crate) struct Attempt<B = RequestBody> {
+pub(crate) struct AttemptBody<B = RequestBody> {
     /// `None` after it is returned.
     body: Option<B>,
     /// Bytes of an earlier attempt that are sent before the rest of `body`.
@@ -41,9 +41,9 @@ pub(crate) struct Recovery<B = RequestBody>(oneshot::Receiver<Returned<B>>);
 
 impl<B> Recovery<B> {
     /// The body, ready to be sent from its beginning. `None` if too much of it was sent.
-    pub(crate) async fn body(self) -> Option<(Attempt<B>, Recovery<B>)> {
+    pub(crate) async fn body(self) -> Option<(AttemptBody<B>, Recovery<B>)> {
         let returned = tokio::time::timeout(DROPPED_WITHIN, self.0).await.ok()?.ok()?;
-        Some(Attempt::resuming(returned.body, returned.ahead))
+        Some(AttemptBody::resuming(returned.body, returned.ahead))
     }
 }
 
@@ -54,21 +54,21 @@ impl<B> fmt::Debug for Recovery<B> {
 }
 
 /// The body may contain a secret value.
-impl<B> fmt::Debug for Attempt<B> {
+impl<B> fmt::Debug for AttemptBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Attempt(..)")
+        f.write_str("AttemptBody(..)")
     }
 }
 
-impl<B> Attempt<B> {
+impl<B> AttemptBody<B> {
     /// The first attempt to send `body`.
-    pub(crate) fn new(body: B) -> (Attempt<B>, Recovery<B>) {
-        Attempt::resuming(body, VecDeque::new())
+    pub(crate) fn new(body: B) -> (AttemptBody<B>, Recovery<B>) {
+        AttemptBody::resuming(body, VecDeque::new())
     }
 
-    fn resuming(body: B, ahead: VecDeque<Bytes>) -> (Attempt<B>, Recovery<B>) {
+    fn resuming(body: B, ahead: VecDeque<Bytes>) -> (AttemptBody<B>, Recovery<B>) {
         let (back, recovery) = oneshot::channel();
-        let attempt = Attempt {
+        let attempt = AttemptBody {
             body: Some(body),
             ahead,
             sent: VecDeque::new(),
@@ -98,7 +98,7 @@ impl<B> Attempt<B> {
     }
 }
 
-impl<B> Drop for Attempt<B> {
+impl<B> Drop for AttemptBody<B> {
     fn drop(&mut self) {
         if let (true, Some(body), Some(back)) = (self.is_whole, self.body.take(), self.back.take()) {
             self.sent.append(&mut self.ahead);
@@ -108,7 +108,7 @@ impl<B> Drop for Attempt<B> {
     }
 }
 
-impl<B: HttpBody<Data = Bytes, Error = BodyError> + Unpin> HttpBody for Attempt<B> {
+impl<B: HttpBody<Data = Bytes, Error = BodyError> + Unpin> HttpBody for AttemptBody<B> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -156,9 +156,9 @@ mod tests {
     use super::*;
     use crate::http::body::{Payload, Progress};
 
-    fn attempt(body: impl Into<Bytes>) -> (Attempt, Recovery) {
+    fn attempt(body: impl Into<Bytes>) -> (AttemptBody, Recovery) {
         let payload = Payload::whole(body.into());
-        Attempt::new(RequestBody::new(payload, Arc::new(Progress::default())))
+        AttemptBody::new(RequestBody::new(payload, Arc::new(Progress::default())))
     }
 
     #[tokio::test]

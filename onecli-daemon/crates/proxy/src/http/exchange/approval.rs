@@ -13,15 +13,15 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::authorized::{Authorization, AuthorizedRequest};
-use crate::context::gateway::Gateway;
 use crate::http::body::Payload;
 use crate::http::body::buffer;
+use crate::http::context::connection::HttpConnection;
+use crate::http::context::handles::Http;
 use crate::http::placement::sigv4::CONTENT_SHA256;
 use crate::http::request::head::Head;
 use crate::http::request::revoked::Revoked;
-use crate::http::scheme::Scheme;
-use crate::session::connection::Connection;
 use crate::session::request_audit::RequestAudit;
+use onecli_model::Scheme;
 
 /// Largest body that an approval covers, in bytes. Larger bodies stream, and so do bodies without a declared length.
 const MAX_BODY: usize = 64 * 1024;
@@ -32,14 +32,14 @@ const MAX_BODY: usize = 64 * 1024;
 /// # Errors
 /// A refusal: denied, not answered in time, too many waiting requests, revoked meanwhile, or a limit that is used up.
 pub(super) async fn await_approval_and_limits(
-    gateway: &Arc<Gateway>,
-    connection: &Arc<Connection>,
+    http: &Arc<Http>,
+    connection: &Arc<HttpConnection>,
     mut allowed: AuthorizedRequest,
     audit: &mut RequestAudit,
 ) -> Result<AuthorizedRequest, Refusal> {
     let mut approved: Option<(RuleId, Vec<SecretId>)> = None;
     if allowed.authorization.approve.is_some() {
-        hold_body(gateway, &mut allowed).await?;
+        hold_body(http, &mut allowed).await?;
     }
     while let Some(rule) = allowed.authorization.approve.clone() {
         let wanted = (rule.id, used(&allowed.authorization));
@@ -47,25 +47,25 @@ pub(super) async fn await_approval_and_limits(
         if approved.as_ref() == Some(&wanted) {
             break;
         }
-        ask(gateway, connection, &allowed, &rule, audit).await?;
+        ask(http, connection, &allowed, &rule, audit).await?;
         approved = Some(wanted);
-        let identity = connection.identify(gateway)?;
+        let identity = connection.session.identify()?;
         if identity.agent().id != allowed.identity.agent().id {
             return Err(Revoked::refusal(Code::Revoked));
         }
-        allowed.authorization = Authorization::ask(gateway, &identity, &allowed.head, audit)?;
+        allowed.authorization = Authorization::ask(&connection.session, &identity, &allowed.head, audit)?;
         allowed.identity = identity;
     }
     let agent = allowed.identity.agent();
-    gateway
+    http.conditions
         .limits
-        .take(gateway.clock.instant(), agent.id, &allowed.authorization.limits)
+        .take(http.clock.instant(), agent.id, &allowed.authorization.limits)
         .map_err(|exceeded| rate_limited(&exceeded))?;
     Ok(allowed)
 }
 
 /// Reads the body, if it is small enough for the approval to cover it.
-async fn hold_body(gateway: &Gateway, allowed: &mut AuthorizedRequest) -> Result<(), Refusal> {
+async fn hold_body(http: &Http, allowed: &mut AuthorizedRequest) -> Result<(), Refusal> {
     let Payload::Streamed(body) = &allowed.body else { return Ok(()) };
     let declared_length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let chunks = |value: &http::HeaderValue| value.as_bytes().starts_with(b"STREAMING-");
@@ -76,7 +76,8 @@ async fn hold_body(gateway: &Gateway, allowed: &mut AuthorizedRequest) -> Result
         return Ok(());
     }
     if let Payload::Streamed(body) = std::mem::replace(&mut allowed.body, Payload::Whole(None)) {
-        let whole = buffer::read(body, MAX_BODY, allowed.identity.agent().id, &gateway.asked_bodies).await?;
+        let whole =
+            buffer::read(body, MAX_BODY, allowed.identity.agent().id, &http.bodies.for_approval).await?;
         allowed.head.note_trailers(&whole.trailers);
         (allowed.body, allowed.share) = (Payload::whole(whole.bytes), Some(whole.share));
     }
@@ -89,20 +90,20 @@ fn used(authorization: &Authorization) -> Vec<SecretId> {
 
 /// Asks for approval, and waits for the decision. If the client disconnects meanwhile, this future is dropped.
 async fn ask(
-    gateway: &Arc<Gateway>,
-    connection: &Connection,
+    http: &Arc<Http>,
+    connection: &HttpConnection,
     allowed: &AuthorizedRequest,
     rule: &Rule,
     audit: &mut RequestAudit,
 ) -> Result<(), Refusal> {
     let AuthorizedRequest { identity, head, authorization, .. } = allowed;
     let Some(request) = audit.request_id() else { return Err(full(rule)) };
-    let asked = asked(gateway, allowed, rule, request);
+    let asked = asked(http, allowed, rule, request);
     let digest = asked.digest.clone();
     // Checked before anything is recorded. Otherwise a client could fill the log by asking and disconnecting
     // repeatedly.
     audit.may_ask()?;
-    let mut waiting = match gateway.approvals.ask(gateway.clock.instant(), asked, gateway.random.as_ref()) {
+    let mut waiting = match http.conditions.approvals.ask(http.clock.instant(), asked, http.random.as_ref()) {
         Ok(waiting) => waiting,
         Err(ApprovalError::Full) => return Err(full(rule)),
         Err(ApprovalError::RateLimited) => return Err(often(rule)),
@@ -121,18 +122,19 @@ async fn ask(
     audit.approval("approval_requested").await?;
     tracing::info!(%id, agent = %identity.agent().name, rule = %rule.id, "a request waits for approval");
 
-    let (evidence, agent, used) = (&connection.evidence, identity.agent().id, used(authorization));
-    let refused = gateway.until_refused(evidence, |snapshot, now| {
+    let (evidence, agent, used) =
+        (&connection.session.client.evidence, identity.agent().id, used(authorization));
+    let refused = connection.session.until_refused(|snapshot, now| {
         snapshot.still_allows(evidence, now, agent, &head.facts(), &used).is_none()
     });
     let answer = tokio::select! {
         biased;
         () = refused => None,
-        answer = timeout(gateway.approval_timeout, &mut waiting) => Some(answer),
+        answer = timeout(http.conditions.approval_timeout, &mut waiting) => Some(answer),
     };
     let Some(answer) = answer else {
         waiting.end(ApprovalEnd::Revoked);
-        return Err(Revoked::refusal(gateway.taken_back()));
+        return Err(Revoked::refusal(connection.session.lifecycle.revoked_code()));
     };
     let Ok(ApprovalAnswer { allowed, uid }) = answer else {
         waiting.end(ApprovalEnd::TimedOut);
@@ -156,14 +158,14 @@ async fn ask(
     .by(rule))
 }
 
-fn asked(gateway: &Gateway, allowed: &AuthorizedRequest, rule: &Rule, request: RequestId) -> ApprovalRequest {
+fn asked(http: &Http, allowed: &AuthorizedRequest, rule: &Rule, request: RequestId) -> ApprovalRequest {
     let AuthorizedRequest { identity, head, authorization, body, .. } = allowed;
     let held = match body {
         Payload::Whole(bytes) => Some(bytes.clone().unwrap_or_default()),
         body if body.is_end_stream() => Some(Bytes::new()),
         _ => None,
     };
-    let since = gateway.clock.now();
+    let since = http.clock.now();
     ApprovalRequest {
         agent: identity.agent().id,
         agent_name: identity.agent().name.clone(),
@@ -178,7 +180,7 @@ fn asked(gateway: &Gateway, allowed: &AuthorizedRequest, rule: &Rule, request: R
         headers: Arc::new(head.headers.clone()),
         body: held,
         since,
-        until: since.saturating_add(gateway.approval_timeout).unwrap_or(since),
+        until: since.saturating_add(http.conditions.approval_timeout).unwrap_or(since),
     }
 }
 

@@ -7,11 +7,11 @@ use onecli_audit::Text;
 use onecli_model::{AddressScope, Refusal, Rule};
 use onecli_policy::{Decision, Grant, Identity, ScrubGrant};
 
-use crate::context::gateway::Gateway;
 use crate::http::body::Payload;
 use crate::http::request::head::Head;
 use crate::http::session_cookies::Presented;
 use crate::limits::agent_quota::QuotaShare;
+use crate::session::Session;
 use crate::session::request_audit::RequestAudit;
 
 /// A request that policy allowed.
@@ -59,12 +59,12 @@ impl Authorization {
     /// # Errors
     /// Policy's refusal.
     pub(super) fn ask(
-        gateway: &Gateway,
+        session: &Session,
         identity: &Identity,
         head: &Head,
         audit: &mut RequestAudit,
     ) -> Result<Authorization, Refusal> {
-        let snapshot = gateway.snapshot();
+        let snapshot = session.policy.snapshot();
         let ruling = snapshot.decide(identity, &head.facts());
         audit.record().rule = ruling.reason.map(|reason| Text::new(&reason.to_string()));
         let grants = match ruling.decision {

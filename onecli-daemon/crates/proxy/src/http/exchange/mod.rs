@@ -1,8 +1,10 @@
 //! One request, from its head to its response. Each line is a step; each refusal returns early.
 
 mod approval;
+mod attempt;
 mod authorized;
-mod secret_test;
+mod outbound;
+pub(crate) mod secret_test;
 mod send;
 
 use std::sync::Arc;
@@ -20,13 +22,14 @@ use onecli_policy::Identity;
 use self::approval::await_approval_and_limits;
 use self::authorized::{Authorization, AuthorizedRequest};
 use self::send::send;
-use crate::context::gateway::Gateway;
 use crate::http::body::buffer;
 use crate::http::body::expect::expects_continue;
 use crate::http::body::paced::Paced;
 use crate::http::body::peer_body::PeerBody;
 use crate::http::body::reject;
 use crate::http::body::{Body, Payload};
+use crate::http::context::connection::HttpConnection;
+use crate::http::context::handles::Http;
 use crate::http::fields::head_size::check_request;
 use crate::http::placement::inject::{is_hidden_by_coding, may_be_in_body, placeholders_in};
 use crate::http::request::assemble::overriding_parameter;
@@ -35,26 +38,25 @@ use crate::http::response::answer::{Delivery, Undelivered, deliver};
 use crate::http::session_cookies::Presented;
 use crate::http::websocket::upgrade;
 use crate::limits::agent_quota::QuotaShare;
-use crate::session::connection::Connection;
 use crate::session::request_audit::RequestAudit;
 
 /// Answers one request.
 pub(crate) async fn exchange(
-    gateway: Arc<Gateway>,
-    connection: Arc<Connection>,
+    http: Arc<Http>,
+    connection: Arc<HttpConnection>,
     request: Request<PeerBody>,
 ) -> Response<Body> {
-    let mut audit = match RequestAudit::begin(&gateway, &connection) {
+    let mut audit = match RequestAudit::begin(&connection.session) {
         Ok(audit) => audit,
         Err(refusal) => return reject::answer(&refusal, None),
     };
     let id = audit.request_id();
-    let authorized = match authorize(&gateway, &connection, request, &mut audit).await {
-        Ok(allowed) => await_approval_and_limits(&gateway, &connection, allowed, &mut audit).await,
+    let authorized = match authorize(&http, &connection, request, &mut audit).await {
+        Ok(allowed) => await_approval_and_limits(&http, &connection, allowed, &mut audit).await,
         Err(refusal) => Err(refusal),
     };
     match authorized {
-        Ok(ready) => match forward(&gateway, &connection, ready, audit).await {
+        Ok(ready) => match forward(&http, &connection, ready, audit).await {
             Ok(response) => response,
             Err(refusal) => reject::answer(&refusal, id),
         },
@@ -66,28 +68,28 @@ pub(crate) async fn exchange(
 }
 
 async fn authorize(
-    gateway: &Arc<Gateway>,
-    connection: &Connection,
+    http: &Arc<Http>,
+    connection: &HttpConnection,
     mut request: Request<PeerBody>,
     audit: &mut RequestAudit,
 ) -> Result<AuthorizedRequest, Refusal> {
-    connection.note(&request, audit.record());
-    let identity = connection.identify(gateway)?;
+    connection.expected.note(&request, audit.record());
+    let identity = connection.session.identify()?;
     audit.identify(&identity);
-    audit.enter(&identity)?;
+    audit.enter(&connection.session, &identity)?;
     check_request(&request)?;
     let expects_continue = expects_continue(&request)?;
     let client_upgrade =
         request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
-    let mut head = Head::read(&parts, connection)?;
+    let mut head = Head::read(&parts, &connection.expected)?;
     audit
         .record()
         .target(head.authority.host(), head.authority.port())
         .request(head.method.as_str(), &head.path);
-    let sessions = Presented::take(&gateway.vault, &identity, &mut head)?;
-    let (body, share) = read_fields(gateway, &identity, &mut head, body).await?;
-    let authorization = Authorization::ask(gateway, &identity, &head, audit)
+    let sessions = Presented::take(&http.secrets.vault, &identity, &mut head)?;
+    let (body, share) = read_fields(http, connection, &identity, &mut head, body).await?;
+    let authorization = Authorization::ask(&connection.session, &identity, &head, audit)
         .map_err(|refusal| name_coding(refusal, &head))?;
     upgrade::refuse_unknown(&parts)?;
     if authorization.is_judged()
@@ -116,12 +118,13 @@ async fn authorize(
 
 /// Reads the body if a placeholder in it decides.
 async fn read_fields(
-    gateway: &Gateway,
+    http: &Http,
+    connection: &HttpConnection,
     identity: &Identity,
     head: &mut Head,
     body: PeerBody,
 ) -> Result<(Payload, Option<QuotaShare>), Refusal> {
-    let snapshot = gateway.snapshot();
+    let snapshot = connection.session.policy.snapshot();
     let mut fields = snapshot.body_fields(identity, &head.facts());
     fields.retain(|placement| may_be_in_body(placement, &head.headers));
     let is_empty = body.is_end_stream();
@@ -135,7 +138,7 @@ async fn read_fields(
     if fields.is_empty() && !is_judged {
         return Ok((Payload::Streamed(body), None));
     }
-    let whole = buffer::read(body, buffer::MAX_REPLACED, identity.agent().id, &gateway.held_bodies).await?;
+    let whole = buffer::read(body, buffer::MAX_REPLACED, identity.agent().id, &http.bodies.held).await?;
     head.note_trailers(&whole.trailers);
     head.body = placeholders_in(&whole.bytes, &fields);
     if is_judged {
@@ -175,20 +178,21 @@ fn unjudged_text(error: UnreadableText) -> Refusal {
 }
 
 pub(super) async fn forward(
-    gateway: &Arc<Gateway>,
-    connection: &Arc<Connection>,
+    http: &Arc<Http>,
+    connection: &Arc<HttpConnection>,
     allowed: AuthorizedRequest,
     mut audit: RequestAudit,
 ) -> Result<Response<Body>, Refusal> {
-    let pace = gateway.body_memory.pace(&connection.memory, allowed.identity.agent().id);
-    match send(gateway, connection, allowed, &mut audit).await {
+    let pace = http.bodies.memory.pace(&connection.memory, allowed.identity.agent().id);
+    match send(http, connection, allowed, &mut audit).await {
         Err(refusal) => {
             audit.refuse(refusal.code).await;
             Err(refusal)
         }
         Ok(sent) => {
             let delivery = Delivery {
-                gateway: Arc::clone(gateway),
+                http: Arc::clone(http),
+                connection: Arc::clone(connection),
                 audit,
                 ranges: sent.ranges,
                 issued: sent.issued,

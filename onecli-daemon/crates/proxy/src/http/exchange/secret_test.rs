@@ -17,14 +17,16 @@ use onecli_policy::{CaptureMode, TestPermit};
 
 use super::authorized::{Authorization, AuthorizedRequest};
 use super::forward;
-use crate::context::gateway::Gateway;
 use crate::http::body::Body;
+use crate::http::context::connection::HttpConnection;
+use crate::http::context::handles::Http;
 use crate::http::placement::inject::stand_in;
 use crate::http::placement::kind::StandInTest;
 use crate::http::request::head::Head;
-use crate::http::scheme::Scheme;
-use crate::session::connection::Connection;
+use crate::session::destination::Destination;
+use crate::session::identity::Client;
 use crate::session::request_audit::{GivenUp, RequestAudit};
+use crate::session::{Security, Services, Session};
 
 /// Time limit for the request and the head of its response.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,70 +35,73 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Number of body bytes that are read. The rest is dropped with the connection.
 const MOST_READ: usize = 64 * 1024;
 
-impl Gateway {
-    /// Sends `test`. The caller must have checked that root makes the call.
-    ///
-    /// # Errors
-    /// A [`Refusal`]: nothing was sent, or there was no response.
-    pub async fn test_secret(self: &Arc<Self>, test: &TestRequest) -> Result<TestAnswer, Refusal> {
-        let connection = Arc::new(connection(test));
-        let mut audit = RequestAudit::begin(self, &connection)?;
-        let request_id = audit.request_id();
-        let record = audit.record();
-        record.mode = Some(onecli_audit::ConnectionMode::Daemon);
-        record.rule = Some(Text::new(&format!("secret test by uid {}", test.uid)));
-        let allowed = match allow(self, &connection, test, &mut audit) {
-            Ok(allowed) => allowed,
-            Err(refusal) => {
-                audit.refuse(refusal.code).await;
-                return Err(refusal);
-            }
-        };
-        let given_up = audit.given_up();
-        let mut sent = Box::pin(forward(self, &connection, allowed, audit));
-        let in_time = tokio::time::timeout(HEAD_TIMEOUT, sent.as_mut()).await;
-        // Set before the request is dropped, because the drop records the request's end.
-        let response = in_time.map_err(|_| {
-            given_up.set();
-            late(test)
-        })??;
-        let status = response.status().as_u16();
-        let redirect_host = redirect_host(&response, test);
-        Ok(TestAnswer { status, redirect_host, text: beginning(response, &given_up).await, request_id })
-    }
+/// Sends `test`. The caller must have checked that root makes the call.
+///
+/// # Errors
+/// A [`Refusal`]: nothing was sent, or there was no response.
+pub(crate) async fn test_secret(
+    http: &Arc<Http>,
+    services: &Services,
+    test: &TestRequest,
+) -> Result<TestAnswer, Refusal> {
+    let connection = Arc::new(connection(services, test));
+    let mut audit = RequestAudit::begin(&connection.session)?;
+    let request_id = audit.request_id();
+    let record = audit.record();
+    record.mode = Some(onecli_audit::ConnectionMode::Daemon);
+    record.rule = Some(Text::new(&format!("secret test by uid {}", test.uid)));
+    let allowed = match allow(http, &connection, test, &mut audit) {
+        Ok(allowed) => allowed,
+        Err(refusal) => {
+            audit.refuse(refusal.code).await;
+            return Err(refusal);
+        }
+    };
+    let given_up = audit.given_up();
+    let mut sent = Box::pin(forward(http, &connection, allowed, audit));
+    let in_time = tokio::time::timeout(HEAD_TIMEOUT, sent.as_mut()).await;
+    // Set before the request is dropped, because the drop records the request's end.
+    let response = in_time.map_err(|_| {
+        given_up.set();
+        late(test)
+    })??;
+    let status = response.status().as_u16();
+    let redirect_host = redirect_host(&response, test);
+    Ok(TestAnswer { status, redirect_host, text: beginning(response, &given_up).await, request_id })
 }
 
-fn connection(test: &TestRequest) -> Connection {
+fn connection(services: &Services, test: &TestRequest) -> HttpConnection {
     let no_peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Connection {
-        scheme: if test.tls { Scheme::Https } else { Scheme::Http },
-        authority: Some(test.authority.clone()),
-        ..Connection::new(CaptureMode::Explicit, None, no_peer)
+    let client = Client::new(CaptureMode::Explicit, None, no_peer);
+    let mut session = Session::new(services, client, Destination::Authority(test.authority.clone()));
+    if test.tls {
+        session.security = Security::Terminated { is_h2: false };
     }
+    HttpConnection::new(session, 1)
 }
 
 fn allow(
-    gateway: &Gateway,
-    connection: &Connection,
+    http: &Http,
+    connection: &HttpConnection,
     test: &TestRequest,
     audit: &mut RequestAudit,
 ) -> Result<AuthorizedRequest, Refusal> {
-    let mut head = Head::read(&parts(test, connection)?, connection)?;
+    let mut head = Head::read(&parts(test, connection)?, &connection.expected)?;
     audit
         .record()
         .target(head.authority.host(), head.authority.port())
         .request(head.method.as_str(), &head.path);
     let TestPermit { identity, grant, scrub_grant } =
-        gateway.snapshot().permit_test(test.secret, &head.facts())?;
+        connection.session.policy.snapshot().permit_test(test.secret, &head.facts())?;
     let (agent, secret) = (grant.agent(), grant.secret());
-    let placeholder = gateway.vault.placeholder(agent.id, secret.id, agent.generation);
+    let placeholder = http.secrets.vault.placeholder(agent.id, secret.id, agent.generation);
     let named = StandInTest { name: &secret.name, request: test };
     stand_in(&secret.placement, &mut head, placeholder.as_str(), &named)?;
     let authorization = Authorization::of_test(grant, scrub_grant);
     Ok(AuthorizedRequest::of_test(identity, head, authorization))
 }
 
-fn parts(test: &TestRequest, connection: &Connection) -> Result<Parts, Refusal> {
+fn parts(test: &TestRequest, connection: &HttpConnection) -> Result<Parts, Refusal> {
     let bad = |error: http::Error| {
         Refusal::new(
             Code::BadRequest,
@@ -108,7 +113,7 @@ fn parts(test: &TestRequest, connection: &Connection) -> Result<Parts, Refusal> 
     let mut request = Request::builder()
         .method(test.line.method.clone())
         .uri(target)
-        .header(header::HOST, test.authority.to_header(connection.scheme.default_port()))
+        .header(header::HOST, test.authority.to_header(connection.expected.scheme.default_port()))
         .header(header::USER_AGENT, concat!("onecli/", env!("CARGO_PKG_VERSION")))
         .header(header::ACCEPT, "*/*");
     for (name, value) in &test.headers {

@@ -21,7 +21,7 @@ use super::keep_alive;
 use super::pipe::pipe;
 use crate::http::body::H2Body;
 use crate::http::body::expect::Gate;
-use crate::http::body::replay::Attempt;
+use crate::http::body::replay::AttemptBody;
 use crate::http::fields::head_size;
 use crate::limits::capped::{Capped, Received};
 
@@ -102,7 +102,7 @@ impl H2Sender {
     /// [`Unanswered`].
     pub(crate) async fn send(
         &mut self,
-        request: Request<Attempt>,
+        request: Request<AttemptBody>,
         gate: Option<&Gate>,
     ) -> Result<Response<H2Body>, Unanswered> {
         let unsent = |error| Unanswered { is_unsent: true, error };
@@ -131,7 +131,7 @@ impl H2Sender {
 }
 
 /// The length to declare: that of the body, or 0 if the method allows a body (RFC 9110 section 8.6).
-fn announced(method: &Method, body: &Attempt) -> Option<u64> {
+fn announced(method: &Method, body: &AttemptBody) -> Option<u64> {
     let has_content = !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT);
     body.size_hint().exact().filter(|length| *length > 0 || has_content)
 }
@@ -164,7 +164,7 @@ struct Writing(Option<AbortHandle>);
 
 impl Writing {
     /// Starts to write. A body that is completely available needs no task.
-    async fn begin(body: Attempt, stream: SendStream<Bytes>) -> Writing {
+    async fn begin(body: AttemptBody, stream: SendStream<Bytes>) -> Writing {
         let mut writing = Box::pin(pipe(body, stream));
         let at_once = poll_fn(|cx: &mut Context<'_>| Poll::Ready(writing.as_mut().poll(cx))).await;
         if at_once.is_ready() {

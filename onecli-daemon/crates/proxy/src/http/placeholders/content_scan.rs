@@ -15,6 +15,7 @@ use onecli_model::{AgentId, Authority, Code};
 
 use super::disguised::DisguisedScan;
 use crate::session::recorder::Recorder;
+use crate::session::request_audit::RequestAudit;
 
 /// The alerts already raised for a request, one bit for each code.
 const FOREIGN: u8 = 1;
@@ -33,14 +34,15 @@ pub(crate) struct ContentAlerts {
 }
 
 impl ContentAlerts {
-    /// Returns the alerts for the request of `record`, which `agent` sends to `authority`.
-    pub(crate) fn new(
-        recorder: Arc<Recorder>,
-        agent: AgentId,
-        authority: Authority,
-        record: Record,
-    ) -> ContentAlerts {
-        ContentAlerts { recorder, agent, authority, record, raised: AtomicU8::new(0) }
+    /// Returns the alerts that the request of `audit` may raise; it goes to `authority`. Call it after the decision.
+    pub(crate) fn of(audit: &RequestAudit, authority: Authority) -> ContentAlerts {
+        ContentAlerts {
+            recorder: Arc::clone(audit.recorder()),
+            agent: audit.payer(),
+            authority,
+            record: audit.copy(),
+            raised: AtomicU8::new(0),
+        }
     }
 
     /// Returns whether every alert has been raised.
@@ -61,13 +63,10 @@ impl ContentAlerts {
     /// Writes the alert, unless it repeats others or the agent has used up its quota. Such an alert is counted with
     /// the others.
     fn raise(&self, code: Code) {
-        let Recorder { refusals, quota, clock, audit, .. } = self.recorder.as_ref();
         let mut record = self.record.clone();
         (record.event, record.code) = (Event::Alert, Some(Text::new(code.as_str())));
-        let (now, size) = (clock.instant(), record.line_bytes());
-        let may_write = || quota.take(now, self.agent, (1, size), audit.space_is_scarce()).is_ok();
-        if refusals.note(now, (&record, self.agent), &self.recorder.snapshot(), may_write) {
-            audit.outcome(record);
+        if self.recorder.counts_alert(&record, self.agent) {
+            self.recorder.audit.outcome(record);
         }
     }
 }

@@ -7,10 +7,10 @@ use http_body::Body as _;
 use onecli_model::{Code, Refusal};
 
 use super::head::Head;
-use crate::http::body::replay::Attempt;
+use crate::http::body::replay::AttemptBody;
 use crate::http::fields::names::OVERRIDES;
-use crate::http::scheme::Scheme;
 use crate::http::upstream::pool::Upstream;
+use onecli_model::Scheme;
 
 /// Headers that could make a response impossible to scan: codings and charsets that hide a value, ranges that split
 /// it.
@@ -101,7 +101,11 @@ fn one_cookie(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// [`Code::BadRequest`] if the head does not fit a URI.
-pub(crate) fn assemble(head: Head, body: Attempt, upstream: &Upstream) -> Result<Request<Attempt>, Refusal> {
+pub(crate) fn assemble(
+    head: Head,
+    body: AttemptBody,
+    upstream: &Upstream,
+) -> Result<Request<AttemptBody>, Refusal> {
     let malformed = |error: &dyn std::fmt::Display| {
         Refusal::new(
             Code::BadRequest,

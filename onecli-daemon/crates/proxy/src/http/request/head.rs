@@ -14,12 +14,12 @@ use onecli_model::{
 use onecli_model::{named::MAX_NAMED, named::Naming, named::named_resources};
 use onecli_policy::RequestFacts;
 
+use crate::http::context::connection::Expected;
 use crate::http::fields::names::{members, refuse_misread};
 use crate::http::fields::trailers::Announced;
 use crate::http::h1::{RejectedRequest, Violation, no_target};
 use crate::http::placeholders::disguised;
-use crate::http::scheme::Scheme;
-use crate::session::connection::Connection;
+use onecli_model::Scheme;
 
 /// A request's head in canonical form.
 #[derive(Clone)]
@@ -112,7 +112,7 @@ impl Head {
     ///
     /// # Errors
     /// A [`Refusal`]: malformed, ambiguous, or for another host than the connection's (421).
-    pub(crate) fn read(parts: &Parts, connection: &Connection) -> Result<Head, Refusal> {
+    pub(crate) fn read(parts: &Parts, expected: &Expected) -> Result<Head, Refusal> {
         if let Some(rejected) = parts.extensions.get::<RejectedRequest>() {
             return Err(rejected.refusal());
         }
@@ -131,7 +131,7 @@ impl Head {
                 "send it in capitals: methods are case-sensitive (RFC 9110 section 9.1)",
             ));
         }
-        let authority = authority_of(parts, connection)?;
+        let authority = authority_of(parts, expected)?;
         if parts.uri.path() == "*" {
             // RFC 9110 section 9.3.7.
             return Err(bad_request(
@@ -163,7 +163,7 @@ impl Head {
         )?;
         Ok(Head {
             method: parts.method.clone(),
-            scheme: connection.scheme,
+            scheme: expected.scheme,
             authority,
             path,
             query,
@@ -238,15 +238,15 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Finds the one authority that target, `Host` and the connection must name (RFC 9110 section 7.4).
-fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Refusal> {
-    let default_port = Some(connection.scheme.default_port());
+fn authority_of(parts: &Parts, expected: &Expected) -> Result<Authority, Refusal> {
+    let default_port = Some(expected.scheme.default_port());
     let parse = |text: &str| {
         Authority::parse(text, default_port).map_err(|error: AuthorityError| {
             bad_request(error.to_string(), "name the host as host or host:port")
         })
     };
     // RFC 9110 section 7.4: a target with another scheme is for another server.
-    let scheme = match connection.scheme {
+    let scheme = match expected.scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",
     };
@@ -271,15 +271,15 @@ fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Ref
         return Err(bad_request("the request has more than one Host header", "send one"));
     }
     if named.is_none() && parts.version == Version::HTTP_10 {
-        named.clone_from(&connection.implied);
+        named.clone_from(&expected.implied);
     }
     let Some(named) = named else {
         return Err(bad_request("the request names no host", "send a Host header (RFC 9112 section 3.2)"));
     };
-    if let Some(expected) = connection.authority.as_ref().filter(|expected| **expected != named) {
-        return Err(misdirected(format!("the connection is for {expected}, but the request names {named}")));
+    if let Some(authority) = expected.authority.as_ref().filter(|authority| **authority != named) {
+        return Err(misdirected(format!("the connection is for {authority}, but the request names {named}")));
     }
-    if let Some(port) = connection.port.filter(|port| *port != named.port()) {
+    if let Some(port) = expected.port.filter(|port| *port != named.port()) {
         return Err(misdirected(format!("the connection is for port {port}, but the request names {named}")));
     }
     Ok(named)

@@ -10,8 +10,7 @@ use onecli_model::{AgentId, Code, Refusal, SecretId};
 use onecli_policy::Grant;
 
 use super::head::Head;
-use crate::context::gateway::Gateway;
-use crate::session::connection::Connection;
+use crate::http::context::connection::HttpConnection;
 
 /// Resolves when the permission for one exchange is revoked: see [`Snapshot::still_allows`].
 pub(crate) struct Revoked(Pin<Box<dyn Future<Output = ()> + Send>>);
@@ -19,23 +18,23 @@ pub(crate) struct Revoked(Pin<Box<dyn Future<Output = ()> + Send>>);
 impl Revoked {
     /// Returns the future for the request `head`, which used `grants` and is sent to `address`.
     pub(crate) fn new(
-        gateway: &Arc<Gateway>,
-        connection: &Arc<Connection>,
+        connection: &Arc<HttpConnection>,
         agent: AgentId,
         head: &Head,
         grants: &[Grant],
         address: SocketAddr,
     ) -> Revoked {
-        let (gateway, connection) = (Arc::clone(gateway), Arc::clone(connection));
+        let connection = Arc::clone(connection);
         let head = head.clone_facts();
         let used: Vec<SecretId> = grants.iter().map(|grant| grant.secret().id).collect();
         Revoked(Box::pin(async move {
-            let evidence = &connection.evidence;
-            gateway
-                .until_refused(evidence, |snapshot, now| {
+            let session = &connection.session;
+            let evidence = &session.client.evidence;
+            session
+                .until_refused(|snapshot, now| {
                     snapshot.still_allows(evidence, now, agent, &head.facts(), &used).is_none_or(
                         |address_scope| {
-                            !gateway.pool.connector().admits(&head.authority, address, &address_scope)
+                            !session.upstreams.connector.admits(&head.authority, address, &address_scope)
                         },
                     )
                 })
@@ -44,12 +43,12 @@ impl Revoked {
     }
 
     /// Returns the future for a test by root. It resolves when the daemon stops.
-    pub(crate) fn of_test(gateway: &Arc<Gateway>, connection: &Arc<Connection>) -> Revoked {
-        let (gateway, connection) = (Arc::clone(gateway), Arc::clone(connection));
-        Revoked(Box::pin(async move { gateway.until_refused(&connection.evidence, |_, _| false).await }))
+    pub(crate) fn of_test(connection: &Arc<HttpConnection>) -> Revoked {
+        let connection = Arc::clone(connection);
+        Revoked(Box::pin(async move { connection.session.until_refused(|_, _| false).await }))
     }
 
-    /// The refusal that the client gets, if its response has not begun. `code` is from [`Gateway::taken_back`].
+    /// The refusal that the client gets, if its response has not begun. `code` is from [`Lifecycle::revoked_code`].
     pub(crate) fn refusal(code: Code) -> Refusal {
         if code == Code::Interrupted {
             return Refusal::new(code, "the daemon is stopping", "try again in a moment");

@@ -6,22 +6,18 @@ use http::{Request, header};
 use jiff::Timestamp;
 use onecli_audit::{Record, Text};
 use onecli_model::{Authority, Code, Placeholder, RequestId};
-use onecli_policy::CaptureMode;
 
 use super::head::Head;
-use crate::http::scheme::Scheme;
-use crate::session::connection::Connection;
+use crate::http::context::connection::Expected;
+use onecli_model::Scheme;
 
-fn connection(scheme: Scheme, authority: Option<&str>, port: Option<u16>) -> Connection {
-    let mut connection = Connection::new(CaptureMode::Transparent, None, "127.0.0.1:1".parse().unwrap());
-    connection.scheme = scheme;
-    connection.authority = authority.map(|text| Authority::parse(text, Some(443)).unwrap());
-    connection.port = port;
-    connection
+fn connection(scheme: Scheme, authority: Option<&str>, port: Option<u16>) -> Expected {
+    let authority = authority.map(|text| Authority::parse(text, Some(443)).unwrap());
+    Expected { scheme, authority, port, implied: None }
 }
 
 /// Reads a head of `METHOD TARGET` and fields.
-fn read(connection: &Connection, line: &str, fields: &[(&str, &str)]) -> Result<Head, Code> {
+fn read(connection: &Expected, line: &str, fields: &[(&str, &str)]) -> Result<Head, Code> {
     let (method, target) = line.split_once(' ').unwrap();
     let mut request = Request::builder().method(method).uri(target);
     for (name, value) in fields {
@@ -184,7 +180,7 @@ fn debug_output_of_a_request_contains_no_value() {
     };
     let payload = crate::http::body::Payload::whole(body.clone());
     let sent = crate::http::body::RequestBody::new(crate::http::body::Payload::whole(body), Arc::default());
-    let (attempt, _) = crate::http::body::replay::Attempt::new(sent);
+    let (attempt, _) = crate::http::body::replay::AttemptBody::new(sent);
     let shown = format!("{head:?} {:?} {outgoing:?} {payload:?} {attempt:?}", head.headers);
     assert!(shown.contains("Sensitive") && !shown.contains("hunter22"), "{shown}");
 }

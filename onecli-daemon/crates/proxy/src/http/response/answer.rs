@@ -20,9 +20,10 @@ use super::issued::{Issued, Stage};
 use super::ranges::Ranges;
 use super::returned::withheld;
 use super::scrubbed::{Fault, ScrubbedBody, data_len};
-use crate::context::gateway::Gateway;
 use crate::http::body::peer_body::PeerBody;
 use crate::http::body::{Body, BodyError, Progress};
+use crate::http::context::connection::HttpConnection;
+use crate::http::context::handles::Http;
 use crate::http::decode::{NotDecoded, Source, is_encoded};
 use crate::http::fields::names::ERROR_HEADER;
 use crate::http::fields::trailers::Announced;
@@ -39,7 +40,8 @@ use crate::session::request_audit::RequestAudit;
 /// State that the delivery of a response needs.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) http: Arc<Http>,
+    pub(crate) connection: Arc<HttpConnection>,
     pub(crate) audit: RequestAudit,
     pub(crate) ranges: Ranges,
     pub(crate) issued: Issued,
@@ -53,7 +55,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     /// Replaces the sessions in the headers of a response, and writes the counts to its record.
     pub(crate) fn seal_sessions(&mut self, headers: &mut HeaderMap) {
-        session_cookies::seal(&mut self.sessions, &self.gateway.vault, self.audit.record(), headers);
+        session_cookies::seal(&mut self.sessions, &self.http.secrets.vault, self.audit.record(), headers);
     }
 }
 
@@ -114,7 +116,7 @@ pub(crate) fn deliver(
     let source = if !is_searched || !has_body(method, parts.status) {
         Source::Plain(incoming)
     } else {
-        let (decoders, agent) = (&delivery.gateway.decoders, delivery.audit.payer());
+        let (decoders, agent) = (&delivery.http.bodies.decoders, delivery.audit.payer());
         match Source::decode(&mut parts.headers, incoming, || decoders.take(agent)) {
             Ok(source) => source,
             Err(NotDecoded::Unknown) => {
@@ -148,13 +150,14 @@ pub(crate) fn deliver(
     let record = delivery.audit.record();
     record.status = Some(parts.status.as_u16());
     // The kernel and HTTP/2 notice a dead peer long before this timeout.
-    let idle_timeout = IdleTimeout::new(delivery.gateway.timeouts.idle);
-    let Delivery { gateway, audit, issued, scrubber, upstream, progress, revoked, sessions, .. } = delivery;
+    let idle_timeout = IdleTimeout::new(delivery.connection.session.upstreams.timeouts.idle);
+    let Delivery { http, connection, audit, issued, scrubber, upstream, progress, revoked, sessions, .. } =
+        delivery;
     let source = issued.stage(parts.status, &parts.headers, source);
     let streaming = Streaming {
-        policy: gateway.policy.clone(),
+        policy: connection.session.policy.subscribe(),
         body: ScrubbedBody::new(source, scrubber, idle_timeout, !has_body(method, parts.status)),
-        delivery: Some(Box::new(Delivering { gateway, audit, upstream, progress, sessions })),
+        delivery: Some(Box::new(Delivering { http, connection, audit, upstream, progress, sessions })),
         bytes_out: 0,
         taken_back: None,
         waiting: None,
@@ -225,7 +228,8 @@ fn too_many_decoders() -> Refusal {
 
 /// State that is needed while the body streams.
 struct Delivering {
-    gateway: Arc<Gateway>,
+    http: Arc<Http>,
+    connection: Arc<HttpConnection>,
     audit: RequestAudit,
     upstream: Upstream,
     progress: Arc<Progress>,
@@ -303,7 +307,7 @@ impl Streaming {
     /// Ends the body, because the permission for it was revoked.
     fn take_back(&mut self) {
         let Some(delivery) = &self.delivery else { return };
-        let code = delivery.gateway.taken_back();
+        let code = delivery.connection.session.lifecycle.revoked_code();
         self.end(code);
     }
 
@@ -327,7 +331,7 @@ impl Streaming {
         if !scrubber.is_idle() {
             record.scrub_hits = Some(scrubber.hits());
         }
-        Counters::add(&delivery.gateway.counters.scrub_hits, scrubber.hits());
+        Counters::add(&delivery.connection.session.recorder.counters.scrub_hits, scrubber.hits());
     }
 
     /// Records that the whole response was read.
@@ -335,8 +339,8 @@ impl Streaming {
         if let Some(mut delivery) = self.delivery.take() {
             self.account(&mut delivery);
             delivery.audit.close();
-            let Delivering { gateway, upstream, .. } = *delivery;
-            gateway.pool.release(upstream);
+            let Delivering { http, upstream, .. } = *delivery;
+            http.pool.release(upstream);
         }
     }
 

@@ -12,10 +12,11 @@ use onecli_model::{AgentId, Code, Host, Refusal, Secret, SecretValue, WireForm};
 use onecli_policy::ScrubGrant;
 use onecli_vault::Credential;
 
-use crate::context::gateway::Gateway;
+use crate::http::context::handles::Http;
 use crate::http::scrub::{MatchGuard, Needles, spellings};
 use crate::http::scrub_values::SearchSet;
 use crate::session::recorder::Recorder;
+use crate::session::request_audit::RequestAudit;
 
 /// The refusal that the client gets, if its response has not begun.
 pub(crate) fn withheld() -> Refusal {
@@ -30,7 +31,8 @@ pub(crate) fn withheld() -> Refusal {
 
 /// Checks the response to one request for unexpected values.
 pub(crate) struct ResponseGuard {
-    gateway: Arc<Gateway>,
+    http: Arc<Http>,
+    recorder: Arc<Recorder>,
     agent: AgentId,
     /// The request, as recorded with its decision.
     record: Record,
@@ -53,22 +55,22 @@ struct Expected {
 }
 
 impl ResponseGuard {
-    /// Returns the guard for the request of `record` to this host, which sent `sent` and `signatures`.
+    /// Returns the guard for the request of `audit` to this host, which sent `sent` and `signatures`.
     pub(crate) fn new(
-        gateway: &Arc<Gateway>,
+        http: &Arc<Http>,
         agent: AgentId,
-        record: &Record,
+        audit: &RequestAudit,
         (host, searched): (&Host, &Arc<SearchSet>),
         (sent, signatures): (Vec<Credential>, Vec<SecretValue>),
     ) -> ResponseGuard {
-        let (gateway, searched) = (Arc::clone(gateway), Arc::clone(searched));
-        let (record, host) = (record.clone(), host.clone());
-        ResponseGuard { gateway, agent, record, host, searched, sent, signatures, expected: None }
+        let (http, recorder) = (Arc::clone(http), Arc::clone(audit.recorder()));
+        let (record, host, searched) = (audit.copy(), host.clone(), Arc::clone(searched));
+        ResponseGuard { http, recorder, agent, record, host, searched, sent, signatures, expected: None }
     }
 
     fn expected(&mut self) -> &Needles {
-        let changes = self.gateway.credentials.changes();
-        let searched = self.gateway.scrub_values.searched(&self.host);
+        let changes = self.http.secrets.credentials.changes();
+        let searched = self.http.secrets.scrub_values.searched(&self.host);
         let is_current =
             |known: &Expected| known.changes == changes && Arc::ptr_eq(&known.searched, &searched);
         if !self.expected.as_ref().is_some_and(is_current) {
@@ -83,7 +85,7 @@ impl ResponseGuard {
         let is_sent = |grant: &ScrubGrant| self.sent.iter().any(|one| *one.name() == grant.secret().name);
         let placed = self.sent.iter().flat_map(|one| one.placement().wire_forms(one.value()));
         let signed = self.signatures.iter().flat_map(WireForm::plain);
-        let credentials = &self.gateway.credentials;
+        let credentials = &self.http.secrets.credentials;
         let issued = searched.issued().filter(|grant| is_sent(grant));
         let tokens = issued.flat_map(|grant| credentials.issued_forms(grant));
         let fetched = searched.fetched().filter(|grant| is_sent(grant));
@@ -97,21 +99,17 @@ impl ResponseGuard {
 
     /// Raises an alert. Similar alerts are folded.
     fn alert(&self, owner: Option<&Secret>, detail: Option<&str>) {
-        let Recorder { refusals, clock, quota, audit, .. } = self.gateway.recorder.as_ref();
         let mut alert = self.record.clone();
         alert.alert(Code::SecretReturned);
         if let Some(detail) = detail {
             alert.rule = Some(Text::new(detail));
         }
-        let now = clock.instant();
-        let may_write =
-            || quota.take(now, self.agent, (1, alert.line_bytes()), audit.space_is_scarce()).is_ok();
-        if !refusals.note(now, (&alert, self.agent), &self.gateway.snapshot(), may_write) {
+        if !self.recorder.counts_alert(&alert, self.agent) {
             return;
         }
         alert.secret = owner.map(|secret| Text::new(secret.name.as_str()));
         alert.secret_version = owner.map(|secret| secret.version);
-        audit.outcome(alert);
+        self.recorder.audit.outcome(alert);
     }
 }
 
@@ -120,9 +118,9 @@ impl MatchGuard for ResponseGuard {
         if self.expected().is_in(matched) {
             return false;
         }
-        let current = self.gateway.scrub_values.searched(&self.host);
+        let current = self.http.secrets.scrub_values.searched(&self.host);
         self.alert(current.owner(matched).or_else(|| self.searched.owner(matched)), None);
-        self.gateway.unexpected.note(self.agent, self.gateway.clock.instant())
+        self.http.secrets.unexpected.note(self.agent, self.recorder.clock.instant())
     }
 
     fn nearly_matched(&mut self, text: &[u8]) -> bool {
@@ -130,7 +128,7 @@ impl MatchGuard for ResponseGuard {
             return false;
         }
         self.alert(None, Some("the end of a value"));
-        self.gateway.unexpected.note(self.agent, self.gateway.clock.instant())
+        self.http.secrets.unexpected.note(self.agent, self.recorder.clock.instant())
     }
 }
 

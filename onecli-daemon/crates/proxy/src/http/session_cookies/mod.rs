@@ -10,7 +10,7 @@ mod response;
 mod set_cookie;
 mod watched;
 
-pub(super) use request::Presented;
+pub(super) use request::{Opened, Presented};
 pub(super) use response::{Sessions, seal, strip_trailers};
 
 use std::fmt;

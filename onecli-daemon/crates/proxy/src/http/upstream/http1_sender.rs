@@ -9,14 +9,14 @@ use tokio::task::AbortHandle;
 use super::early_answer::{EarlyAnswer, WriteFailed};
 use crate::http::body::expect::Gate;
 use crate::http::body::peer_body::PeerBody;
-use crate::http::body::replay::Attempt;
+use crate::http::body::replay::AttemptBody;
 use crate::http::h1::{MAX_FIELDS, MAX_HEAD};
 use crate::limits::capped::{Capped, Received};
 
 /// A connection to an upstream.
 #[derive(Debug)]
 pub(super) struct Http1Sender {
-    sender: http1::SendRequest<Attempt>,
+    sender: http1::SendRequest<AttemptBody>,
     received: Received,
     connection: Running,
 }
@@ -90,9 +90,9 @@ impl Http1Sender {
     /// hyper's error, with the request if nothing was sent.
     pub(crate) async fn send(
         &mut self,
-        mut request: Request<Attempt>,
+        mut request: Request<AttemptBody>,
         gate: Option<&Gate>,
-    ) -> Result<Response<PeerBody>, TrySendError<Request<Attempt>>> {
+    ) -> Result<Response<PeerBody>, TrySendError<Request<AttemptBody>>> {
         self.received.reset();
         if let Some(gate) = gate.cloned() {
             hyper::ext::on_informational(&mut request, move |interim| gate.interim(interim.status()));

@@ -6,4 +6,4 @@ mod http1_sender;
 pub(crate) mod pool;
 pub(crate) mod pool_scope;
 pub(crate) mod retry;
-mod send_failure;
+pub(crate) mod send_failure;

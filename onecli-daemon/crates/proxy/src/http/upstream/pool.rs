@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, header};
+use onecli_audit::{Record, Text};
 use onecli_model::{AddressScope, Authority, Clock, Code, Refusal};
 use onecli_policy::Snapshot;
 use onecli_tls::{Alpn, LateAlert};
@@ -18,12 +19,12 @@ use super::send_failure::{SendFailure, UpstreamError};
 use crate::http::body::expect;
 use crate::http::body::expect::Gate;
 use crate::http::body::peer_body::PeerBody;
-use crate::http::body::replay::Attempt;
+use crate::http::body::replay::AttemptBody;
 use crate::http::fields::head_size;
 use crate::http::h2::H2Sender;
-use crate::http::scheme::Scheme;
 use crate::limits::agent_quota::{AgentQuota, QuotaShare};
 use crate::upstream::connector::{Opened, Relay, UpstreamConnector, timed_out};
+use onecli_model::Scheme;
 
 /// Maximum number of idle connections for one agent and authority.
 const IDLE_PER_KEY: usize = 64;
@@ -42,7 +43,7 @@ struct Key {
 /// The pool.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    connector: UpstreamConnector,
+    connector: Arc<UpstreamConnector>,
     clock: Arc<dyn Clock>,
     /// The agents' quotas of idle connections.
     shares: AgentQuota,
@@ -134,6 +135,13 @@ impl Upstream {
         self.peer.tls.is_some()
     }
 
+    /// Writes into an audit record which connection carries the request.
+    pub(crate) fn describe(&self, record: &mut Record) {
+        record.address = Some(Text::new(&self.address().to_string()));
+        record.tls = self.tls().map(Text::new);
+        record.alpn = Some(Text::new(if self.is_h2() { "h2" } else { "http/1.1" }));
+    }
+
     /// The address that was dialled.
     pub(crate) fn address(&self) -> SocketAddr {
         self.peer.address
@@ -182,7 +190,7 @@ impl Upstream {
     /// [`SendFailure`].
     pub(crate) async fn send(
         &mut self,
-        mut request: Request<Attempt>,
+        mut request: Request<AttemptBody>,
         gate: Option<&Gate>,
     ) -> Result<Response<PeerBody>, SendFailure> {
         let gate = gate.filter(|gate| gate.is_waiting());
@@ -203,16 +211,12 @@ impl Upstream {
 }
 
 impl Pool {
-    pub(crate) fn new(connector: UpstreamConnector, clock: Arc<dyn Clock>, most_idle: usize) -> Pool {
+    pub(crate) fn new(connector: Arc<UpstreamConnector>, clock: Arc<dyn Clock>, most_idle: usize) -> Pool {
         let shares = AgentQuota::new(most_idle / 4, most_idle);
         Pool { connector, clock, shares, idle: Mutex::default() }
     }
 
     /// Connects to upstreams, for tunnels.
-    pub(crate) fn connector(&self) -> &UpstreamConnector {
-        &self.connector
-    }
-
     /// Returns a connection for a request that rules allow in `address_scope`: a pooled one, unless `fresh`, or a new
     /// one.
     ///

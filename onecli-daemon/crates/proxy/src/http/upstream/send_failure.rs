@@ -3,7 +3,7 @@
 use http::Request;
 use hyper::client::conn::TrySendError;
 
-use crate::http::body::replay::Attempt;
+use crate::http::body::replay::AttemptBody;
 use crate::http::h2::Unanswered;
 
 /// The error of a connection to an upstream.
@@ -36,7 +36,7 @@ pub(crate) enum SendFailure {
 
 impl SendFailure {
     /// Returns the failure of a request over HTTP/1.1. `has_received` is set if any part of a response arrived.
-    pub(crate) fn http1(mut error: TrySendError<Request<Attempt>>, has_received: bool) -> SendFailure {
+    pub(crate) fn http1(mut error: TrySendError<Request<AttemptBody>>, has_received: bool) -> SendFailure {
         let is_unsent = error.take_message().is_some();
         let error = error.into_error();
         // The request's body or the received data caused the failure.

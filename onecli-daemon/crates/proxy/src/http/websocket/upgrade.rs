@@ -17,7 +17,7 @@ use super::scan;
 use crate::http::body::peer_body::PeerBody;
 use crate::http::body::{Body, empty};
 use crate::http::fields::names::members;
-use crate::http::placeholders::content_scan::ContentScan;
+use crate::http::placeholders::content_scan::{ContentAlerts, ContentScan};
 use crate::http::response::answer::{Delivery, Undelivered, clean_headers, deliver};
 use crate::http::response::returned::withheld;
 use crate::session::counters::Counters;
@@ -134,8 +134,9 @@ pub(crate) fn deliver_upgrade(
 }
 
 async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
-    let scan = ContentScan::new(delivery.audit.content_alerts(delivery.upstream.authority()));
-    let Delivery { gateway, mut audit, scrubber, revoked, .. } = delivery;
+    let scan =
+        ContentScan::new(Arc::new(ContentAlerts::of(&delivery.audit, delivery.upstream.authority().clone())));
+    let Delivery { connection, mut audit, scrubber, revoked, .. } = delivery;
     let (client, upstream) = match tokio::try_join!(client, upstream) {
         Ok((client, upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
         Err(error) => {
@@ -148,11 +149,11 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
     let upstream = messages::scrubbed(upstream, scrubber, Arc::clone(&hits));
     let client = scan::scanned(client, scan);
     let bytes = TunnelBytes::default();
-    let result = tunnel(client, upstream, &bytes, gateway.timeouts.idle, revoked).await;
+    let result = tunnel(client, upstream, &bytes, connection.session.upstreams.timeouts.idle, revoked).await;
     audit.record().scrub_hits = hits.count();
-    Counters::add(&gateway.counters.scrub_hits, hits.count().unwrap_or(0));
+    Counters::add(&connection.session.recorder.counters.scrub_hits, hits.count().unwrap_or(0));
     if matches!(result, Ok(TunnelEnd::Stopped)) {
-        audit.record().code = Some(Text::new(gateway.taken_back().as_str()));
+        audit.record().code = Some(Text::new(connection.session.lifecycle.revoked_code().as_str()));
     }
     if let Some(refusal) =
         result.as_ref().err().and_then(std::io::Error::get_ref).and_then(|e| e.downcast_ref())

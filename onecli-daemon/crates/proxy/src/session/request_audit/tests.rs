@@ -14,7 +14,12 @@ use onecli_vault::sources::exec::Executor;
 use onecli_vault::{Backends, Credentials, KeySource, Vault};
 
 use super::*;
-use crate::{Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, GatewayParts, UpstreamTimeouts};
+use crate::session::Services;
+use crate::session::destination::Destination;
+use crate::session::identity::Client;
+use crate::{
+    Capacity, DaemonClient, DaemonClientParts, DaemonRecorder, DataPlane, DataPlaneParts, UpstreamTimeouts,
+};
 
 #[derive(Debug)]
 struct NoCommands;
@@ -27,7 +32,7 @@ impl Executor for NoCommands {
 }
 
 struct Scene {
-    gateway: Arc<Gateway>,
+    plane: DataPlane,
     dir: PrivateDir,
     _temp: tempfile::TempDir,
 }
@@ -72,7 +77,7 @@ impl Scene {
         let material = CertAuthority::generate("test", onecli_model::Clock::now(clock.as_ref())).unwrap();
         let authority = CertAuthority::load(&material).unwrap();
         let (_policy, policy) = tokio::sync::watch::channel(Arc::<Snapshot>::default());
-        let gateway = Gateway::new(GatewayParts {
+        let plane = DataPlane::new(DataPlaneParts {
             policy,
             vault,
             credentials: Arc::new(credentials),
@@ -80,7 +85,7 @@ impl Scene {
             audit_quota: Arc::new(Quota::new(limits)),
             fold_refusals,
             agent_tls: AgentTls::new(authority, clock.clone()).unwrap(),
-            upstream_tls: UpstreamTls::new(&[]).unwrap(),
+            upstream_tls: Arc::new(UpstreamTls::new(&[]).unwrap()),
             resolver,
             synthetic: Arc::new(SyntheticAddresses::new(None)),
             dialer,
@@ -93,16 +98,21 @@ impl Scene {
             clock,
             random,
         });
-        Scene { gateway: Arc::new(gateway), dir, _temp: temp }
+        Scene { plane, dir, _temp: temp }
+    }
+
+    fn services(&self) -> &Services {
+        self.plane.services()
     }
 
     fn audit(&self) -> RequestAudit {
         let peer = "127.0.0.1:1".parse().unwrap();
-        RequestAudit::begin(&self.gateway, &Connection::new(CaptureMode::Explicit, None, peer)).unwrap()
+        let client = Client::new(CaptureMode::Explicit, None, peer);
+        RequestAudit::begin(&Session::new(self.services(), client, Destination::Proxy)).unwrap()
     }
 
     async fn recorded(&self) -> Vec<(Event, Option<Verdict>, Option<&'static str>)> {
-        self.gateway.recorder.audit.flush().await.unwrap();
+        self.services().recorder.audit.flush().await.unwrap();
         let records = Entries::after(self.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record);
         records.map(|record| (record.event, record.verdict, record.code.as_ref().map(named))).collect()
     }
@@ -162,7 +172,7 @@ async fn request_dropped_because_the_daemon_stops_records_interruption() {
     let scene = Scene::new().await;
     let mut audit = scene.audit();
     audit.decide(&[]).await.unwrap();
-    scene.gateway.ending.cancel();
+    scene.services().lifecycle.abort();
     drop(audit);
     assert_eq!(scene.recorded().await[1], (Event::Outcome, Some(Verdict::Forward), Some("interrupted")));
 }
@@ -177,8 +187,8 @@ async fn repeated_refusals_are_folded() {
         audit.record().path = Some(Text::new(if number % 2 == 0 { "/even" } else { "/odd" }));
         audit.refuse(Code::EgressDenied).await;
     }
-    scene.gateway.end(std::time::Duration::from_secs(1)).await;
-    scene.gateway.recorder.audit.flush().await.unwrap();
+    scene.plane.end(std::time::Duration::from_secs(1)).await;
+    scene.services().recorder.audit.flush().await.unwrap();
     let records: Vec<_> =
         Entries::after(scene.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record).collect();
     assert_eq!(records.len(), 4, "{records:#?}");
@@ -213,8 +223,8 @@ async fn flood_of_refusals_hides_no_alert() {
     for number in 0..100 {
         refuse(format!("/{number}"), Code::PlaceholderForeign).await;
     }
-    scene.gateway.end(std::time::Duration::from_secs(1)).await;
-    scene.gateway.recorder.audit.flush().await.unwrap();
+    scene.plane.end(std::time::Duration::from_secs(1)).await;
+    scene.services().recorder.audit.flush().await.unwrap();
     let alerts = records().into_iter().filter(|record| record.event == Event::Alert);
     assert_eq!(alerts.map(|record| record.count.unwrap_or(1)).sum::<u64>(), 101);
 }
@@ -226,8 +236,8 @@ async fn flood_of_unidentified_clients_reaches_a_quota() {
     for _ in 0..300 {
         scene.audit().refuse(Code::TokenUnknown).await;
     }
-    scene.gateway.end(std::time::Duration::from_secs(1)).await;
-    scene.gateway.recorder.audit.flush().await.unwrap();
+    scene.plane.end(std::time::Duration::from_secs(1)).await;
+    scene.services().recorder.audit.flush().await.unwrap();
     let counts = Entries::after(scene.dir.path(), 0)
         .unwrap()
         .map(|line| line.unwrap().entry.record.count.unwrap_or(1));
@@ -256,8 +266,8 @@ async fn flood_of_one_agent_reaches_its_quota() {
     }
     assert!((50..=150).contains(&refused), "{refused}");
     decide(2).await.unwrap();
-    scene.gateway.end(std::time::Duration::from_secs(1)).await;
-    scene.gateway.recorder.audit.flush().await.unwrap();
+    scene.plane.end(std::time::Duration::from_secs(1)).await;
+    scene.services().recorder.audit.flush().await.unwrap();
     let refusals = Entries::after(scene.dir.path(), 0).unwrap().filter_map(|line| {
         let record = line.unwrap().entry.record;
         (record.verdict == Some(Verdict::Deny)).then_some(record.count.unwrap_or(1))
@@ -305,10 +315,10 @@ async fn counts_of_folded_refusals_are_charged_to_the_agent() {
         audit.refuse(Code::EgressDenied).await;
     }
     let take = |records| {
-        let now = scene.gateway.clock.instant();
-        scene.gateway.recorder.quota.take(now, payer, (records, 0), false)
+        let now = scene.services().recorder.clock.instant();
+        scene.services().recorder.quota.take(now, payer, (records, 0), false)
     };
     take(8).expect("the recorded refusal uses one of ten");
-    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    scene.plane.end(std::time::Duration::from_secs(1)).await;
     take(1).expect_err("the count of the others uses another one");
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::http::body::peer_body::PeerBody;
 use crate::http::body::reject;
 use crate::http::body::{Body, empty, full};
-use crate::http::serve::{HttpVersion, serve_with};
+use crate::http::server::serve::{HttpVersion, serve_with};
 
 /// The requests that a service got, as method and path; `malformed` for a request that replaces a malformed one.
 type Asked = Arc<Mutex<Vec<String>>>;

@@ -4,30 +4,32 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use onecli_model::Code;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::half_closed::{HalfClosed, Owed};
-use crate::context::gateway::Gateway;
+use crate::accept::protocol::Stream;
 use crate::http::body::Body;
-use crate::http::body::body_memory::ConnectionMemory;
 use crate::http::body::peer_body::PeerBody;
 use crate::http::body::reject;
+use crate::http::context::connection::HttpConnection;
+use crate::http::context::handles::Http;
 use crate::http::exchange::exchange;
 use crate::http::h1::{MAX_FIELDS, MAX_HEAD, RejectedRequest, StrictReader};
 use crate::http::h2::error_monitor::{H2Rejections, is_fault};
 use crate::http::h2::{MAX_STREAMS, serve as serve_http2};
 use crate::limits::capped::Capped;
 use crate::limits::write_timeout::WriteTimeout;
-use crate::session::connection::Connection;
-use crate::session::refused::refuse_quietly;
-use crate::session::request_audit::RequestAudit;
+use crate::session::Session;
 
 /// Time limit for a head, from its first byte.
 const HEAD_TIME: Duration = Duration::from_mins(1);
@@ -45,28 +47,26 @@ pub(crate) enum HttpVersion {
 }
 
 /// Serves requests until the connection ends; each is an [`exchange`].
-pub(crate) async fn serve_exchanges<S>(
-    gateway: &Arc<Gateway>,
-    mut connection: Connection,
-    stream: S,
+pub(super) async fn serve_exchanges(
+    http: &Arc<Http>,
+    session: Session,
+    stream: Stream,
     version: HttpVersion,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) {
     let streams = if version == HttpVersion::Http1 { 1 } else { MAX_STREAMS as usize };
-    connection.memory = ConnectionMemory::new(streams);
-    let connection = Arc::new(connection);
     let rejections = Arc::new(H2Rejections::default());
-    let displaced = connection.displaced();
+    let displaced = session.client.displaced();
+    let connection = Arc::new(HttpConnection::new(session, streams));
+    let session = &connection.session;
     let served = serve_with(stream, version, (Arc::clone(&rejections), displaced), |request| {
-        let (gateway, connection) = (Arc::clone(gateway), Arc::clone(&connection));
+        let (http, connection) = (Arc::clone(http), Arc::clone(&connection));
         async move {
             let version = request.version();
             let mut response = match RejectedRequest::of(&request) {
-                Some(rejected) => answer_rejected(&gateway, &connection, rejected).await,
-                None => Box::pin(exchange(Arc::clone(&gateway), connection, request)).await,
+                Some(rejected) => answer_rejected(&connection, rejected).await,
+                None => Box::pin(exchange(Arc::clone(&http), Arc::clone(&connection), request)).await,
             };
-            gateway.finish(version, &mut response);
+            finish(&connection.session, version, &mut response);
             response
         }
     });
@@ -75,15 +75,37 @@ pub(crate) async fn serve_exchanges<S>(
     let result = tokio::select! {
         result = &mut served => result,
         code = rejections.first() => {
-            refuse_quietly(gateway, &connection, code).await;
+            session.refuse(code, |_| {}).await;
             return drop(served.await);
         }
     };
     match (rejections.any(), result) {
-        (Some(code), _) => refuse_quietly(gateway, &connection, code).await,
-        (None, Err(error)) => record_broken(gateway, &connection, &error).await,
+        (Some(code), _) => _ = session.refuse(code, |_| {}).await,
+        (None, Err(error)) => record_broken(session, &error).await,
         (None, Ok(())) => {}
     }
+}
+
+/// Completes the head of a response. While the daemon stops, it tells an HTTP/1 client that the connection ends (RFC
+/// 9112 section 9.6), so that the client sends the next request on another one. Over HTTP/2 it adds the date (RFC 9110
+/// section 6.6.1), which hyper sets over HTTP/1.
+pub(super) fn finish(session: &Session, version: Version, response: &mut Response<Body>) {
+    if version == Version::HTTP_2 {
+        let now = session.recorder.clock.now();
+        response.headers_mut().entry(header::DATE).or_insert_with(|| http_date(now));
+    }
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if session.lifecycle.is_stopping() && version <= Version::HTTP_11 && !switches {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// The current `Date` field (RFC 9110 section 5.6.7).
+fn http_date(now: Timestamp) -> HeaderValue {
+    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok();
+    // Only a year beyond 9999 has no date.
+    date.and_then(|date| date.try_into().ok())
+        .unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }
 
 /// Serves requests with `answer`, within the limits above. Over HTTP/1, `answer` also gets the requests that replace
@@ -135,28 +157,21 @@ where
 }
 
 /// Refuses a request that broke the framing.
-pub(crate) async fn answer_rejected(
-    gateway: &Arc<Gateway>,
-    connection: &Connection,
+pub(super) async fn answer_rejected(
+    connection: &HttpConnection,
     rejected: &RejectedRequest,
 ) -> Response<Body> {
     let refusal = rejected.refusal();
-    let Ok(mut audit) = RequestAudit::begin(gateway, connection) else {
-        return reject::answer(&refusal, None);
-    };
-    if let Ok(identity) = connection.identify(gateway) {
-        audit.identify(&identity);
-    }
-    rejected.describe(audit.record());
-    audit.refuse(refusal.code).await;
-    reject::answer(&refusal, audit.request_id())
+    let id = connection.session.refuse(&refusal, |record| rejected.describe(record)).await;
+    reject::answer(&refusal, id)
 }
 
 /// Records a head that hyper could not read as a refused request. Over HTTP/1 the strict reader refuses all of these
 /// first. If one passes it, it is still recorded.
-pub(crate) async fn record_broken(gateway: &Arc<Gateway>, connection: &Connection, error: &ServeError) {
+pub(super) async fn record_broken(session: &Session, error: &ServeError) {
     if let Some(code) = error.refused() {
-        return refuse_quietly(gateway, connection, code).await;
+        session.refuse(code, |_| {}).await;
+        return;
     }
     tracing::debug!(%error, "an agent's connection ended");
 }

@@ -1,3 +1,0 @@
-//! The state that all connections share.
-
-pub(crate) mod gateway;
