@@ -19,7 +19,7 @@ use onecli_store::Store;
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
 use onecli_tls::{AgentTls, CertAuthority, UpstreamTls};
 use onecli_vault::sources::hashicorp::HashiCorp;
-use onecli_vault::{Backends, Credentials, KeySource, Vault};
+use onecli_vault::{Credentials, KeySource, Sources, Vault};
 use tokio::sync::watch;
 
 use crate::agents::TransparentMode;
@@ -161,20 +161,20 @@ fn dns_server(
 }
 
 /// The sources of values, and the client for the daemon's own requests.
-pub(crate) struct Sources {
+pub(crate) struct SourceParts {
     pub(crate) daemon_client: Arc<DaemonClient>,
     pub(crate) vault_server: Option<Arc<HashiCorp>>,
     pub(crate) credentials: Arc<Credentials>,
 }
 
-impl Sources {
+impl SourceParts {
     pub(crate) fn new(
         config: &Config,
         storage: &Storage,
         network: &Network,
         upstream_tls: &UpstreamTls,
         executor: &HostExecutor,
-    ) -> Result<Sources, AppError> {
+    ) -> Result<SourceParts, AppError> {
         let Storage { clock, random, store, vault, audit, .. } = storage;
         let parts = DaemonClientParts {
             resolver: Arc::clone(&network.resolver),
@@ -190,10 +190,10 @@ impl Sources {
             Arc::clone(vault),
             Arc::clone(store),
             Arc::clone(&daemon_client) as _,
-            Backends::new(vault_server.clone(), Arc::new(executor.clone()), Arc::clone(clock)),
+            Sources::new(vault_server.clone(), Arc::new(executor.clone()), Arc::clone(clock)),
             Arc::clone(clock),
         ));
-        Ok(Sources { daemon_client, vault_server, credentials })
+        Ok(SourceParts { daemon_client, vault_server, credentials })
     }
 }
 

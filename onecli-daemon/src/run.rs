@@ -7,7 +7,7 @@ use onecli_config::Config;
 use onecli_tls::UpstreamTls;
 
 use crate::audit::ship::Shipper;
-use crate::build::{self, ListenerFacts, Network, PolicyParts, Sources, Storage};
+use crate::build::{self, ListenerFacts, Network, PolicyParts, SourceParts, Storage};
 use crate::privileged::Privileged;
 use crate::process::service_manager as service;
 use crate::process::{AppError, journal};
@@ -46,8 +46,8 @@ async fn serve(config: Config, privileged: Privileged) -> Result<(), AppError> {
     let policy = PolicyParts::load(&config, &storage, &network, &managed, sockets.datagrams).await?;
     let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
     let authority = build::authority(&config, &storage, &upstream_tls).await?;
-    let Sources { daemon_client, vault_server, credentials } =
-        Sources::new(&config, &storage, &network, &upstream_tls, &executor)?;
+    let SourceParts { daemon_client, vault_server, credentials } =
+        SourceParts::new(&config, &storage, &network, &upstream_tls, &executor)?;
     let shipper =
         Shipper::new(storage.audit_dir.path().to_owned(), &storage.audit, Arc::clone(&storage.store));
     let mut tasks = Tasks::new(&storage, &shipper);

@@ -28,7 +28,7 @@ use super::credential::Credential;
 use super::error::VaultError;
 use super::sources::cache::RecentlyServed;
 use super::sources::cache::flight::to_its_end;
-use super::sources::{Backends, SourceError, ValueOrigin};
+use super::sources::{SourceError, Sources, ValueOrigin};
 use super::tokens::client::{Purpose, TokenEndpointClient};
 use super::tokens::{self, MintContext, MintError};
 
@@ -68,7 +68,7 @@ pub struct Credentials {
     store: Arc<dyn Store>,
     token_client: Arc<dyn TokenEndpointClient>,
     clock: Arc<dyn Clock>,
-    backends: Backends,
+    sources: Sources,
     recent: RecentlyServed,
     token_caches: Mutex<LruCache<SecretId, Arc<TokenCache>>>,
     /// The number of issued tokens, and of values that a source returned for the first time.
@@ -133,12 +133,12 @@ impl Credentials {
         vault: Arc<Vault>,
         store: Arc<dyn Store>,
         token_client: Arc<dyn TokenEndpointClient>,
-        backends: Backends,
+        sources: Sources,
         clock: Arc<dyn Clock>,
     ) -> Credentials {
         let token_caches = Mutex::new(LruCache::new(MAX_SECRETS));
         let (recent, changes) = (RecentlyServed::new(), AtomicU64::new(0));
-        Credentials { vault, store, token_client, clock, backends, recent, token_caches, changes }
+        Credentials { vault, store, token_client, clock, sources, recent, token_caches, changes }
     }
 
     /// Returns the credential that policy granted.
@@ -165,7 +165,7 @@ impl Credentials {
         if let Some(source) = &secret.profile.source
             && self.recent.may_refetch(agent, secret.id, self.clock.instant())
         {
-            self.backends.evict(agent, source).await;
+            self.sources.evict(agent, source).await;
             fetched_again = true;
         }
         if secret.profile.mint.is_none() {
@@ -189,7 +189,7 @@ impl Credentials {
     /// Forgets old values that are no longer needed.
     pub fn tidy(&self) {
         self.recent.tidy(self.clock.instant());
-        self.backends.tidy();
+        self.sources.tidy();
     }
 
     /// The secret's current value, from the store or its source.
@@ -202,7 +202,7 @@ impl Credentials {
             return Ok((self.vault.open_value(secret)?, None));
         };
         // Boxed, because it is rarely needed and larger than everything else that a request waits for.
-        let fetched = Box::pin(self.backends.fetch(agent, source)).await?;
+        let fetched = Box::pin(self.sources.fetch(agent, source)).await?;
         if self.recent.note(agent, secret.id, &fetched.value, self.clock.instant()) {
             self.changes.fetch_add(1, Ordering::Release);
         }

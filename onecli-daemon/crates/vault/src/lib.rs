@@ -33,7 +33,7 @@ pub use keys::{KeyStatus, NewSlot, SlotInfo};
 pub use rekey::{Begun, Rekey};
 pub use sessions::{Session, SessionKind, SessionScope};
 pub use source::KeySource;
-pub use sources::{Backends, SourceError, ValueOrigin};
+pub use sources::{SourceError, Sources, ValueOrigin};
 pub use tokens::client::{DaemonRequestError, Purpose, TokenEndpointClient};
 pub use tokens::{MintError, check_material, sent_to_endpoint};
 

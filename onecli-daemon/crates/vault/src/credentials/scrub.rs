@@ -49,7 +49,7 @@ impl Credentials {
         }
         let Some(source) = &secret.profile.source else { return Vec::new() };
         let mut values = self.recent.of_all(secret.id, self.clock.instant());
-        for value in self.backends.in_memory(&self.recent.agents_of(secret.id), source) {
+        for value in self.sources.in_memory(&self.recent.agents_of(secret.id), source) {
             if values.iter().all(|known| known.expose() != value.expose()) {
                 values.push(value);
             }
@@ -86,7 +86,7 @@ impl Credentials {
     /// The values of a secret from a source that may occur in a response.
     async fn held(&self, agent: AgentId, secret: &Secret) -> Result<Vec<SecretValue>, CredentialError> {
         let Some(source) = self.source_of(secret)? else { return Ok(vec![self.vault.open_value(secret)?]) };
-        let current = Box::pin(self.backends.watch(agent, source)).await?;
+        let current = Box::pin(self.sources.watch(agent, source)).await?;
         let mut values = self.recent.of_all(secret.id, self.clock.instant());
         values.extend(current.filter(|new| values.iter().all(|old| old.expose() != new.expose())));
         Ok(values)

@@ -14,9 +14,9 @@ use exec::{Commands, ExecError, Executor};
 use file::{FileError, Files};
 use hashicorp::{BackendError, HashiCorp};
 
-/// The backends that a secret's source may name.
+/// The sources that a secret's source may name.
 #[derive(Debug)]
-pub struct Backends {
+pub struct Sources {
     vault: Option<Arc<HashiCorp>>,
     files: Files,
     commands: Commands,
@@ -108,21 +108,17 @@ impl ValueOrigin {
     }
 }
 
-impl Backends {
-    /// Creates the backends. `vault` is the vault server, if one is configured; `executor` runs commands.
-    pub fn new(
-        vault: Option<Arc<HashiCorp>>,
-        executor: Arc<dyn Executor>,
-        clock: Arc<dyn Clock>,
-    ) -> Backends {
-        Backends { vault, files: Files::default(), commands: Commands::new(executor, clock) }
+impl Sources {
+    /// Creates the sources. `vault` is the vault server, if one is configured; `executor` runs commands.
+    pub fn new(vault: Option<Arc<HashiCorp>>, executor: Arc<dyn Executor>, clock: Arc<dyn Clock>) -> Sources {
+        Sources { vault, files: Files::default(), commands: Commands::new(executor, clock) }
     }
 
-    /// Backends without a vault server, and with commands that print numbers.
+    /// Sources without a vault server, and with commands that print numbers.
     #[cfg(test)]
-    pub(crate) fn for_test() -> Backends {
+    pub(crate) fn for_test() -> Sources {
         let executor = Arc::new(exec::tests::Counting::default());
-        Backends::new(None, executor, Arc::new(onecli_sys::SystemClock))
+        Sources::new(None, executor, Arc::new(onecli_sys::SystemClock))
     }
 
     fn vault(&self) -> Result<&Arc<HashiCorp>, BackendError> {

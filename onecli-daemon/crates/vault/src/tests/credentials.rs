@@ -70,7 +70,7 @@ impl Spending {
             Arc::clone(&vault),
             Arc::clone(&store),
             Arc::clone(&server) as _,
-            Backends::for_test(),
+            Sources::for_test(),
             Arc::new(SystemClock),
         ));
         Spending { vault, store, secret, server, credentials }
@@ -124,7 +124,7 @@ async fn searched_for(change: impl FnOnce(&mut Secret), text: &str) -> Vec<(Stri
     let server = Slow { may_answer: Semaphore::new(0), asked: Mutex::default() };
     let clock = Arc::new(SystemClock);
     let credentials =
-        Credentials::new(vault, Arc::new(on.store), Arc::new(server), Backends::for_test(), clock);
+        Credentials::new(vault, Arc::new(on.store), Arc::new(server), Sources::for_test(), clock);
     let forms = credentials.stored_forms(&ScrubGrant::for_test(secret)).unwrap().unwrap();
     let described = |form: &onecli_model::WireForm| {
         (String::from_utf8(form.expose().to_vec()).unwrap(), form.class().to_string())

@@ -11,7 +11,7 @@ use onecli_store::SqliteStore;
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
 use onecli_tls::{AgentTls, CertAuthority, UpstreamTls};
 use onecli_vault::sources::exec::Executor;
-use onecli_vault::{Backends, Credentials, KeySource, Vault};
+use onecli_vault::{Credentials, KeySource, Sources, Vault};
 
 use super::*;
 use crate::session::Services;
@@ -71,7 +71,7 @@ impl Scene {
             Arc::clone(&vault),
             Arc::new(store),
             Arc::new(own),
-            Backends::new(None, Arc::new(NoCommands), clock.clone()),
+            Sources::new(None, Arc::new(NoCommands), clock.clone()),
             clock.clone(),
         );
         let material = CertAuthority::generate("test", onecli_model::Clock::now(clock.as_ref())).unwrap();
