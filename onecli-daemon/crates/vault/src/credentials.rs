@@ -27,7 +27,7 @@ use super::Vault;
 use super::credential::Credential;
 use super::error::VaultError;
 use super::sources::cache::RecentlyServed;
-use super::sources::cache::flight::to_its_end;
+use super::sources::cache::fetch_cache::to_its_end;
 use super::sources::{SourceError, Sources, ValueOrigin};
 use super::tokens::client::{Purpose, TokenEndpointClient};
 use super::tokens::{self, MintContext, MintError};

@@ -339,8 +339,8 @@ async fn panic_prints_no_value() {
     let slot = keyring::SlotKey(zeroize::Zeroizing::new([0x5a; 32]));
     let fetched = sources::Fetched { value: value(text), origin: ValueOrigin::of("file") };
     let expiring =
-        sources::cache::flight::Expiring { value: value(text), usable_for: std::time::Duration::ZERO };
-    let cached = sources::cache::flight::Cached { value: Arc::new(value(text)), stale: false };
+        sources::cache::fetch_cache::Expiring { value: value(text), usable_for: std::time::Duration::ZERO };
+    let cached = sources::cache::fetch_cache::Cached { value: Arc::new(value(text)), stale: false };
     let panics = [
         ("a value", unwrap_text(value(text))),
         ("a credential", unwrap_text(open(&vault, secret.clone()).unwrap())),
@@ -392,8 +392,8 @@ async fn debug_and_errors_print_no_value_or_key() {
     let store_error = StoreError::NotFound { what: "secret", id: secret.id.to_string() };
     let fetched = sources::Fetched { value: value(text), origin: ValueOrigin::of("file") };
     let expiring =
-        sources::cache::flight::Expiring { value: value(text), usable_for: std::time::Duration::ZERO };
-    let cached = sources::cache::flight::Cached { value: value(text), stale: false };
+        sources::cache::fetch_cache::Expiring { value: value(text), usable_for: std::time::Duration::ZERO };
+    let cached = sources::cache::fetch_cache::Cached { value: value(text), stale: false };
     let others = format!("{others} {fetched:?} {expiring:?} {cached:?}");
     let printed = format!(
         "{others} {vault:?} {root:?} {secret:?} {credential:?} {grant:?} {error:?} {error} {store_error:?} {:?} {:?}",

@@ -10,7 +10,7 @@ use onecli_model::{Clock, SecretValue, SourceCommand};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::sources::cache::flight::{Bounds, Expiring, Flights};
+use crate::sources::cache::fetch_cache::{Bounds, Expiring, FetchCache};
 
 /// The bounds of the cache of command values.
 const KEPT: Bounds = Bounds { keys: NonZeroUsize::new(1024).unwrap(), bytes: 4 << 20 };
@@ -45,7 +45,7 @@ pub struct ExecError {
 pub struct Commands {
     executor: Arc<dyn Executor>,
     clock: Arc<dyn Clock>,
-    flights: Flights<SourceCommand, SecretValue, ExecError>,
+    values: FetchCache<SourceCommand, SecretValue, ExecError>,
 }
 
 /// The document that a command may print instead of the bare value.
@@ -65,7 +65,7 @@ impl Commands {
     pub fn new(executor: Arc<dyn Executor>, clock: Arc<dyn Clock>) -> Commands {
         Commands {
             executor,
-            flights: Flights::new(KEPT, |value| value.expose().len(), Arc::clone(&clock)),
+            values: FetchCache::new(KEPT, |value| value.expose().len(), Arc::clone(&clock)),
             clock,
         }
     }
@@ -85,22 +85,22 @@ impl Commands {
                     .map_err(|reason| ExecError { program: command.program().to_string(), reason })
             }
         };
-        Ok(self.flights.get(command, Duration::ZERO, |_| false, fetch).await?.value)
+        Ok(self.values.get(command, Duration::ZERO, |_| false, fetch).await?.value)
     }
 
     /// The value that `command` printed last, if it is in memory.
     pub(super) fn in_memory(&self, command: &SourceCommand) -> Option<SecretValue> {
-        self.flights.peek_now(command)
+        self.values.peek_now(command)
     }
 
     /// Expires a value that an upstream refused: the next request runs the command.
     pub(super) async fn expire(&self, command: &SourceCommand) {
-        self.flights.expire(command).await;
+        self.values.expire(command).await;
     }
 
     /// Forgets expired values.
     pub(super) fn tidy(&self) {
-        self.flights.tidy(Duration::ZERO);
+        self.values.tidy(Duration::ZERO);
     }
 }
 

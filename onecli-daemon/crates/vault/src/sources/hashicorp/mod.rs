@@ -32,7 +32,7 @@ use onecli_tls::ServiceTls;
 use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
-use crate::sources::cache::flight::{Bounds, Expiring, Flights};
+use crate::sources::cache::fetch_cache::{Bounds, Expiring, FetchCache};
 use auth::{Auth, Login};
 use mount::Kind;
 use wire::{Answer, Call, Wire};
@@ -155,8 +155,8 @@ pub struct HashiCorp {
     clock: Arc<dyn Clock>,
     cache_ttl: Duration,
     stale_for: Duration,
-    mounts: Flights<String, Arc<Kind>, BackendError>,
-    material: Flights<Key, Read, BackendError>,
+    mounts: FetchCache<String, Arc<Kind>, BackendError>,
+    material: FetchCache<Key, Read, BackendError>,
     lease_store: Arc<dyn LeaseStore>,
     live: Mutex<HashMap<String, (Key, Weak<Lease>)>>,
 }
@@ -201,8 +201,8 @@ impl HashiCorp {
             auth: Auth::new(settings.method, secret_ids, Arc::clone(&clock), random),
             cache_ttl: settings.cache_ttl,
             stale_for: settings.stale_for,
-            mounts: Flights::new(KEPT_MOUNTS, |kind| kind.len(), Arc::clone(&clock)),
-            material: Flights::new(KEPT, Read::len, Arc::clone(&clock)),
+            mounts: FetchCache::new(KEPT_MOUNTS, |kind| kind.len(), Arc::clone(&clock)),
+            material: FetchCache::new(KEPT, Read::len, Arc::clone(&clock)),
             clock,
             lease_store,
             live: Mutex::default(),

@@ -7,7 +7,7 @@ use super::HashiCorp;
 use super::error::BackendError;
 use super::wire::Call;
 use super::words::{self, Mounted};
-use crate::sources::cache::flight::Expiring;
+use crate::sources::cache::fetch_cache::Expiring;
 
 /// How long a mount's kind is cached.
 const MOUNT_FOR: Duration = Duration::from_mins(5);

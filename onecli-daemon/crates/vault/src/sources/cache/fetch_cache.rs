@@ -70,16 +70,16 @@ impl<V: Clone, E> Held<V, E> {
 }
 
 /// Expiring values by key.
-pub struct Flights<K: Hash + Eq, V, E> {
+pub struct FetchCache<K: Hash + Eq, V, E> {
     slots: Arc<Mutex<Slots<K, V, E>>>,
     /// Returns the size of a value in bytes.
     weigh: fn(&V) -> usize,
     clock: Arc<dyn Clock>,
 }
 
-impl<K: Hash + Eq, V, E> fmt::Debug for Flights<K, V, E> {
+impl<K: Hash + Eq, V, E> fmt::Debug for FetchCache<K, V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Flights(..)")
+        f.write_str("FetchCache(..)")
     }
 }
 
@@ -136,17 +136,17 @@ pub struct Cached<V> {
     pub stale: bool,
 }
 
-impl<K, V, E> Flights<K, V, E>
+impl<K, V, E> FetchCache<K, V, E>
 where
     K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + 'static,
     E: Clone + Send + 'static,
 {
     /// Creates a cache within `bounds`; `weigh` returns the size of a value.
-    pub fn new(bounds: Bounds, weigh: fn(&V) -> usize, clock: Arc<dyn Clock>) -> Flights<K, V, E> {
+    pub fn new(bounds: Bounds, weigh: fn(&V) -> usize, clock: Arc<dyn Clock>) -> FetchCache<K, V, E> {
         let by_key = LruCache::new(bounds.keys);
         let slots = Slots { by_key, bytes: 0, most_bytes: bounds.bytes };
-        Flights { slots: Arc::new(Mutex::new(slots)), weigh, clock }
+        FetchCache { slots: Arc::new(Mutex::new(slots)), weigh, clock }
     }
 
     /// The value of `key`: a cached one, or else fetched by one caller while the others wait. If the fetch fails, a

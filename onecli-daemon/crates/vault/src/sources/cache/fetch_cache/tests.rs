@@ -35,9 +35,9 @@ impl Clock for Hand {
 
 const TTL: Duration = Duration::from_secs(30);
 
-fn flights(clock: &Arc<Hand>, most: usize) -> Flights<&'static str, u32, &'static str> {
+fn cache(clock: &Arc<Hand>, most: usize) -> FetchCache<&'static str, u32, &'static str> {
     let bounds = Bounds { keys: NonZeroUsize::new(most).unwrap(), bytes: usize::MAX };
-    Flights::new(bounds, |_| 1, Arc::clone(clock) as _)
+    FetchCache::new(bounds, |_| 1, Arc::clone(clock) as _)
 }
 
 /// Serves `value` and counts the fetches.
@@ -52,69 +52,69 @@ fn serve(count: &AtomicU32, value: u32) -> impl Future<Output = Result<Expiring<
 #[tokio::test]
 async fn one_fetch_serves_concurrent_callers_until_expiry() {
     let (clock, count) = (Hand::new(), AtomicU32::new(0));
-    let flights = flights(&clock, 4);
+    let cache = cache(&clock, 4);
     let all = futures_util::future::join_all(
-        (0..50).map(|_| flights.get(&"a", Duration::ZERO, |_| true, || serve(&count, 7))),
+        (0..50).map(|_| cache.get(&"a", Duration::ZERO, |_| true, || serve(&count, 7))),
     );
     assert!(all.await.into_iter().all(|got| got == Ok(Cached { value: 7, stale: false })));
     assert_eq!(count.load(SeqCst), 1);
     clock.pass(TTL);
-    let got = flights.get(&"a", Duration::ZERO, |_| true, || serve(&count, 8)).await;
+    let got = cache.get(&"a", Duration::ZERO, |_| true, || serve(&count, 8)).await;
     assert_eq!(got, Ok(Cached { value: 8, stale: false }));
-    flights.evict(&"a");
-    flights.get(&"a", Duration::ZERO, |_| true, || serve(&count, 9)).await.unwrap();
+    cache.evict(&"a");
+    cache.get(&"a", Duration::ZERO, |_| true, || serve(&count, 9)).await.unwrap();
     assert_eq!(count.load(SeqCst), 3);
 }
 
 #[tokio::test]
 async fn failed_fetch_is_retried_once_a_second_and_stale_value_needs_configuration() {
     let (clock, count) = (Hand::new(), AtomicU32::new(0));
-    let flights = flights(&clock, 4);
+    let cache = cache(&clock, 4);
     let fail = || {
         count.fetch_add(1, SeqCst);
         std::future::ready(Err("down"))
     };
     for _ in 0..10 {
-        assert_eq!(flights.get(&"a", TTL, |_| true, fail).await, Err("down"));
+        assert_eq!(cache.get(&"a", TTL, |_| true, fail).await, Err("down"));
     }
     assert_eq!(count.load(SeqCst), 1);
     clock.pass(FAILURE_FOR);
-    flights.get(&"a", TTL, |_| true, || serve(&count, 7)).await.unwrap();
+    cache.get(&"a", TTL, |_| true, || serve(&count, 7)).await.unwrap();
 
     clock.pass(TTL);
-    let stale = flights.get(&"a", TTL, |_| true, fail).await;
+    let stale = cache.get(&"a", TTL, |_| true, fail).await;
     assert_eq!(stale, Ok(Cached { value: 7, stale: true }));
     clock.pass(TTL);
-    assert_eq!(flights.get(&"a", TTL, |_| true, fail).await, Err("down"));
+    assert_eq!(cache.get(&"a", TTL, |_| true, fail).await, Err("down"));
 
     clock.pass(FAILURE_FOR);
-    flights.get(&"a", TTL, |_| true, || serve(&count, 8)).await.unwrap();
+    cache.get(&"a", TTL, |_| true, || serve(&count, 8)).await.unwrap();
     clock.pass(TTL);
-    assert_eq!(flights.get(&"a", TTL, |_| false, fail).await, Err("down"), "the failure is not bearable");
+    assert_eq!(cache.get(&"a", TTL, |_| false, fail).await, Err("down"), "the failure is not bearable");
 }
 
 #[tokio::test]
 async fn keys_are_bounded_and_expired_values_are_dropped() {
     let (clock, count) = (Hand::new(), AtomicU32::new(0));
-    let flights = flights(&clock, 2);
+    let cache = cache(&clock, 2);
     for key in ["a", "b", "c"] {
-        flights.get(&key, Duration::ZERO, |_| true, || serve(&count, 1)).await.unwrap();
+        cache.get(&key, Duration::ZERO, |_| true, || serve(&count, 1)).await.unwrap();
     }
-    assert_eq!(lock(&flights.slots).by_key.len(), 2);
-    assert_eq!(flights.evict_where(|key| *key == "c").await, [("c", 1)]);
-    flights.tidy(Duration::ZERO);
-    assert_eq!(lock(&flights.slots).by_key.len(), 1);
+    assert_eq!(lock(&cache.slots).by_key.len(), 2);
+    assert_eq!(cache.evict_where(|key| *key == "c").await, [("c", 1)]);
+    cache.tidy(Duration::ZERO);
+    assert_eq!(lock(&cache.slots).by_key.len(), 1);
     clock.pass(TTL);
-    flights.tidy(TTL);
-    assert_eq!(lock(&flights.slots).by_key.len(), 1);
-    flights.tidy(Duration::ZERO);
-    assert_eq!(lock(&flights.slots).by_key.len(), 0);
+    cache.tidy(TTL);
+    assert_eq!(lock(&cache.slots).by_key.len(), 1);
+    cache.tidy(Duration::ZERO);
+    assert_eq!(lock(&cache.slots).by_key.len(), 0);
 }
 
 #[tokio::test]
 async fn fetch_completes_when_its_caller_disconnects() {
     let (clock, count) = (Hand::new(), AtomicU32::new(0));
-    let flights = flights(&clock, 4);
+    let cache = cache(&clock, 4);
     let (go, wait) = tokio::sync::oneshot::channel();
     let fetch = || {
         count.fetch_add(1, SeqCst);
@@ -123,10 +123,10 @@ async fn fetch_completes_when_its_caller_disconnects() {
             Ok(Expiring { value: 7, usable_for: TTL })
         }
     };
-    let asked = flights.get(&"a", Duration::ZERO, |_| true, fetch);
+    let asked = cache.get(&"a", Duration::ZERO, |_| true, fetch);
     tokio::time::timeout(Duration::from_millis(10), asked).await.unwrap_err();
     go.send(()).unwrap();
-    let got = flights.get(&"a", Duration::ZERO, |_| true, || serve(&count, 8)).await;
+    let got = cache.get(&"a", Duration::ZERO, |_| true, || serve(&count, 8)).await;
     assert_eq!((got, count.load(SeqCst)), (Ok(Cached { value: 7, stale: false }), 1));
 }
 
@@ -135,13 +135,13 @@ async fn fetch_completes_when_its_caller_disconnects() {
 async fn large_values_evict_the_least_recently_used() {
     let clock = Hand::new();
     let bounds = Bounds { keys: NonZeroUsize::new(4).unwrap(), bytes: 100 };
-    let flights: Flights<&str, u32, &str> = Flights::new(bounds, |value| *value as usize, clock.clone());
+    let cache: FetchCache<&str, u32, &str> = FetchCache::new(bounds, |value| *value as usize, clock.clone());
     let get = async |key: &'static str, value: u32| {
         let fetch = || async move { Ok(Expiring { value, usable_for: TTL }) };
-        flights.get(&key, Duration::ZERO, |_| true, fetch).await.unwrap().value
+        cache.get(&key, Duration::ZERO, |_| true, fetch).await.unwrap().value
     };
     let kept = || {
-        let all = lock(&flights.slots);
+        let all = lock(&cache.slots);
         let weighed: usize = all.by_key.iter().map(|(_, (_, bytes))| bytes).sum();
         assert_eq!(all.bytes, weighed);
         let mut keys: Vec<&str> = all.by_key.iter().map(|(key, _)| *key).collect();
@@ -163,13 +163,13 @@ async fn large_values_evict_the_least_recently_used() {
     get("d", 90).await;
     get("e", 10).await;
     assert_eq!(kept(), ["d", "e"]);
-    flights.evict(&"d");
+    cache.evict(&"d");
     for key in ["f", "g", "h", "i"] {
         get(key, 1).await;
     }
     assert_eq!(kept(), ["f", "g", "h", "i"]);
-    assert_eq!(flights.evict_where(|key| *key == "f").await, [("f", 1)]);
+    assert_eq!(cache.evict_where(|key| *key == "f").await, [("f", 1)]);
     clock.pass(TTL);
-    flights.tidy(Duration::ZERO);
-    assert_eq!((kept(), lock(&flights.slots).bytes), (Vec::new(), 0));
+    cache.tidy(Duration::ZERO);
+    assert_eq!((kept(), lock(&cache.slots).bytes), (Vec::new(), 0));
 }
