@@ -29,11 +29,11 @@ const KEY_LEN: usize = 32;
 
 /// The required protection of a file.
 #[derive(Clone, Copy, PartialEq)]
-enum Care {
+enum Protection {
     /// Owned by the daemon's user, mode 0400.
-    Ours,
+    OwnFile,
     /// Provided by systemd, which chooses the mode.
-    Given,
+    SystemdCredential,
 }
 
 /// The sources of keys for the vault, in the order in which they are tried: a systemd credential, the key file, a
@@ -114,7 +114,7 @@ impl KeySource {
         };
         if let Some(dir) = &self.credentials {
             let path = dir.join(CREDENTIAL_KEY);
-            if let Some(key) = read_key(&path, Care::Given)?
+            if let Some(key) = read_key(&path, Protection::SystemdCredential)?
                 && let Some(found) = offer(path.display().to_string(), Opener::Key(key))?
             {
                 return Ok(Some(found));
@@ -148,7 +148,7 @@ impl KeySource {
 
     /// The key in the key file; `None` if there is no file.
     pub(super) fn load(&self) -> Result<Option<SlotKey>, KeyFileError> {
-        read_key(&self.path, Care::Ours)
+        read_key(&self.path, Protection::OwnFile)
     }
 
     /// The path of the key file, which may not exist.
@@ -196,7 +196,7 @@ impl KeySource {
     /// [`KeyFileError`].
     pub(super) fn settle(&self, counts: impl FnOnce(&SlotKey) -> bool) -> Result<(), KeyFileError> {
         let path = self.next();
-        let prepared = match read_key(&path, Care::Ours) {
+        let prepared = match read_key(&path, Protection::OwnFile) {
             Ok(None) => return Ok(()),
             Ok(Some(key)) => Some(key),
             // The file is incomplete because the machine went down. No slot can use the key.
@@ -248,7 +248,7 @@ fn open(path: &Path) -> Result<Option<File>, KeyFileError> {
     }
 }
 
-fn read_key(path: &Path, care: Care) -> Result<Option<SlotKey>, KeyFileError> {
+fn read_key(path: &Path, protection: Protection) -> Result<Option<SlotKey>, KeyFileError> {
     let Some(mut file) = open(path)? else { return Ok(None) };
     let found = file.metadata().map_err(failed(path, "inspect"))?;
     let ours = nix::unistd::Uid::effective().as_raw();
@@ -256,12 +256,12 @@ fn read_key(path: &Path, care: Care) -> Result<Option<SlotKey>, KeyFileError> {
     if !found.is_file() {
         return Err(KeyFileError::NotAFile { path: path_of() });
     }
-    if care == Care::Ours && found.uid() != ours {
+    if protection == Protection::OwnFile && found.uid() != ours {
         return Err(KeyFileError::Owner { path: path_of(), owner: found.uid(), ours });
     }
-    let good_mode = match care {
-        Care::Ours => found.mode() & 0o7777 == 0o400,
-        Care::Given => matches!(found.mode() & 0o007, 0),
+    let good_mode = match protection {
+        Protection::OwnFile => found.mode() & 0o7777 == 0o400,
+        Protection::SystemdCredential => matches!(found.mode() & 0o007, 0),
     };
     if !good_mode {
         return Err(KeyFileError::Mode { path: path_of(), mode: found.mode() & 0o7777 });
