@@ -30,7 +30,7 @@ pub use credentials::{CredentialError, Credentials, wire_forms};
 pub use error::{KeyFileError, VaultError};
 pub use key::KeyId;
 pub use keys::{KeyStatus, NewSlot, SlotInfo};
-pub use rekey::{Begun, Rekey};
+pub use rekey::{Rekey, StartedRekey};
 pub use sessions::{Session, SessionKind, SessionScope};
 pub use source::KeySource;
 pub use sources::{SourceError, Sources, ValueOrigin};

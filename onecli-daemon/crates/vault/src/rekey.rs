@@ -58,7 +58,7 @@ impl Rekey {
 }
 
 /// The result of starting to re-key.
-pub struct Begun {
+pub struct StartedRekey {
     /// The id of the new root key.
     pub key_id: KeyId,
     /// New recovery keys, by slot: returned here and never again.
@@ -69,9 +69,9 @@ pub struct Begun {
     pub key_file: Option<String>,
 }
 
-impl std::fmt::Debug for Begun {
+impl std::fmt::Debug for StartedRekey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Begun({}, ..)", self.key_id)
+        write!(f, "StartedRekey({}, ..)", self.key_id)
     }
 }
 
@@ -97,7 +97,7 @@ impl Vault {
         passphrases: &[Zeroizing<String>],
         drop_others: bool,
         now: Timestamp,
-    ) -> Result<Begun, VaultError> {
+    ) -> Result<StartedRekey, VaultError> {
         let roots = self.roots();
         if self.rekey.borrow().is_some() {
             return Err(VaultError::Refused(
@@ -108,8 +108,9 @@ impl Vault {
         let old = roots.current.id();
         let rows: Vec<SlotRow> =
             store.list_slots().await?.into_iter().filter(|row| row.root == old.0).collect();
-        let mut begun = Begun { key_id: new.id(), recovery: Vec::new(), dropped: Vec::new(), key_file: None };
-        let slots = match self.renew_all(&rows, &new, passphrases, drop_others, now, &mut begun) {
+        let mut started =
+            StartedRekey { key_id: new.id(), recovery: Vec::new(), dropped: Vec::new(), key_file: None };
+        let slots = match self.renew_all(&rows, &new, passphrases, drop_others, now, &mut started) {
             Ok(slots) => slots,
             Err(error) => {
                 self.source.settle(|_| false)?;
@@ -146,7 +147,7 @@ impl Vault {
             // re-keying ends.
             tracing::warn!(%error, "the new key file is not in place yet");
         }
-        Ok(begun)
+        Ok(started)
     }
 
     fn renew_all(
@@ -156,22 +157,22 @@ impl Vault {
         passphrases: &[Zeroizing<String>],
         drop_others: bool,
         now: Timestamp,
-        begun: &mut Begun,
+        started: &mut StartedRekey,
     ) -> Result<Vec<SlotRow>, VaultError> {
         let mut slots = Vec::new();
         for row in rows {
-            match self.renew(row, passphrases, begun)? {
+            match self.renew(row, passphrases, started)? {
                 Some((method, key)) => {
                     slots.push(method.slot(row.number, self.id, new, &key, now, self.random.as_ref())?);
                 }
-                None => begun.dropped.push(row.number),
+                None => started.dropped.push(row.number),
             }
         }
-        if !(begun.dropped.is_empty() || drop_others) {
+        if !(started.dropped.is_empty() || drop_others) {
             return Err(VaultError::Refused(format!(
                 "slot {} cannot be resealed, because its key is not available: pass the passphrase, or drop \
                  such slots with --drop-other-slots",
-                begun.dropped.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                started.dropped.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             )));
         }
         if slots.is_empty() {
@@ -187,19 +188,19 @@ impl Vault {
         &self,
         row: &SlotRow,
         passphrases: &[Zeroizing<String>],
-        begun: &mut Begun,
+        started: &mut StartedRekey,
     ) -> Result<Option<(Method, super::keyring::SlotKey)>, VaultError> {
         let method = Method::of(row)?;
         match &method {
             Method::Recovery { .. } => {
                 let (method, key) = Method::recovery(self.random.as_ref())?;
-                begun.recovery.push((row.number, slots::write_recovery_key(&key)));
+                started.recovery.push((row.number, slots::write_recovery_key(&key)));
                 Ok(Some((method, key)))
             }
             Method::Key { id } => {
                 if self.source.load()?.is_some_and(|key| key.id().to_string() == *id) {
                     let key = self.source.prepare(self.random.as_ref())?;
-                    begun.key_file = Some(self.source.path().display().to_string());
+                    started.key_file = Some(self.source.path().display().to_string());
                     return Ok(Some((Method::key(&key), key)));
                 }
                 let found = self.source.find(|_, opener| Ok(method.try_key(&opener)))?;

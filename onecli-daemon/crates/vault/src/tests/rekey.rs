@@ -41,7 +41,7 @@ impl Host {
     }
 }
 
-async fn begin(host: &Host, vault: &Vault) -> Begun {
+async fn begin(host: &Host, vault: &Vault) -> StartedRekey {
     vault.begin_rekey(&host.store, &[], false, NOW).await.unwrap()
 }
 
