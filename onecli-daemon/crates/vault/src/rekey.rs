@@ -23,7 +23,7 @@ use super::error::VaultError;
 use super::key::KeyId;
 use super::keyring::RootKey;
 use super::slots::{self, Method, Opener};
-use super::unlock::{META_KEY, META_REKEY, Takeover, settle};
+use super::unlock::{META_KEY, META_REKEY, RekeyRecord, settle};
 use super::{Roots, Vault, current, replaced};
 
 /// Values rewritten in one change of the store. It bounds the delay of other changes.
@@ -122,15 +122,15 @@ impl Vault {
             slots::carry(of, under, self.id, self.random.as_ref())
                 .map(|sealed| data_encoding::BASE64.encode(&sealed.0))
         };
-        let takeover = Takeover {
+        let record = RekeyRecord {
             from: old.to_string(),
             to: new.id().to_string(),
             old: carried(&roots.current, &new)?,
             new: carried(&new, &roots.current)?,
         };
-        let takeover = serde_json::to_string(&takeover).map_err(|_| VaultError::Meta { key: META_REKEY })?;
+        let record = serde_json::to_string(&record).map_err(|_| VaultError::Meta { key: META_REKEY })?;
         let change = VaultChange {
-            set: vec![(META_REKEY, takeover), (META_KEY, new.id().to_string())],
+            set: vec![(META_REKEY, record), (META_KEY, new.id().to_string())],
             add_slots: slots.clone(),
             ..VaultChange::default()
         };

@@ -23,14 +23,14 @@ use super::{Opened, Roots, Vault};
 pub(super) const META_VAULT: &str = "vault.id";
 /// Meta entry of the store: the id of the root key that values are sealed under.
 pub(super) const META_KEY: &str = "vault.key_id";
-/// Meta entry of the store: a running re-keying ([`Takeover`]).
+/// Meta entry of the store: a running re-keying ([`RekeyRecord`]).
 pub(super) const META_REKEY: &str = "vault.rekey";
 /// Purpose of the sealed derivation key.
 pub(super) const DERIVATION: &str = "vault.derivation";
 
 /// A running re-keying: each root key is sealed under the other, so that either opens both.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Takeover {
+pub(super) struct RekeyRecord {
     pub(super) from: String,
     pub(super) to: String,
     /// The old root key under the new one, base64.
@@ -205,7 +205,7 @@ fn wanted(slots: &[SlotRow]) -> String {
 
 /// The root keys that values may be sealed under: one, or two during re-keying.
 async fn roots(store: &dyn Store, vault: Uuid, root: RootKey) -> Result<Roots, VaultError> {
-    let Some(takeover) = store.get_meta(META_REKEY).await? else {
+    let Some(record) = store.get_meta(META_REKEY).await? else {
         let known = store.get_meta(META_KEY).await?;
         if known.as_deref() == Some(root.id().to_string().as_str()) {
             return Ok(Roots { current: root, former: Vec::new() });
@@ -213,18 +213,18 @@ async fn roots(store: &dyn Store, vault: Uuid, root: RootKey) -> Result<Roots, V
         return Err(VaultError::Meta { key: META_KEY });
     };
     let damaged = || VaultError::Meta { key: META_REKEY };
-    let takeover: Takeover = serde_json::from_str(&takeover).map_err(|_| damaged())?;
-    let from: KeyId = takeover.from.parse().map_err(|_| damaged())?;
-    let to: KeyId = takeover.to.parse().map_err(|_| damaged())?;
+    let record: RekeyRecord = serde_json::from_str(&record).map_err(|_| damaged())?;
+    let from: KeyId = record.from.parse().map_err(|_| damaged())?;
+    let to: KeyId = record.to.parse().map_err(|_| damaged())?;
     let other = |id, text: &str| {
         let sealed = Sealed(data_encoding::BASE64.decode(text.as_bytes()).map_err(|_| damaged())?);
         slots::carried(id, &root, vault, &sealed)
     };
     if root.id() == to {
-        let old = other(from, &takeover.old)?;
+        let old = other(from, &record.old)?;
         Ok(Roots { current: root, former: vec![old] })
     } else if root.id() == from {
-        let new = other(to, &takeover.new)?;
+        let new = other(to, &record.new)?;
         Ok(Roots { current: new, former: vec![root] })
     } else {
         Err(damaged())
