@@ -23,7 +23,6 @@ use onecli_policy::Grant;
 use onecli_store::Store;
 use parking_lot::Mutex;
 
-use super::Vault;
 use super::credential::Credential;
 use super::error::VaultError;
 use super::sources::cache::RecentlyServed;
@@ -31,6 +30,7 @@ use super::sources::cache::fetch_cache::to_its_end;
 use super::sources::{SourceError, Sources, ValueOrigin};
 use super::tokens::client::{Purpose, TokenEndpointClient};
 use super::tokens::{self, MintContext, MintError};
+use super::vault::Vault;
 
 /// The number of secrets whose tokens are cached: with [`MAX_SCRUBBED_BYTES`] for each, at most 128 MiB.
 const MAX_SECRETS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();

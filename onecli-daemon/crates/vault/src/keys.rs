@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use onecli_store::{SlotRow, Store, VaultChange};
 use zeroize::Zeroizing;
 
-use super::Vault;
 use super::envelope::Context;
 use super::error::VaultError;
 use super::key::KeyId;
@@ -12,6 +11,7 @@ use super::keyring::{RootKey, SlotKey};
 use super::rekey::{Rekey, version_context};
 use super::slots::{self, Method};
 use super::unlock::settle;
+use super::vault::Vault;
 
 /// The least length of a passphrase, in characters.
 const MIN_PASSPHRASE: usize = 12;

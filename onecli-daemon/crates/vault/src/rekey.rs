@@ -24,7 +24,7 @@ use super::key::KeyId;
 use super::keyring::RootKey;
 use super::slots::{self, Method, Opener};
 use super::unlock::{META_KEY, META_REKEY, RekeyRecord, settle};
-use super::{Roots, Vault, current, replaced};
+use super::vault::{Roots, Vault, current, replaced};
 
 /// Values rewritten in one change of the store. It bounds the delay of other changes.
 const BATCH: u32 = 256;

@@ -18,9 +18,9 @@ use onecli_policy::Grant;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::Vault;
 use super::envelope;
 use super::error::VaultError;
+use super::vault::Vault;
 
 /// The most secrets that one session can be bound to. A request carries one for each location that a credential can
 /// have.

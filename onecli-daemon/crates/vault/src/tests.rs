@@ -18,6 +18,11 @@ use onecli_sys::PrivateDir;
 use onecli_tests::panicking::{panic_text, unwrap_text};
 
 use super::*;
+use crate::keyring::RootKey;
+use onecli_model::Random;
+use onecli_model::SecretValue;
+use onecli_policy::Grant;
+use std::sync::Arc;
 
 struct Host {
     store: SqliteStore,

@@ -17,7 +17,7 @@ use super::key::{Key, KeyId};
 use super::keyring::{Derived, RootKey, random_key};
 use super::slots::{self, Method, Opener, looks_like_recovery_key};
 use super::source::KeySource;
-use super::{Opened, Roots, Vault};
+use super::vault::{Opened, Roots, Vault};
 
 /// Meta entry of the store: the vault's id, which every sealed value is bound to.
 pub(super) const META_VAULT: &str = "vault.id";

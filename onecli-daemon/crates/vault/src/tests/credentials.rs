@@ -13,6 +13,8 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::Purpose;
+use onecli_policy::Grant;
+use std::sync::Arc;
 
 /// A token server that responds when the test permits it. Its refresh tokens can be used once.
 #[derive(Debug)]

@@ -11,6 +11,12 @@ use zeroize::Zeroizing;
 
 use super::super::unlock::META_REKEY;
 use super::*;
+use onecli_model::AgentId;
+use onecli_model::Sealed;
+use onecli_model::SecretId;
+use onecli_model::Token;
+use onecli_model::TokenHash;
+use std::sync::Arc;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 

@@ -4,6 +4,9 @@ use onecli_model::Host as HostName;
 
 use super::super::envelope;
 use super::*;
+use onecli_policy::Grant;
+use std::sync::Arc;
+use uuid::Uuid;
 
 fn grant(agent_number: u128, generation: u32, secret_number: u128) -> Grant {
     let agent = onecli_model::Agent { generation, ..agent(agent_number, "one") };

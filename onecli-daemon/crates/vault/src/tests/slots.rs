@@ -5,6 +5,7 @@ use onecli_store::{SlotRow, VaultChange};
 use zeroize::Zeroizing;
 
 use super::*;
+use std::sync::Arc;
 
 const PASSPHRASE: &str = "correct horse battery staple";
 

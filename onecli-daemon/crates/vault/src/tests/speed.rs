@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use onecli_policy::Grant;
+use std::sync::Arc;
 
 /// The bound for a release build, on any machine with instructions for AES and SHA-256.
 const BOUND: Duration = Duration::from_micros(5);

@@ -12,6 +12,12 @@ use super::super::key::Key;
 use super::super::keyring::{RootKey, SlotKey};
 use super::super::slots::{Method, write_recovery_key};
 use super::*;
+use crate::binding::Binding;
+use crate::keyring::Derived;
+use onecli_model::Placeholder;
+use onecli_model::Random;
+use onecli_model::Sealed;
+use onecli_model::Token;
 
 /// Fills with a0, then a1, and so on.
 #[derive(Debug)]
