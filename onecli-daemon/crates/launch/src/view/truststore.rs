@@ -3,8 +3,8 @@
 //! The format is JKS, which every Java since 1.2 reads. Java reads it without a password, and then ignores the digest
 //! at its end. So it can replace a JVM's own `cacerts`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use sha1::{Digest as _, Sha1};
 
 /// The password of every JVM's own `cacerts`.
@@ -17,7 +17,8 @@ const TRUSTED: u32 = 2;
 
 /// Returns the certificates of `pem` in a JKS key store. Blocks that are not valid base64 are left out.
 pub fn java_trust_store(pem: &str) -> Vec<u8> {
-    let certificates = certificates(pem);
+    let certificates: Vec<CertificateDer<'_>> =
+        CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect();
     let mut store = Vec::new();
     let word = |store: &mut Vec<u8>, value: usize| {
         store.extend(u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes());
@@ -36,7 +37,7 @@ pub fn java_trust_store(pem: &str) -> Vec<u8> {
         store.extend(0u64.to_be_bytes());
         text(&mut store, "X.509");
         word(&mut store, certificate.len());
-        store.extend(certificate);
+        store.extend_from_slice(certificate);
     }
     let mut digest = Sha1::new();
     for unit in PASSWORD.encode_utf16() {
@@ -49,18 +50,6 @@ pub fn java_trust_store(pem: &str) -> Vec<u8> {
     store
 }
 
-/// Returns the certificates of a PEM file (RFC 7468), DER.
-fn certificates(pem: &str) -> Vec<Vec<u8>> {
-    let blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
-    let bodies = blocks.filter_map(|block| block.split_once("-----END CERTIFICATE-----"));
-    bodies
-        .filter_map(|(body, _)| {
-            let base64: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-            STANDARD.decode(base64).ok()
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +57,8 @@ mod tests {
     #[test]
     fn store_contains_only_valid_certificates() {
         let pem = "junk\n-----BEGIN CERTIFICATE-----\nAAEC\nAwQ=\n-----END CERTIFICATE-----\n\
-                   -----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n";
+                   -----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n\
+                   -----BEGIN PRIVATE KEY-----\nAAEC\n-----END PRIVATE KEY-----\n";
         let store = java_trust_store(pem);
         assert_eq!(store[..12], [0xFE, 0xED, 0xFE, 0xED, 0, 0, 0, 2, 0, 0, 0, 1]);
         // Tag, alias, time, type, length, certificate, digest.
