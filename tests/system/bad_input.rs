@@ -5,8 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use onecli_tests::client::{Outcome, curl};
 use onecli_tests::daemon::{Daemon, Home};
 use onecli_tests::socket::Socket;
@@ -97,7 +96,7 @@ fn malformed_http_at_the_explicit_listener_is_refused() {
 fn garbage_after_connect_is_refused() {
     let mut scene = Scene::new();
     let port = scene.upstream.https_addr().port();
-    let token = STANDARD.encode(format!("x:{}", scene.outside.token));
+    let token = BASE64.encode(format!("x:{}", scene.outside.token).as_bytes());
     let connect = format!(
         "CONNECT {API}:{port} HTTP/1.1\r\nHost: {API}:{port}\r\nProxy-Authorization: Basic {token}\r\n\r\n"
     );
@@ -126,7 +125,7 @@ fn garbage_after_connect_is_refused() {
 #[test]
 fn refused_connect_has_its_code_in_the_reason_phrase() {
     let scene = Scene::new();
-    let token = STANDARD.encode(format!("x:{}", scene.outside.token));
+    let token = BASE64.encode(format!("x:{}", scene.outside.token).as_bytes());
     let connect = |target: &str, token: &str| {
         let head = format!(
             "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic {token}\r\n\r\n"
@@ -135,7 +134,7 @@ fn refused_connect_has_its_code_in_the_reason_phrase() {
     };
     let refused = connect("refused.test:443", &token);
     assert!(refused.starts_with("HTTP/1.1 403 Forbidden (egress_denied)\r\n"), "{refused}");
-    let unknown = connect("refused.test:443", &STANDARD.encode("x:unknown"));
+    let unknown = connect("refused.test:443", &BASE64.encode(b"x:unknown"));
     assert!(
         unknown.starts_with("HTTP/1.1 407 Proxy Authentication Required (token_unknown)\r\n"),
         "{unknown}"

@@ -4,8 +4,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use onecli_tests::daemon::Daemon;
 use onecli_tests::socket::{Grepped, Socket};
 use rustls::pki_types::pem::PemObject;
@@ -59,7 +58,7 @@ impl Raw {
     }
 
     fn proxy_authorization(&self) -> String {
-        let token = STANDARD.encode(format!("x:{}", self.scene.outside.token));
+        let token = BASE64.encode(format!("x:{}", self.scene.outside.token).as_bytes());
         format!("Proxy-Authorization: Basic {token}\r\n")
     }
 

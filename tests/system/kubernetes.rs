@@ -1,7 +1,6 @@
 //! The unchanged example for Kubernetes, run by Podman, which accepts its manifests.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use onecli_tests::bins;
 use onecli_tests::daemon::Daemon;
 use onecli_tests::podman::Podman;
@@ -29,7 +28,7 @@ fn slow_kubernetes_example_runs_a_pod_as_an_agent() {
     let lines = std::fs::read_to_string(files.join("env")).unwrap();
     let pairs = lines.lines().filter_map(|line| line.split_once('='));
     let secret: Map<String, Value> =
-        pairs.map(|(name, value)| (name.to_owned(), STANDARD.encode(value).into())).collect();
+        pairs.map(|(name, value)| (name.to_owned(), BASE64.encode(value.as_ref()).into())).collect();
     assert!(secret.contains_key("HTTPS_PROXY") && secret.contains_key(KEY), "{lines}");
     let create = podman.podman(&["secret", "create", "onecli-crawler", "-"]);
     create.stdin(Value::from(secret).to_string()).outcome().ok("podman secret create");

@@ -1,8 +1,7 @@
 //! Resources that a request names besides its URL, and documents that a denial searches for words. Text that a server
 //! may read differently is refused before the credential is sent.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use onecli_tests::client;
 use onecli_tests::daemon::{Agent, Daemon};
 use onecli_tests::upstream::Upstream;
@@ -184,7 +183,7 @@ fn graphql_documents_are_read_in_every_location() {
     let wide: Vec<u8> = document.encode_utf16().flat_map(u16::to_le_bytes).collect();
     check("/graphql", json, &wide, BAD);
     check("/graphql", "application/json; charset=utf-8; charset=utf-16", &wide, BAD);
-    let coded = STANDARD.encode(mutation);
+    let coded = BASE64.encode(mutation.as_ref());
     let part = format!(
         "--x\r\nContent-Disposition: form-data; name=query\r\nContent-Transfer-Encoding: base64\r\n\r\n{coded}\r\n--x--"
     );

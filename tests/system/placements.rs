@@ -1,7 +1,6 @@
 //! Placeholders that are replaced at their location: headers, Basic, query, JSON bodies.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use onecli_tests::client;
 use onecli_tests::upstream::Upstream;
 
@@ -61,7 +60,7 @@ fn placeholder_in_basic_credentials_is_replaced() {
             scene.run(way, curl(&scene, "/echo", &format!(r#"exec "$@" -u "{pair}""#))).ok("curl");
             let seen = scene.upstream.only_request();
             scene.upstream.clear();
-            let expected = format!("Basic {}", STANDARD.encode(expected));
+            let expected = format!("Basic {}", BASE64.encode(expected.as_ref()));
             assert_eq!(seen.header("authorization"), Some(expected.as_str()), "{way:?}: {seen:#?}");
         }
         let reply = scene.run(way, curl(&scene, "/echo", r#"exec "$@""#)).reply();

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use onecli_tests::client::{self, Reply, Run, curl, patient_curl};
 use onecli_tests::daemon::{Agent, Daemon};
 use onecli_tests::need;
@@ -225,7 +224,7 @@ print(list(answers))
     let file = |name: &str| dir.path().join(name);
     let pem = |label: &str, der: &[u8]| {
         // Forks of OpenSSL read no longer lines.
-        let body = STANDARD.encode(der);
+        let body = BASE64.encode(der.as_ref());
         let lines: Vec<_> = body.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
     };

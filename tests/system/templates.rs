@@ -1,8 +1,7 @@
 //! Every template with a real daemon: the agent sends its placeholder as that service's clients do, and the service
 //! receives the credential at the expected location.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use onecli_tests::client;
 use onecli_tests::daemon::Daemon;
 use onecli_tests::upstream::Upstream;
@@ -155,7 +154,7 @@ fn every_service_receives_its_credential() {
                 assert_eq!(seen.header(field), Some(text.replace("{}", VALUE).as_str()), "{name}: {seen:#?}");
             }
             Basic(user) => {
-                let expected = format!("Basic {}", STANDARD.encode(format!("{user}:{VALUE}")));
+                let expected = format!("Basic {}", BASE64.encode(format!("{user}:{VALUE}").as_bytes()));
                 assert_eq!(seen.header("authorization"), Some(expected.as_str()), "{name}: {seen:#?}");
             }
             Query(field) => {

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use data_encoding::BASE64;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tempfile::TempDir;
@@ -58,7 +57,8 @@ impl Repo {
 
     /// Responds to a request below `/git/`.
     pub(super) async fn answer(&self, request: Request, entry: &Entry) -> Answer {
-        let expected = format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)));
+        let expected =
+            format!("Basic {}", BASE64.encode(format!("{}:{}", self.user, self.password).as_bytes()));
         let given = request.headers().get(header::AUTHORIZATION);
         if given.is_none_or(|g| g.as_bytes() != expected.as_bytes()) {
             let mut answer = text(StatusCode::UNAUTHORIZED, "credentials required\n");

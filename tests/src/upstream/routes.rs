@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use data_encoding::{BASE32, BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::{BASE32, BASE64, BASE64URL_NOPAD, HEXLOWER};
 use futures_util::{Stream, stream};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
@@ -220,7 +218,7 @@ fn echo(seen: &Recorded) -> Answer {
 
 fn echo_as(seen: &Recorded, encoding: &str) -> Option<Answer> {
     let encode: fn(&str) -> String = match encoding {
-        "base64" => |v| STANDARD.encode(v),
+        "base64" => |v| BASE64.encode(v.as_ref()),
         "base32" => |v| BASE32.encode(v.as_bytes()),
         "hex" => |v| HEXLOWER.encode(v.as_bytes()),
         "percent" => |v| {

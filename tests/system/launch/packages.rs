@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use data_encoding::HEXLOWER;
 use onecli_tests::client::Outcome;
 use onecli_tests::need;
@@ -125,7 +124,7 @@ fn slow_npm_installs_a_package() {
         ("package/package.json", r#"{ "name": "answer", "version": "1.0.0" }"#),
         ("package/index.js", "module.exports = 6 * 7;\n"),
     ]);
-    let integrity = format!("sha512-{}", STANDARD.encode(Sha512::digest(&package)));
+    let integrity = format!("sha512-{}", BASE64.encode(&Sha512::digest(&package)));
     let site = Site::start(format!("Bearer {VALUE}"), &["--bearer"], move |authority, path| match path {
         "/npm/answer" => {
             let tarball = format!("https://{authority}/npm/answer/-/answer-1.0.0.tgz");
@@ -154,7 +153,7 @@ fn slow_pip_installs_a_package() {
         return;
     }
     let package = wheel("answer", "ANSWER = 6 * 7\n");
-    let basic = STANDARD.encode(format!("deploy:{VALUE}"));
+    let basic = BASE64.encode(format!("deploy:{VALUE}").as_bytes());
     let site = Site::start(format!("Basic {basic}"), &["--basic", "deploy"], move |_, path| match path {
         "/simple/answer/" => {
             let link = r#"<!DOCTYPE html><a href="../../files/answer-1.0.0-py3-none-any.whl">answer-1.0.0-py3-none-any.whl</a>"#;

@@ -2,8 +2,7 @@
 //!
 //! Control: an ordinary request of the same template is allowed.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use onecli_tests::daemon::Granted;
 
 use crate::stage::row::{Row, Trial};
@@ -150,7 +149,7 @@ fn world_of(template: &str, value: &str, mut hosts: Vec<&str>) -> (World, Grante
 
 fn try_template(trial: &mut Trial, template: &Template) {
     let (world, granted) = world_of(template.name, "realCredential0123456789", vec![template.host]);
-    let basic = STANDARD.encode(format!("AC0:{}", granted.placeholder));
+    let basic = BASE64.encode(format!("AC0:{}", granted.placeholder).as_bytes());
     // An agent identified by its token needs a placeholder only if the secret replaces one.
     let authorization =
         if template.replaces { format!("Authorization: Basic {basic}\r\n") } else { String::new() };

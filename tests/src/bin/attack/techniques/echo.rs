@@ -5,11 +5,7 @@
 use std::fmt::Write as _;
 use std::io;
 
-use base64::Engine as _;
-use base64::engine::GeneralPurpose;
-use base64::engine::general_purpose::{GeneralPurposeConfig, STANDARD};
-use base64::engine::{DecodePaddingMode, general_purpose};
-use data_encoding::{HEXLOWER, HEXUPPER};
+use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 
 use crate::stage::row::{Row, Trial};
 use crate::stage::world::{A, Conn, Seen, World, reply_with};
@@ -51,8 +47,8 @@ fn encode(encoding: &str, text: &[u8]) -> Vec<u8> {
     match encoding {
         "hex" => HEXLOWER.encode(text).into_bytes(),
         "HEX" => HEXUPPER.encode(text).into_bytes(),
-        "base64" => STANDARD.encode(text).into_bytes(),
-        "base64url" => general_purpose::URL_SAFE_NO_PAD.encode(text).into_bytes(),
+        "base64" => BASE64.encode(text).into_bytes(),
+        "base64url" => BASE64URL_NOPAD.encode(text).into_bytes(),
         "percent" => each(&|byte| format!("%{byte:02x}")),
         "json" => each(&|byte| format!("\\u{byte:04x}")),
         "html" => each(&|byte| format!("&#{byte};")),
@@ -86,10 +82,9 @@ fn from_hex(text: &[u8]) -> Vec<u8> {
 }
 
 fn from_base64(text: &[u8]) -> Vec<u8> {
-    let lenient = GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let engine = GeneralPurpose::new(&base64::alphabet::STANDARD, lenient);
+    let mut lenient = BASE64_NOPAD.specification();
+    lenient.check_trailing_bits = false;
+    let encoding = lenient.encoding().expect("a valid specification");
     let one = |byte: &u8| match byte {
         b'-' => b'+',
         b'_' => b'/',
@@ -101,7 +96,7 @@ fn from_base64(text: &[u8]) -> Vec<u8> {
     if letters.len() % 4 == 1 {
         letters.pop();
     }
-    engine.decode(letters).unwrap_or_default()
+    encoding.decode(&letters).unwrap_or_default()
 }
 
 /// Decodes `PREFIX` followed by this many digits, anywhere.
@@ -181,7 +176,7 @@ fn bearer(trial: &mut Trial) {
 }
 
 fn basic_fields(user: &str, key: &str) -> String {
-    format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{user}:{key}")))
+    format!("Authorization: Basic {}\r\n", BASE64.encode(format!("{user}:{key}").as_bytes()))
 }
 
 fn basic(trial: &mut Trial) {

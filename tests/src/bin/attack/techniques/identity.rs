@@ -3,8 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 
 use crate::stage::row::{Row, Trial};
 use crate::stage::world::{A, VALUE, World, reply};
@@ -70,7 +69,7 @@ fn no_token(trial: &mut Trial) {
     let world = world();
     trial.control("with the token", injected(&world));
     world.script.clear();
-    let basic = |text: &str| format!("Proxy-Authorization: Basic {}\r\n", STANDARD.encode(text));
+    let basic = |text: &str| format!("Proxy-Authorization: Basic {}\r\n", BASE64.encode(text.as_ref()));
     for (what, field) in [
         ("nothing", String::new()),
         ("an empty token", "Proxy-Authorization: Bearer \r\n".to_owned()),

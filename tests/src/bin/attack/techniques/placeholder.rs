@@ -5,8 +5,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use data_encoding::HEXLOWER;
 use onecli_tests::wait_for;
 
@@ -109,7 +108,7 @@ fn chunked_body(trial: &mut Trial) {
 fn disguised(trial: &mut Trial) {
     let mut scene = Scene::new(trial);
     let key = scene.placeholder.clone();
-    let base64 = STANDARD.encode(format!("user:{key}"));
+    let base64 = BASE64.encode(format!("user:{key}").as_bytes());
     let thrice: String = key.bytes().fold(String::new(), |all, byte| format!("{all}%2525{byte:02x}"));
     let utf16: String = key.chars().flat_map(|c| [c, '\0']).collect();
     for (what, fields, body) in [
