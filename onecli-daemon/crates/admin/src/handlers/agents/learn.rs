@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use onecli_api::{LearnedRule, routes};
-use onecli_model::{Action, AgentName, CanonicalPath, Code, PathPattern, RuleText};
+use onecli_model::{Action, AgentName, CanonicalPath, Code, PathPattern, Placeholder, RuleText};
 
 use crate::context::{AdminContext, Lookup};
 use crate::error::AdminError;
@@ -193,10 +193,18 @@ fn generalised(path: &str) -> Option<String> {
     if path.segments().any(|segment| segment.contains('*')) {
         return None;
     }
-    let segments: Vec<&str> =
-        path.segments().map(|segment| if is_identifier(segment) { "*" } else { segment }).collect();
+    let segments: Vec<String> = path.segments().map(general_segment).collect();
     let pattern = format!("/{}", segments.join("/"));
     pattern.parse::<PathPattern>().ok().map(String::from)
+}
+
+/// Returns a segment of a pattern. A placeholder is `*`, because the agent's next placeholder is another one.
+fn general_segment(segment: &str) -> String {
+    let mut general = segment.to_owned();
+    for placeholder in Placeholder::find_all(segment.as_bytes()) {
+        general = general.replace(placeholder.as_str(), "*");
+    }
+    if general == segment && is_identifier(segment) { "*".to_owned() } else { general }
 }
 
 fn is_identifier(segment: &str) -> bool {
@@ -257,6 +265,9 @@ mod tests {
             learned(&records),
             ["4x api.test 443 GET /v1/files/*,/v1/users/*", "4x api.test 443 POST /v1/users/*"]
         );
+        let placeholder = Placeholder::from_bits([7; 20]);
+        let in_path = refused("POST", &format!("/bot1.{placeholder}/sendMessage"));
+        assert_eq!(learned(&[&in_path]), ["1x api.test 443 POST /bot1.*/sendMessage"]);
         let connections = [
             r#"{"code":"egress_denied","host":"db.test","port":5432,"count":3}"#,
             r#"{"code":"protocol_denied","host":"10.0.0.5","address":"10.0.0.5:22"}"#,
