@@ -26,9 +26,20 @@ pub enum PlacementError {
         "'{0}' is not a JSON pointer (RFC 6901): write /name/0/name, with ~0 for '~' and ~1 for '/' in a name"
     )]
     Pointer(String),
+    /// A kind of placement refuses the text, for the reason in this sentence.
+    #[error("{0}")]
+    Text(String),
     /// The region or service cannot be part of a credential scope.
     #[error(
         "'{0}' is not an AWS region or service: use a-z, 0-9 and '-', or '*' for the one in the agent's signature"
     )]
     Scope(String),
+}
+
+impl PlacementError {
+    /// Returns an error that quotes the text: `'TEXT' REASON`.
+    pub(super) fn text(text: &str, reason: &str) -> PlacementError {
+        let quoted: String = text.chars().take(80).flat_map(char::escape_default).collect();
+        PlacementError::Text(format!("'{quoted}' {reason}"))
+    }
 }

@@ -25,7 +25,7 @@ pub struct WireForm {
 
 impl WireForm {
     /// Returns a form of `value` with the value's class.
-    fn new(value: &SecretValue, bytes: impl Into<Vec<u8>>) -> WireForm {
+    pub(super) fn new(value: &SecretValue, bytes: impl Into<Vec<u8>>) -> WireForm {
         WireForm { bytes: Zeroizing::new(bytes.into()), class: ValueClass::of(value), shared: (0, 0) }
     }
 
@@ -111,7 +111,8 @@ impl fmt::Debug for WireForm {
     }
 }
 
-fn distinct(forms: impl IntoIterator<Item = WireForm>) -> Vec<WireForm> {
+/// Returns the forms without repetitions.
+pub(super) fn distinct(forms: impl IntoIterator<Item = WireForm>) -> Vec<WireForm> {
     let mut all: Vec<WireForm> = Vec::new();
     for form in forms {
         if !all.contains(&form) {

@@ -59,5 +59,5 @@ fn arg(option: &'static PlacementOption, is_edit: bool) -> Arg {
 
 fn parse(option: &PlacementOption, text: &str) -> Result<Placement, PlacementError> {
     Placement::parse(option.word, text)
-        .unwrap_or_else(|| Err(PlacementError::Location(option.word.to_owned())))
+        .unwrap_or_else(|| Err(PlacementError::Text(format!("no placement is called {}", option.word))))
 }
