@@ -36,6 +36,7 @@ mod exec;
 mod expect;
 mod explicit_tls;
 mod fail_closed;
+mod form_field;
 mod forms;
 mod half_closed;
 mod heads;

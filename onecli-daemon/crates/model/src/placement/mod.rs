@@ -3,6 +3,7 @@
 mod basic;
 mod error;
 mod field;
+mod form;
 mod header;
 mod kind;
 pub mod location;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::basic::Basic;
 pub use self::error::PlacementError;
+pub use self::form::Form;
 pub use self::header::Header;
 pub use self::kind::{InjectionTarget, PlacementKind, PlacementOption, RequestPart};
 pub use self::query::Query;
@@ -71,6 +73,7 @@ kinds! {
     Header = "header",
     Basic = "basic",
     Query = "query",
+    Form = "form",
     Replace = "replace",
     SigV4 = "sigv4",
 }

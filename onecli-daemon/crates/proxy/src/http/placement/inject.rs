@@ -3,7 +3,7 @@
 
 use http::header::HeaderMap;
 use onecli_audit::Durable;
-use onecli_model::placement::{Basic, Header, Query, Replace, SigV4};
+use onecli_model::placement::{Basic, Form, Header, Query, Replace, SigV4};
 use onecli_model::{Code, InjectionTarget, Placeholder, Placement, Refusal};
 use onecli_vault::Credential;
 
@@ -37,6 +37,7 @@ kinds! {
     Header,
     Basic,
     Query,
+    Form,
     Replace,
     SigV4,
 }

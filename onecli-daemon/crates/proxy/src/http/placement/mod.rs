@@ -2,6 +2,7 @@
 
 mod aws_hosts;
 pub(crate) mod basic;
+pub(crate) mod form;
 mod header;
 pub(crate) mod inject;
 pub(crate) mod kind;

@@ -8,6 +8,7 @@ use onecli_sys::SystemClock;
 use sha2::{Digest, Sha256};
 
 use crate::http::placement::basic::basic;
+use crate::http::placement::form::set_field;
 use crate::http::placement::kind::StandIn;
 use crate::http::placement::query::set_query;
 use crate::http::placement::replace::{in_basic, in_json, in_query};
@@ -29,7 +30,9 @@ fn sent() -> Vec<(Placement, String)> {
         headers["authorization"].to_str().unwrap().to_owned()
     };
     let body = in_json(br#"{"a": "PLACE"}"#, &"/a".parse().unwrap(), &stand_in, &value).unwrap();
+    let form = set_field(b"a=1&key=PLACE", "key", &stand_in, &value).unwrap();
     let mut all = vec![
+        (Placement::parse("form", "key").unwrap().unwrap(), String::from_utf8(form.to_vec()).unwrap()),
         (Placement::bearer(), format!("Bearer {VALUE}")),
         (Placement::header("Authorization: token {secret}").unwrap(), format!("token {VALUE}")),
         (Placement::query("key").unwrap(), set_query(Some("a=1"), "key", &value).unwrap()),
