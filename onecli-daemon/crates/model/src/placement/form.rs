@@ -57,7 +57,7 @@ impl PlacementKind for Form {
     }
 
     fn target(&self) -> InjectionTarget {
-        InjectionTarget::Body { format: "form", field: self.name.clone() }
+        InjectionTarget::Part { kind: "form", name: self.name.clone() }
     }
 
     fn wire_forms(&self, value: &SecretValue) -> Vec<WireForm> {

@@ -16,12 +16,12 @@ pub enum InjectionTarget {
     Header(HeaderName),
     /// A query parameter.
     Query(String),
-    /// A field of the body.
-    Body {
-        /// The format of the body.
-        format: &'static str,
-        /// The field, in the format's notation.
-        field: String,
+    /// A part that one kind of place has, such as a field of a JSON body.
+    Part {
+        /// The kind of place.
+        kind: &'static str,
+        /// The part, in the notation of that kind.
+        name: String,
     },
 }
 

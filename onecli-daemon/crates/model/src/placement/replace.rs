@@ -42,7 +42,7 @@ impl PlacementKind for Replace {
             PlaceholderLocation::Basic => InjectionTarget::Header(header::AUTHORIZATION),
             PlaceholderLocation::Query(name) => InjectionTarget::Query(name.clone()),
             PlaceholderLocation::Json(pointer) => {
-                InjectionTarget::Body { format: "json", field: pointer.to_string() }
+                InjectionTarget::Part { kind: "json", name: pointer.to_string() }
             }
         }
     }
