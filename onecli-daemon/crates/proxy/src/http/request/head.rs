@@ -49,13 +49,12 @@ pub(crate) struct Head {
     pub(crate) trailers: Announced,
 }
 
-/// Prints no query and no header values. A credential may be in the query; sensitive header values hide themselves.
+/// Prints no URL and no header values. A credential may be in the path and the query; sensitive header values hide themselves.
 impl std::fmt::Debug for Head {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Head")
             .field("method", &self.method)
             .field("authority", &self.authority)
-            .field("path", &self.path)
             .finish_non_exhaustive()
     }
 }

@@ -167,7 +167,7 @@ fn requested_target_is_recorded_before_it_is_checked() {
 fn debug_output_of_a_request_contains_no_value() {
     const VALUE: &str = "sk-hunter22";
     let tls = connection(Scheme::Https, Some("api.test"), None);
-    let mut head = read(&tls, &format!("GET /x?key={VALUE}"), &[("host", "api.test")]).unwrap();
+    let mut head = read(&tls, &format!("GET /{VALUE}/x?key={VALUE}"), &[("host", "api.test")]).unwrap();
     let mut value = http::HeaderValue::from_static(VALUE);
     value.set_sensitive(true);
     head.headers.insert(header::AUTHORIZATION, value);
