@@ -14,7 +14,7 @@ pub struct Shape(String);
 
 /// The text cannot be the beginning of a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' cannot begin a placeholder: use at most 32 of A-Z, a-z, 0-9, '-', '_', '.'")]
+#[error("'{0}' cannot begin a placeholder: use at most 32 of A-Z, a-z, 0-9, '-', '_', '.', ':'")]
 pub struct ShapeError(String);
 
 impl Shape {
@@ -38,7 +38,7 @@ impl FromStr for Shape {
 
     fn from_str(text: &str) -> Result<Shape, ShapeError> {
         let ok = text.len() <= 32
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
             // The beginning of a placeholder must not occur twice.
             && !text.contains(Placeholder::PREFIX);
         if ok {
@@ -72,6 +72,7 @@ mod tests {
         let placeholder = Placeholder::from_bits([7; 20]);
         let dressed = "sk-ant-api03-".parse::<Shape>().unwrap().dress(&placeholder);
         assert_eq!(Placeholder::find_all(dressed.as_bytes()).collect::<Vec<_>>(), [placeholder]);
+        assert!("1000000000:".parse::<Shape>().is_ok());
         assert!("onecli_ph_".parse::<Shape>().is_err());
     }
 }
