@@ -62,6 +62,7 @@ mod netns;
 mod openssl;
 mod output;
 mod path_readings;
+mod path_segment;
 mod placements;
 mod pooled;
 mod privilege;

@@ -9,6 +9,7 @@ mod kind;
 pub mod location;
 mod query;
 mod replace;
+mod segment;
 mod sigv4;
 mod template;
 pub mod wire_form;
@@ -24,6 +25,7 @@ pub use self::header::Header;
 pub use self::kind::{InjectionTarget, PlacementKind, PlacementOption, RequestPart};
 pub use self::query::Query;
 pub use self::replace::Replace;
+pub use self::segment::Segment;
 pub use self::sigv4::SigV4;
 pub use self::template::Template;
 use self::wire_form::WireForm;
@@ -74,6 +76,7 @@ kinds! {
     Basic = "basic",
     Query = "query",
     Form = "form",
+    Segment = "segment",
     Replace = "replace",
     SigV4 = "sigv4",
 }

@@ -3,7 +3,7 @@
 
 use http::header::HeaderMap;
 use onecli_audit::Durable;
-use onecli_model::placement::{Basic, Form, Header, Query, Replace, SigV4};
+use onecli_model::placement::{Basic, Form, Header, Query, Replace, Segment, SigV4};
 use onecli_model::{Code, InjectionTarget, Placeholder, Placement, Refusal};
 use onecli_vault::Credential;
 
@@ -38,6 +38,7 @@ kinds! {
     Basic,
     Query,
     Form,
+    Segment,
     Replace,
     SigV4,
 }

@@ -8,5 +8,6 @@ pub(crate) mod inject;
 pub(crate) mod kind;
 pub(crate) mod query;
 pub(crate) mod replace;
+mod segment;
 pub(crate) mod signing;
 pub(crate) mod sigv4;
