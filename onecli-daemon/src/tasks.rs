@@ -9,7 +9,6 @@ use onecli_proxy::DaemonClient;
 use onecli_vault::Credentials;
 use onecli_vault::sources::hashicorp::HashiCorp;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::agents::{DenialReport, TransparentMode};
 use crate::audit::ship::Shipper;
@@ -17,6 +16,7 @@ use crate::audit::witness;
 use crate::backends;
 use crate::build::{PolicyParts, Storage};
 use crate::process::AppError;
+use crate::process::task_group::{TaskEnded, TaskGroup};
 
 /// During a stop, the time to bring audit records into the store: first while names are still resolved, then for the
 /// records that arrived meanwhile.
@@ -27,10 +27,14 @@ const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
 
 /// The running tasks.
 pub(crate) struct Tasks {
-    /// Tasks that end at once when the daemon stops.
-    aborted: Vec<JoinHandle<()>>,
+    /// Tasks that serve clients. They end when the daemon accepts nothing more.
+    pub(crate) serving: TaskGroup,
+    /// Tasks that maintain the data plane. They are aborted when it is about to end.
+    pub(crate) upkeep: TaskGroup,
+    /// Tasks that are aborted after the last connection.
+    background: TaskGroup,
     /// Tasks that end after the audit log, each with the time that it may take.
-    awaited: Vec<(JoinHandle<()>, Duration)>,
+    last: Vec<(TaskGroup, Duration)>,
     /// The last record on the disk, and the last in the store.
     durable: watch::Receiver<u64>,
     in_store: watch::Receiver<u64>,
@@ -39,7 +43,28 @@ pub(crate) struct Tasks {
 impl Tasks {
     pub(crate) fn new(storage: &Storage, shipper: &Shipper) -> Tasks {
         let (durable, in_store) = (storage.audit.subscribe(), shipper.subscribe());
-        Tasks { aborted: Vec::new(), awaited: Vec::new(), durable, in_store }
+        let group = TaskGroup::default;
+        Tasks { serving: group(), upkeep: group(), background: group(), last: Vec::new(), durable, in_store }
+    }
+
+    /// Resolves when a task ends although the daemon runs.
+    pub(crate) async fn failed(&mut self) -> TaskEnded {
+        let mut groups = vec![&mut self.serving, &mut self.upkeep, &mut self.background];
+        groups.extend(self.last.iter_mut().map(|(group, _)| group));
+        let ended = groups.into_iter().map(|group| Box::pin(group.ended()));
+        futures_util::future::select_all(ended).await.0
+    }
+
+    /// Starts a task that ends after the audit log, within `limit`.
+    fn spawn_last(
+        &mut self,
+        name: &'static str,
+        limit: Duration,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let mut group = TaskGroup::default();
+        group.spawn(name, task);
+        self.last.push((group, limit));
     }
 
     /// Maintains the login to the vault server and its leases, and erases old values.
@@ -54,7 +79,7 @@ impl Tasks {
         let retention = (Arc::clone(&storage.clock), config.vault.keep_replaced);
         let (store, managed) = (Arc::clone(&storage.store), Arc::clone(managed));
         let maintained = backends::maintain(vault_server, credentials, store, managed, retention);
-        self.aborted.push(tokio::spawn(maintained));
+        self.background.spawn("maintenance of secret sources", maintained);
     }
 
     /// Sends checkpoints of the audit log to the witnesses, and copies its records into the store.
@@ -65,9 +90,9 @@ impl Tasks {
         daemon_client: Arc<DaemonClient>,
         shipper: Shipper,
     ) {
-        let witnesses_task = tokio::spawn(witness::tell(witnesses, audit.checkpoints(), daemon_client));
-        self.awaited.push((witnesses_task, LAST_CHECKPOINT));
-        self.awaited.push((tokio::spawn(shipper.run()), LAST_SHIPPING));
+        let checkpoints = witness::tell(witnesses, audit.checkpoints(), daemon_client);
+        self.spawn_last("checkpoints for witnesses", LAST_CHECKPOINT, checkpoints);
+        self.spawn_last("audit records for the store", LAST_SHIPPING, shipper.run());
     }
 
     /// Follows changes of the root key and of the policy, and records refusals of the kernel programs.
@@ -81,9 +106,9 @@ impl Tasks {
             clock: Arc::clone(&storage.clock),
             random: Arc::clone(&storage.random),
         };
-        self.aborted.push(tokio::spawn(rekeyer));
-        self.aborted.push(tokio::spawn(Arc::clone(&policy.policy).follow()));
-        self.aborted.push(tokio::spawn(denials.run()));
+        self.background.spawn("changes of the root key", rekeyer);
+        self.background.spawn("changes of the policy", Arc::clone(&policy.policy).follow());
+        self.background.spawn("refusals of the kernel programs", denials.run());
     }
 
     /// Ends the tasks and the audit log. Agents' names are resolved for as long as other work remains. From then to the
@@ -93,7 +118,7 @@ impl Tasks {
         dns: Option<Arc<onecli_dns::Server>>,
         audit: AuditLog,
     ) -> Result<(), AppError> {
-        self.aborted.iter().for_each(JoinHandle::abort);
+        self.background.abort();
         let caught_up = self.in_store.wait_for(|seq| *seq >= *self.durable.borrow());
         let _ = tokio::time::timeout(SHIPPING, caught_up).await;
         if let Some(dns) = dns {
@@ -102,7 +127,7 @@ impl Tasks {
         audit.close().await?;
         // These tasks end once all reachable witnesses have the last checkpoint and the store has every record. The
         // next start ships any remaining records.
-        let last = self.awaited.into_iter().map(|(task, time)| tokio::time::timeout(time, task));
+        let last = self.last.iter_mut().map(|(group, limit)| tokio::time::timeout(*limit, group.drain()));
         futures_util::future::join_all(last).await;
         Ok(())
     }

@@ -12,6 +12,8 @@ use onecli_tls::{CaError, UpstreamTlsError};
 use onecli_vault::VaultError;
 use onecli_vault::sources::hashicorp::BackendError;
 
+use super::task_group::TaskEnded;
+
 /// The reason why the daemon does not run. Each message includes the next step.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppError {
@@ -113,6 +115,9 @@ pub(crate) enum AppError {
         /// The cause.
         reason: String,
     },
+    /// A task of the daemon ended. The process exits, because a part of the daemon no longer works.
+    #[error("{0}; the process exits so that the service manager restarts it: report it with the log")]
+    Task(#[from] TaskEnded),
     /// One of the daemon's sockets failed.
     #[error("a listener failed: {0}")]
     Socket(std::io::Error),

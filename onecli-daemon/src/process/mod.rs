@@ -5,5 +5,6 @@ mod error;
 pub(crate) mod journal;
 pub(crate) mod peer;
 pub(crate) mod service_manager;
+pub(crate) mod task_group;
 
 pub(crate) use error::AppError;

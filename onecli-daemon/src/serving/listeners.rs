@@ -8,7 +8,7 @@ use std::time::Duration;
 use onecli_admin::Handles;
 use onecli_config::Config;
 use onecli_net::BoundListener;
-use onecli_proxy::ListenerScheme;
+use onecli_proxy::{DataPlane, ListenerScheme};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -16,6 +16,7 @@ use super::connections::{ConnectionHandler, ServerContext, Sources};
 use crate::agents::TransparentMode;
 use crate::process::AppError;
 use crate::process::service_manager::{self as service, InheritedSockets};
+use crate::process::task_group::TaskGroup;
 
 /// The time that open requests may take after a stop signal.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -126,53 +127,56 @@ impl OpenListeners {
         self.handler.clone()
     }
 
-    /// Serves until `stop` completes, then lets open requests finish.
-    pub(crate) async fn serve(
+    /// Starts to serve clients and administrators.
+    pub(crate) fn start(
         self,
         admin_socket: UnixListener,
         handles: Handles,
-        status: &str,
-        stop: impl Future<Output = Result<(), AppError>>,
-    ) -> Result<(), AppError> {
-        let mut tasks = tokio::task::JoinSet::new();
-        let data_plane = Arc::clone(&self.handler.context.data_plane);
+        (serving, upkeep): (&mut TaskGroup, &mut TaskGroup),
+    ) -> Serving {
         for (listener, scheme) in self.explicit {
-            tasks.spawn(self.handler.clone().explicit(listener, scheme));
+            serving.spawn("explicit proxy", self.handler.clone().explicit(listener, scheme));
         }
         for listener in self.transparent {
-            tasks.spawn(self.handler.clone().transparent(listener));
+            serving.spawn("redirected connections", self.handler.clone().transparent(listener));
         }
-        let mut admin_stopped = self.handler.stopped.clone();
-        let admin = tokio::spawn(onecli_admin::serve(admin_socket, handles, async move {
-            let _ = admin_stopped.changed().await;
-        }));
-        let tidy = tokio::spawn({
-            let data_plane = Arc::clone(&data_plane);
-            async move {
-                loop {
-                    tokio::time::sleep(TIDY).await;
-                    data_plane.tidy();
-                }
+        let mut stopped = self.handler.stopped.clone();
+        serving.spawn("admin API", async move {
+            let until_stopped = async move {
+                let _ = stopped.changed().await;
+            };
+            if let Err(error) = onecli_admin::serve(admin_socket, handles, until_stopped).await {
+                tracing::error!(%error, "the admin socket failed");
             }
         });
+        let data_plane = self.handler.context.data_plane;
+        upkeep.spawn("upkeep of connections", tidy(Arc::clone(&data_plane)));
+        let follower = Arc::clone(&data_plane);
+        upkeep.spawn("revoked connections", async move { follower.follow_policy().await });
+        Serving { data_plane, stop: self.stop }
+    }
+}
 
-        let follow = tokio::spawn({
-            let data_plane = Arc::clone(&data_plane);
-            async move { data_plane.follow_policy().await }
-        });
-        let watchdog = tokio::spawn(service::watchdog());
-        service::ready(status);
+/// What serves, until it is stopped.
+pub(crate) struct Serving {
+    data_plane: Arc<DataPlane>,
+    stop: watch::Sender<()>,
+}
 
-        let why = stop.await;
-        service::stopping();
+impl Serving {
+    /// Accepts no new connection, and lets open requests finish.
+    pub(crate) async fn stop(self, serving: &mut TaskGroup, upkeep: &mut TaskGroup) {
         drop(self.stop);
-        while tasks.join_next().await.is_some() {}
-        let _ = admin.await;
-        tidy.abort();
-        follow.abort();
-        // No new connection is accepted. Requests in progress finish.
-        data_plane.end(DRAIN).await;
-        watchdog.abort();
-        why
+        serving.drain().await;
+        upkeep.abort();
+        self.data_plane.end(DRAIN).await;
+    }
+}
+
+/// Maintains the data plane. Never returns.
+async fn tidy(data_plane: Arc<DataPlane>) {
+    loop {
+        tokio::time::sleep(TIDY).await;
+        data_plane.tidy();
     }
 }

@@ -6,5 +6,5 @@ mod listeners;
 mod namespaces;
 
 pub(crate) use connections::ServerContext;
-pub(crate) use listeners::Listeners;
+pub(crate) use listeners::{Listeners, OpenListeners, Serving};
 pub(crate) use namespaces::Namespaces;
