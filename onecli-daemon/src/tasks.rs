@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use onecli_audit::AuditLog;
 use onecli_config::{Config, Witness};
 use onecli_proxy::DaemonClient;
@@ -49,10 +50,11 @@ impl Tasks {
 
     /// Resolves when a task ends although the daemon runs.
     pub(crate) async fn failed(&mut self) -> TaskEnded {
-        let mut groups = vec![&mut self.serving, &mut self.upkeep, &mut self.background];
-        groups.extend(self.last.iter_mut().map(|(group, _)| group));
-        let ended = groups.into_iter().map(|group| Box::pin(group.ended()));
-        futures_util::future::select_all(ended).await.0
+        // The last tasks may have no work, or end with the audit log.
+        let last = self.last.iter_mut().map(|(group, _)| group.panicked().boxed());
+        let running = [&mut self.serving, &mut self.upkeep, &mut self.background];
+        let ended = running.into_iter().map(|group| group.ended().boxed());
+        futures_util::future::select_all(ended.chain(last)).await.0
     }
 
     /// Starts a task that ends after the audit log, within `limit`.
@@ -108,7 +110,9 @@ impl Tasks {
         };
         self.background.spawn("changes of the root key", rekeyer);
         self.background.spawn("changes of the policy", Arc::clone(&policy.policy).follow());
-        self.background.spawn("refusals of the kernel programs", denials.run());
+        if managed.is_attached() {
+            self.background.spawn("refusals of the kernel programs", denials.run());
+        }
     }
 
     /// Ends the tasks and the audit log. Agents' names are resolved for as long as other work remains. From then to the

@@ -1,4 +1,4 @@
-//! Named tasks of one kind. A task that ends although the daemon still runs is a fault.
+//! Named tasks of one kind, whose end is noticed.
 
 use std::collections::HashMap;
 
@@ -34,6 +34,20 @@ impl TaskGroup {
             Some(Err(error)) => (error.id(), how(error)),
         };
         TaskEnded { name: self.names.remove(&id).unwrap_or("unnamed"), how }
+    }
+
+    /// Resolves when the first task panics; never if all tasks end regularly.
+    pub(crate) async fn panicked(&mut self) -> TaskEnded {
+        loop {
+            match self.tasks.join_next_with_id().await {
+                None => std::future::pending().await,
+                Some(Ok((id, ()))) => _ = self.names.remove(&id),
+                Some(Err(error)) => {
+                    let name = self.names.remove(&error.id()).unwrap_or("unnamed");
+                    return TaskEnded { name, how: how(error) };
+                }
+            }
+        }
     }
 
     /// Aborts every task.
@@ -73,5 +87,13 @@ mod tests {
         assert_eq!(group.ended().await.to_string(), "the task 'broken' panicked: no luck");
         group.abort();
         group.drain().await;
+    }
+
+    #[tokio::test]
+    async fn regular_end_is_no_panic() {
+        let mut group = TaskGroup::default();
+        group.spawn("short", async {});
+        group.spawn("broken", async { panic!("no luck") });
+        assert_eq!(group.panicked().await.to_string(), "the task 'broken' panicked: no luck");
     }
 }
