@@ -4,6 +4,8 @@ mod explicit;
 pub(crate) mod listener_scheme;
 pub(crate) mod protocol;
 pub(crate) mod router;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod transparent;
 
