@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use crate::agents::TransparentMode;
 use crate::audit::open_audit;
 use crate::audit::ship::Shipper;
-use crate::authority::Authority;
+use crate::certificate_authority::Authority;
 use crate::executor::{self, HostExecutor};
 use crate::host::AppHost;
 use crate::names::HostNames;

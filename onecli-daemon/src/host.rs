@@ -18,7 +18,7 @@ use onecli_proxy::DataPlane;
 use onecli_sys::kernel;
 
 use crate::agents::TransparentMode;
-use crate::authority::Authority;
+use crate::certificate_authority::Authority;
 use crate::policy::Policy;
 use crate::process::AppError;
 

@@ -5,9 +5,9 @@
 mod agents;
 mod args;
 mod audit;
-mod authority;
 mod backends;
 mod build;
+mod certificate_authority;
 mod commands;
 mod data_dir;
 mod executor;

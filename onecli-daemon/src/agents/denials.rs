@@ -11,7 +11,7 @@ use onecli_policy::Snapshot;
 use onecli_sys::kernel::Denial;
 use tokio::sync::watch;
 
-use super::transparent::TransparentMode;
+use super::transparent_mode::TransparentMode;
 
 /// The number of pairs of agent and uid whose repeats are counted separately.
 const AGENTS: usize = 1024;

@@ -2,7 +2,7 @@
 
 mod denials;
 mod launches;
-mod transparent;
+mod transparent_mode;
 
 pub(crate) use denials::DenialReport;
-pub(crate) use transparent::TransparentMode;
+pub(crate) use transparent_mode::TransparentMode;

@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 use super::envelope::{self, Context};
 use super::error::VaultError;
 use super::key::{Key, KeyId};
+use super::key_source::KeySource;
 use super::keyring::{Derived, RootKey, random_key};
 use super::slots::{self, Method, Opener, looks_like_recovery_key};
-use super::source::KeySource;
 use super::vault::{Opened, Roots, Vault};
 
 /// Meta entry of the store: the vault's id, which every sealed value is bound to.

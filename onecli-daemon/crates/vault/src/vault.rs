@@ -15,9 +15,9 @@ use super::credential::Credential;
 use super::envelope::{self, Context};
 use super::error::VaultError;
 use super::key::{Kek, KeyId};
+use super::key_source::KeySource;
 use super::keyring::{Derived, RootKey};
 use super::rekey::Rekey;
-use super::source::KeySource;
 
 /// Seals and opens values, and derives token hashes and placeholders. It needs no I/O after [`Vault::unlock`].
 pub struct Vault {

@@ -18,7 +18,6 @@ mod attach;
 mod bpffs;
 mod btf;
 mod cgroup;
-mod claim;
 mod config;
 mod conflict;
 mod decode;
@@ -34,6 +33,7 @@ mod redirect;
 mod report;
 mod retire;
 mod security;
+mod single_daemon;
 mod syn;
 #[cfg(test)]
 mod tests;
@@ -41,7 +41,6 @@ mod version;
 
 pub use attach::{check, detach};
 pub use cgroup::{AgentCgroup, Cgroup2, agent_directory};
-pub use claim::{Claim, claim};
 pub use config::KernelConfig;
 pub use denials::{Denial, Denials, DeniedProcess};
 pub use error::{KernelError, NetnsError};
@@ -53,3 +52,4 @@ pub use program_log::KernelLog;
 pub use redirect::{Redirect, open_maps};
 pub use report::{clock, ports, report};
 pub use retire::{RetireOutcome, StillAttached, retire};
+pub use single_daemon::{Claim, claim};
