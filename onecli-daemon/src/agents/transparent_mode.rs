@@ -12,11 +12,9 @@ use onecli_admin::CgroupInfo;
 use onecli_api::Transparent;
 use onecli_config::{Config, DaemonLayout};
 use onecli_model::{AgentName, CgroupName, error_chain};
-use onecli_net::{ConnectionOrigin, OriginLookup};
 use onecli_sys::kernel::AgentEntry;
 use onecli_sys::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect};
 use parking_lot::RwLock;
-use tokio::net::TcpStream;
 
 use super::launches::Launches;
 use crate::helper::{Helper, HelperError, NamespaceScan, Opened, ScanResult};
@@ -30,26 +28,26 @@ const ROOT_CHECK: Duration = Duration::from_millis(500);
 /// The managed cgroups of this host.
 pub(crate) struct TransparentMode {
     agents_root: PathBuf,
-    state: Result<Active, Unavailable>,
+    pub(super) state: Result<Active, Unavailable>,
 }
 
-struct Active {
-    redirect: Redirect,
-    cgroups: Cgroup2,
+pub(super) struct Active {
+    pub(super) redirect: Redirect,
+    pub(super) cgroups: Cgroup2,
     /// The id of the agents root that the programs are attached to.
     root: u64,
-    config: KernelConfig,
+    pub(super) config: KernelConfig,
     helper: Helper,
     /// Names by cgroup id. The kernel does not reuse an id before the next boot, so an entry can only become
     /// superfluous.
-    names: RwLock<HashMap<u64, CgroupName>>,
+    pub(super) names: RwLock<HashMap<u64, CgroupName>>,
     /// The users who launched the commands in the cgroups.
-    launches: Launches,
+    pub(super) launches: Launches,
     /// The entry that the kernel programs have for each agent's cgroup.
     entries: RwLock<HashMap<CgroupName, AgentEntry>>,
 }
 
-struct Unavailable {
+pub(super) struct Unavailable {
     reason: String,
     fix: String,
 }
@@ -312,45 +310,9 @@ impl Active {
     }
 
     /// Records the name of a cgroup id and, if it is an agent's, registers it with the kernel programs.
-    fn bind(&self, id: u64, name: &CgroupName) -> Result<(), KernelError> {
+    pub(super) fn bind(&self, id: u64, name: &CgroupName) -> Result<(), KernelError> {
         self.names.write().insert(id, name.clone());
         let entry = self.entries.read().get(name).copied();
         entry.map_or(Ok(()), |entry| self.redirect.set_agent(id, entry))
-    }
-
-    fn launched_by(&self, agent: &CgroupName, command: u64) -> Option<u32> {
-        self.launches.launched_by(&self.cgroups, &self.config.agents_root, agent, command)
-    }
-
-    fn name_of(&self, id: u64) -> Option<CgroupName> {
-        if let Some(name) = self.names.read().get(&id) {
-            return Some(name.clone());
-        }
-        // The cgroup was created or recreated since, for example by systemd. It is bound by path.
-        let found = self.cgroups.path_of_id(&self.config.agents_root, id).ok()??;
-        let name: CgroupName = found.file_name()?.to_str()?.parse().ok()?;
-        self.bind(id, &name).ok()?;
-        Some(name)
-    }
-}
-
-impl OriginLookup for TransparentMode {
-    fn origin(&self, accepted: &TcpStream) -> Option<ConnectionOrigin> {
-        let attached = self.state.as_ref().ok()?;
-        match attached.redirect.flow(accepted) {
-            Ok(flow) => flow.map(|flow| {
-                let cgroup = attached.name_of(flow.agent_cgroup_id);
-                let launched_by =
-                    cgroup.as_ref().and_then(|agent| attached.launched_by(agent, flow.current_cgroup_id));
-                ConnectionOrigin { flow, cgroup, launched_by }
-            }),
-            Err(error) => {
-                tracing::error!(
-                    error = error_chain(&error),
-                    "cannot read the kernel's record of a connection"
-                );
-                None
-            }
-        }
     }
 }
