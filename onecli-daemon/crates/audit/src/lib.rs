@@ -45,7 +45,7 @@ pub use log::{AuditLog, LogStart};
 pub use queue::Durable;
 pub use quota::{Quota, QuotaExceeded, QuotaLimits};
 pub use reader::{Entries, Line, Position};
-pub use record::{ConnectionMode, Entry, Event, Record, Verdict};
+pub use record::{ConnectionMode, Entry, Event, Field, HttpFields, Ocsf, Record, Verdict, fields};
 pub use recover::log_id_in;
 pub use retention::Retention;
 pub use settings::{Durability, LastKnown, Settings};

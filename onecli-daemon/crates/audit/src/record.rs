@@ -4,12 +4,20 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use onecli_model::{AgentName, CanonicalPath, Code, Factors, Host, RequestId, SecretName};
+use onecli_model::{CanonicalPath, Code, Host, RequestId, SecretName};
 use serde::{Deserialize, Serialize};
 
 use super::codes::{CODE_PRUNED, CODE_UNSIGNED};
 use super::link::Link;
 use super::text::Text;
+
+#[macro_use]
+mod define;
+mod field;
+mod fields;
+
+pub use field::{Field, Ocsf, fields};
+pub use fields::{HttpFields, Record};
 
 /// The kind of event that a record describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -121,129 +129,15 @@ impl Entry {
     }
 }
 
-/// One audit record. Unknown fields stay `None` and are omitted from the line. Start with [`Record::new`], fill in
-/// the fields as they become known, and retain the record for the outcome ([`Record::outcome`]).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The request. It is `None` only if the log reports about itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<RequestId>,
-    /// Decision, outcome, alert or approval.
-    pub event: Event,
-    /// The agent that sent the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<AgentName>,
-    /// The identity factors that the agent proved.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub factors: Option<Factors>,
-    /// How the connection reached the daemon.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<ConnectionMode>,
-    /// The method (RFC 9110 section 9).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub method: Option<Text>,
-    /// The host in canonical form, or the original text if it has no canonical form.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<Text>,
-    /// The port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// The canonical path, without query.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<Text>,
-    /// The address that was dialled or that the agent requested.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<Text>,
-    /// The rule or default that decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<Text>,
-    /// The secret that is injected. If a request has several slots, all of them as `NAME@VERSION`, joined by
-    /// commas.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret: Option<Text>,
-    /// The version of the secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_version: Option<u32>,
-    /// The source of the value, if the store does not contain it: `vault@3` (the version), `vault stale` (a value
-    /// cached before the server failed), `file`. It is part of the outcome.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend: Option<Text>,
-    /// The decision.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<Verdict>,
-    /// The reason for the refusal, or for the failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<Text>,
-    /// The status of the response.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    /// Body bytes from the agent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes_in: Option<u64>,
-    /// Body bytes to the agent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes_out: Option<u64>,
-    /// The time from the request's head to the end of its response, in microseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration_us: Option<u64>,
-    /// TLS version towards the upstream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Text>,
-    /// The protocol that ALPN agreed on with the upstream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alpn: Option<Text>,
-    /// How often the value was scrubbed from the response.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scrub_hits: Option<u64>,
-    /// Session counts (cookies, session headers) of this request: `opened` and `removed` in the request, `sealed`
-    /// and `dropped` in the response.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sessions: Option<Text>,
-    /// The agent's managed cgroup.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<Text>,
-    /// The kernel's id of that cgroup.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup_id: Option<u64>,
-    /// The cookie of the network namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub netns: Option<u64>,
-    /// The user id of the connecting process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<u32>,
-    /// The process id of the connecting process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
-    /// The process's name according to the kernel. A process can choose it freely.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comm: Option<Text>,
-    /// The user id of the user whose `onecli run` started the requesting command. It comes from the cgroup of that
-    /// command, or from the session token that the daemon minted for it. For an agent's own token it is `None`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub launched_by: Option<u32>,
-    /// The approval that the request waited for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approval: Option<Text>,
-    /// SHA-256 over the head of the request that the approval applies to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approval_digest: Option<Text>,
-    /// The user id of the approver.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approval_uid: Option<u32>,
-    /// The number of things that this record describes, if it is not one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub count: Option<u64>,
-}
-
 impl Record {
     /// Creates a record of a request's decision.
     pub fn new(request: RequestId) -> Record {
-        Record::blank(Event::Decision, Some(request))
+        Record { request_id: Some(request), ..Record::blank(Event::Decision) }
     }
 
     /// Creates a record that the log writes about itself.
     pub(super) fn about_log(code: &str, count: u64) -> Record {
-        Record { code: Some(Text::new(code)), count: Some(count), ..Record::blank(Event::Alert, None) }
+        Record { code: Some(Text::new(code)), count: Some(count), ..Record::blank(Event::Alert) }
     }
 
     /// Creates a record of an administrative action that affects every credential: on the keys, the authority or
@@ -252,7 +146,8 @@ impl Record {
         Record {
             code: Some(Text::new(code)),
             rule: Some(Text::new(detail)),
-            ..Record::blank(Event::Alert, Some(request))
+            request_id: Some(request),
+            ..Record::blank(Event::Alert)
         }
     }
 
@@ -264,52 +159,15 @@ impl Record {
         }
     }
 
-    /// For tests: a record in which every field is set.
+    /// For tests: a record in which every field has the value of its example.
     ///
     /// # Panics
-    /// Never.
+    /// If an example is no value of its field.
     #[cfg(any(test, feature = "testing"))]
     #[allow(clippy::unwrap_used, reason = "a fixture")]
     pub fn with_every_field() -> Record {
-        let text = |text: &str| Some(Text::new(text));
-        let Record { request_id, event, .. } = Record::new(RequestId(uuid::Uuid::from_u128(1)));
-        Record {
-            request_id,
-            event,
-            agent: "one".parse().ok(),
-            factors: Some(Factors::BOTH),
-            mode: Some(ConnectionMode::Transparent),
-            method: text("POST"),
-            host: text("api.example.com"),
-            port: Some(443),
-            path: text("/v1/chat"),
-            address: text("192.0.2.7:443"),
-            rule: text("grant openai"),
-            secret: text("openai"),
-            secret_version: Some(3),
-            backend: text("vault@3"),
-            verdict: Some(Verdict::Inject),
-            code: text("interrupted"),
-            status: Some(200),
-            bytes_in: Some(10),
-            bytes_out: Some(20),
-            duration_us: Some(1234),
-            tls: text("1.3"),
-            alpn: text("h2"),
-            scrub_hits: Some(0),
-            sessions: text("opened 1, sealed 1"),
-            cgroup: text("onecli-agents-one.slice"),
-            cgroup_id: Some(77),
-            netns: Some(u64::MAX),
-            uid: Some(1000),
-            pid: Some(4242),
-            comm: text("curl"),
-            launched_by: Some(1001),
-            approval: text("3f9c02d1ab"),
-            approval_digest: text("00ff"),
-            approval_uid: Some(1000),
-            count: Some(1),
-        }
+        let examples = fields::FIELDS.iter().map(|field| format!("\"{}\":{}", field.name, field.example));
+        serde_json::from_str(&format!("{{{}}}", examples.collect::<Vec<_>>().join(","))).unwrap()
     }
 
     /// If this record reports removed segments: the number of the last record in them.
@@ -319,44 +177,19 @@ impl Record {
             .filter(|_| about_log && self.code.as_ref().is_some_and(|code| code.as_str() == CODE_PRUNED))
     }
 
-    fn blank(event: Event, request_id: Option<RequestId>) -> Record {
-        Record {
-            request_id,
-            event,
-            agent: None,
-            factors: None,
-            mode: None,
-            method: None,
-            host: None,
-            port: None,
-            path: None,
-            address: None,
-            rule: None,
-            secret: None,
-            secret_version: None,
-            backend: None,
-            verdict: None,
-            code: None,
-            status: None,
-            bytes_in: None,
-            bytes_out: None,
-            duration_us: None,
-            tls: None,
-            alpn: None,
-            scrub_hits: None,
-            sessions: None,
-            cgroup: None,
-            cgroup_id: None,
-            netns: None,
-            uid: None,
-            pid: None,
-            comm: None,
-            launched_by: None,
-            approval: None,
-            approval_digest: None,
-            approval_uid: None,
-            count: None,
-        }
+    /// The fields of HTTP, to fill in.
+    pub fn http_mut(&mut self) -> &mut HttpFields {
+        self.http.get_or_insert_default()
+    }
+
+    /// The method of an HTTP request.
+    pub fn method(&self) -> Option<&Text> {
+        self.http.as_ref()?.method.as_ref()
+    }
+
+    /// The canonical path of an HTTP request.
+    pub fn path(&self) -> Option<&Text> {
+        self.http.as_ref()?.path.as_ref()
     }
 
     /// Sets the destination of the request.
@@ -368,8 +201,8 @@ impl Record {
 
     /// Sets method and path.
     pub fn request(&mut self, method: &str, path: &CanonicalPath) -> &mut Record {
-        self.method = Some(Text::new(method));
-        self.path = Some(Text::new(path.as_str()));
+        let http = self.http_mut();
+        (http.method, http.path) = (Some(Text::new(method)), Some(Text::new(path.as_str())));
         self
     }
 

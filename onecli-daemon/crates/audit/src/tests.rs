@@ -89,7 +89,7 @@ async fn a_line_has_the_documented_fields() {
     full.bytes_out = Some(20);
     full.duration_us = Some(1234);
     full.tls = Some("TLSv1.3".into());
-    full.alpn = Some("h2".into());
+    full.http_mut().alpn = Some("h2".into());
     full.scrub_hits = Some(0);
     full.cgroup = Some("onecli-agents-one.slice".into());
     full.cgroup_id = Some(77);
@@ -164,8 +164,8 @@ async fn a_line_cannot_be_forged() {
     let log = open(&dir);
     let nasty = "x\"}\n{\"seq\":99}\r\u{1b}[2K\u{9b}\u{202e}\u{2028}\u{0}\\";
     let mut forged = record(1);
-    (forged.method, forged.host) = (Some(nasty.into()), Some(nasty.into()));
-    (forged.path, forged.comm) = (Some(nasty.into()), Some(Text::from_bytes(nasty.as_bytes())));
+    (forged.http_mut().method, forged.host) = (Some(nasty.into()), Some(nasty.into()));
+    (forged.http_mut().path, forged.comm) = (Some(nasty.into()), Some(Text::from_bytes(nasty.as_bytes())));
     log.decision(forged.clone()).await.unwrap();
     let text = std::fs::read_to_string(dir.join("00000001.jsonl")).unwrap();
     let text = text.trim_end();

@@ -352,7 +352,7 @@ async fn refusals_are_recorded_and_folded() {
     assert_eq!(evil.host.as_ref().unwrap().as_str(), "evil.test");
     assert_eq!(evil.agent.as_ref().unwrap().as_str(), "agent1");
     assert_eq!(evil.code.as_ref().unwrap().as_str(), Code::EgressDenied.as_str());
-    assert_eq!((evil.port, evil.method.as_ref(), evil.count), (Some(53), None, None));
+    assert_eq!((evil.port, evil.method(), evil.count), (Some(53), None, None));
     assert_eq!(evil.factors, Some(Factors::CGROUP));
     assert!(!bell.host.as_ref().unwrap().as_str().contains('\x07'), "{bell:?}");
 

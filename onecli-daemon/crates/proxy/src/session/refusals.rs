@@ -38,10 +38,10 @@ impl Kind {
             code: record.code.clone(),
             status: record.status,
             mode: record.mode,
-            method: record.method.clone(),
+            method: record.method().cloned(),
             host: record.host.clone(),
             port: record.port,
-            path: record.path.clone(),
+            path: record.path().cloned(),
         }
     }
 
@@ -49,8 +49,11 @@ impl Kind {
         (record.code, record.status) = (self.code, self.status);
         record.verdict = self.verdict;
         record.mode = self.mode;
-        (record.method, record.host) = (self.method, self.host);
-        (record.port, record.path) = (self.port, self.path);
+        (record.host, record.port) = (self.host, self.port);
+        if self.method.is_some() || self.path.is_some() {
+            let http = record.http_mut();
+            (http.method, http.path) = (self.method, self.path);
+        }
     }
 }
 

@@ -59,9 +59,10 @@ impl Expected {
     /// Records what a request asks for before any of it is checked, so that the record of a refusal shows it. If the
     /// request names several hosts, the record gets the one that does not belong here.
     pub(crate) fn note<B>(&self, request: &Request<B>, record: &mut Record) {
-        record.method = Some(Text::new(request.method().as_str()));
+        let http = record.http_mut();
+        http.method = Some(Text::new(request.method().as_str()));
         if *request.method() != Method::CONNECT {
-            record.path = Some(Text::new(request.uri().path()));
+            http.path = Some(Text::new(request.uri().path()));
         }
         let port = self.port.unwrap_or(self.scheme.default_port());
         let target = request.uri().authority().map(|target| target.as_str().as_bytes());

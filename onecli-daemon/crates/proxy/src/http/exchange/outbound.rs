@@ -109,7 +109,7 @@ impl Outbound {
         let is_judged = authorization.is_judged();
         let permitted = authorization.used();
         let opened = sessions.open(&permitted, &mut head.headers);
-        audit.record().sessions = opened.text();
+        audit.record().http_mut().sessions = opened.text();
         let Authorization { grants, values_to_scrub, address_scope, is_test, .. } = authorization;
         let (body, share) =
             signing::prepare(&http.bodies.held, &identity, &grants, &mut head, body, share).await?;

@@ -53,8 +53,9 @@ impl RejectedRequest {
 
     /// Writes what was read of the request into `record`; facts about the connection are not overwritten.
     pub(crate) fn describe(&self, record: &mut Record) {
-        record.method = self.method.as_ref().map(|method| Text::new(method.as_str()));
-        record.path = self.path.as_deref().map(Text::from_bytes);
+        let http = record.http_mut();
+        http.method = self.method.as_ref().map(|method| Text::new(method.as_str()));
+        http.path = self.path.as_deref().map(Text::from_bytes);
         if record.host.is_some() {
             return;
         }

@@ -148,9 +148,13 @@ fn requested_target_is_recorded_before_it_is_checked() {
         }
         let mut record = Record::new(RequestId(uuid::Uuid::nil()));
         tls.note(&request.body(()).unwrap(), &mut record);
-        let text = |text: &Option<Text>| text.as_ref().map(ToString::to_string).unwrap_or_default();
-        assert_eq!((text(&record.host).as_str(), record.port), (expected.0, expected.1), "{line} {hosts:?}");
-        assert_eq!((text(&record.path).as_str(), text(&record.method).as_str()), (expected.2, method));
+        let text = |text: Option<&Text>| text.map(ToString::to_string).unwrap_or_default();
+        assert_eq!(
+            (text(record.host.as_ref()).as_str(), record.port),
+            (expected.0, expected.1),
+            "{line} {hosts:?}"
+        );
+        assert_eq!((text(record.path()).as_str(), text(record.method()).as_str()), (expected.2, method));
     };
     check("GET /x?q", &["api.test"], ("api.test", Some(443), "/x"));
     check("GET /x", &["evil.test"], ("evil.test", Some(443), "/x"));

@@ -33,7 +33,7 @@ pub(crate) struct Sessions {
 /// Replaces the sessions in the headers of a response, and writes the counts to its record.
 pub(crate) fn seal(sessions: &mut Sessions, vault: &Vault, record: &mut Record, headers: &mut HeaderMap) {
     sessions.replace(vault, headers);
-    record.sessions = sessions.tally.text();
+    record.http_mut().sessions = sessions.tally.text();
 }
 
 /// Removes sessions from trailers, where no service may issue one (RFC 9110 section 6.5.1).

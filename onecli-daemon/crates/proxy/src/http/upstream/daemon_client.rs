@@ -125,7 +125,7 @@ impl DaemonClient {
         let tls = self.connector.tls.connect(AgentId(Uuid::nil()), authority, Alpn::Http1, opened.stream);
         let stream = tls.await.map_err(|error| Fault::new(Code::UpstreamTls, &error))?;
         audit.record.tls = Some(Text::new(stream.version()));
-        audit.record.alpn = Some(Text::new("http/1.1"));
+        audit.record.http_mut().alpn = Some(Text::new("http/1.1"));
         let request = named(request, authority, 443)?;
         audit.decide(purpose).await?;
         audit.record.bytes_in = Some(len(request.body()));
@@ -227,8 +227,9 @@ impl<'r> DaemonAudit<'r> {
         let mut record = Record::new(id);
         record.agent = Some(purpose.agent.clone());
         record.mode = Some(ConnectionMode::Daemon);
-        record.method = Some(Text::new(request.method().as_str()));
-        record.path = Some(Text::new(request.uri().path()));
+        let http = record.http_mut();
+        http.method = Some(Text::new(request.method().as_str()));
+        http.path = Some(Text::new(request.uri().path()));
         record.target(authority.host(), authority.port());
         Ok(DaemonAudit { recorder, record, started: recorder.clock.instant(), state: State::Open })
     }

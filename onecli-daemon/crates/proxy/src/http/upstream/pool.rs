@@ -139,7 +139,7 @@ impl Upstream {
     pub(crate) fn describe(&self, record: &mut Record) {
         record.address = Some(Text::new(&self.address().to_string()));
         record.tls = self.tls().map(Text::new);
-        record.alpn = Some(Text::new(if self.is_h2() { "h2" } else { "http/1.1" }));
+        record.http_mut().alpn = Some(Text::new(if self.is_h2() { "h2" } else { "http/1.1" }));
     }
 
     /// The address that was dialled.

@@ -183,8 +183,8 @@ async fn repeated_refusals_are_folded() {
     let scene = Scene::new().await;
     for number in 0..1000 {
         let mut audit = scene.audit();
-        audit.record().method = Some("GET".into());
-        audit.record().path = Some(Text::new(if number % 2 == 0 { "/even" } else { "/odd" }));
+        audit.record().http_mut().method = Some("GET".into());
+        audit.record().http_mut().path = Some(Text::new(if number % 2 == 0 { "/even" } else { "/odd" }));
         audit.refuse(Code::EgressDenied).await;
     }
     scene.plane.end(std::time::Duration::from_secs(1)).await;
@@ -196,7 +196,7 @@ async fn repeated_refusals_are_folded() {
     for record in &records {
         assert_eq!(record.code.as_ref().map(Text::as_str), Some("egress_denied"));
         assert_eq!((record.event, record.verdict), (Event::Decision, Some(Verdict::Deny)));
-        assert!(record.path.is_some() && record.request_id.is_some());
+        assert!(record.path().is_some() && record.request_id.is_some());
     }
 }
 
@@ -206,7 +206,7 @@ async fn flood_of_refusals_hides_no_alert() {
     let scene = Scene::new().await;
     let refuse = async |path: String, code: Code| {
         let mut audit = scene.audit();
-        audit.record().path = Some(Text::new(&path));
+        audit.record().http_mut().path = Some(Text::new(&path));
         audit.refuse(code).await;
     };
     for number in 0..100 {
@@ -217,7 +217,7 @@ async fn flood_of_refusals_hides_no_alert() {
         Entries::after(scene.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record).collect()
     };
     let alert = records().into_iter().find(|record| record.event == Event::Alert).unwrap();
-    assert_eq!(alert.path.as_ref().map(Text::as_str), Some("/taken"));
+    assert_eq!(alert.path().map(Text::as_str), Some("/taken"));
 
     // Alerts that are too many to be recorded separately are still recorded as alerts.
     for number in 0..100 {
