@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use onecli_audit::{Field, Ocsf};
 use serde_json::{Map, Value, json};
 
 /// Methods for which `activity_id` of HTTP Activity and `http_method` have a value.
@@ -19,75 +20,27 @@ const METHODS: [(&str, &str); 9] = [
 /// The `activity_id` of everything else.
 const OTHER: u32 = 99;
 
+/// The attributes that a Base Event does not have.
+const ACTIVITY_ONLY: [&str; 5] = ["src_endpoint", "dst_endpoint", "http_request", "http_response", "traffic"];
+/// Objects with what they cannot be without: one of these attributes.
+const REQUIRED: [(&str, &[&str]); 3] = [
+    ("/dst_endpoint", &["ip", "hostname", "name"]),
+    ("/http_request/url", &["path"]),
+    ("/actor/process", &["pid"]),
+];
+
+/// A line of the log.
+#[derive(Clone, Copy)]
+struct Line<'r>(&'r Map<String, Value>);
+
 /// Converts a record to HTTP Activity (4002), or to a Base Event (0) if it describes no request, such as an
 /// administrator's action. Both have the profiles `security_control` and `host`. `unmapped` contains the original
 /// record.
 pub(super) fn ocsf(record: Map<String, Value>) -> Value {
-    let text = |name: &str| record.get(name).and_then(Value::as_str);
-    let number = |name: &str| record.get(name).and_then(Value::as_u64);
-    let class: u32 = if text("host").or(text("method")).or(text("mode")).is_some() { 4002 } else { 0 };
-    let method = text("method").or_else(|| (text("verdict") == Some("tunnel")).then_some("CONNECT"));
-    let known = (1_u32..).zip(METHODS).find(|(_, (name, _))| class != 0 && method == Some(*name));
-    let (activity, activity_name) = match known {
-        Some((id, (_, caption))) => (id, caption),
-        None => (OTHER, method.or(text("code")).or(text("event")).unwrap_or("Other")),
-    };
-    let denied = text("verdict") == Some("deny");
-    let alert = text("event") == Some("alert");
-    let status = number("status");
-    let succeeded = text("code").is_none() && status.is_none_or(|status| status < 400);
-    let mut event = json!({
-        "class_uid": class,
-        "class_name": if class == 0 { "Base Event" } else { "HTTP Activity" },
-        "category_uid": class / 1000,
-        "category_name": if class == 0 { "Uncategorized" } else { "Network Activity" },
-        "activity_id": activity,
-        "activity_name": activity_name,
-        "type_uid": class * 100 + activity,
-        "time": milliseconds(text("time")),
-        "severity_id": if alert { 4 } else if denied { 2 } else { 1 },
-        "action_id": if denied { 2 } else { 1 },
-        "disposition_id": if denied { 2 } else { 1 },
-        "is_alert": alert,
-        "status_id": if succeeded { 1 } else { 2 },
-        "count": number("count"),
-        "metadata": {
-            "version": "1.6.0",
-            "product": {"name": "OneCLI", "vendor_name": "OneCLI", "version": env!("CARGO_PKG_VERSION")},
-            "profiles": ["security_control", "host"],
-            "log_name": "audit",
-            "sequence": number("seq"),
-            "uid": text("prev"),
-            "correlation_uid": text("request_id"),
-            "original_time": text("time"),
-        },
-        "status_code": text("code"),
-        "duration": number("duration_us").map(|us| us / 1000),
-        "actor": {
-            "app_name": text("agent"),
-            "user": {"uid": number("uid").map(|uid| uid.to_string())},
-            "process": number("pid").map(|pid| json!({"pid": pid, "name": text("comm")})),
-        },
-    });
-    if class != 0 {
-        let request = json!({
-            "src_endpoint": {"name": text("agent").unwrap_or("unknown")},
-            "dst_endpoint": endpoint(text("host"), number("port")),
-            "http_request": {
-                "http_method": known.map(|(_, (name, _))| name),
-                "uid": text("request_id"),
-                "url": text("path").map(|path| json!({
-                    "path": path,
-                    "hostname": text("host").filter(|host| is_hostname(host)),
-                    "port": number("port"),
-                })),
-            },
-            "http_response": status.map(|status| json!({"code": status})),
-            "traffic": {"bytes_in": number("bytes_in"), "bytes_out": number("bytes_out")},
-        });
-        if let (Value::Object(event), Value::Object(request)) = (&mut event, request) {
-            event.extend(request);
-        }
+    let mut event = computed(Line(&record));
+    copy_fields(Line(&record), &mut event);
+    for (object, one_of) in REQUIRED {
+        drop_incomplete(&mut event, object, one_of);
     }
     prune(&mut event);
     if let Value::Object(event) = &mut event {
@@ -97,12 +50,127 @@ pub(super) fn ocsf(record: Map<String, Value>) -> Value {
     event
 }
 
-fn endpoint(host: Option<&str>, port: Option<u64>) -> Value {
+impl<'r> Line<'r> {
+    fn text(self, name: &str) -> Option<&'r str> {
+        self.0.get(name)?.as_str()
+    }
+
+    fn number(self, name: &str) -> Option<u64> {
+        self.0.get(name)?.as_u64()
+    }
+
+    fn is(self, name: &str, text: &str) -> bool {
+        self.text(name) == Some(text)
+    }
+
+    /// The class of the event. Only a request has one of these fields.
+    fn class(self) -> u32 {
+        let is_request = ["host", "method", "mode"].into_iter().any(|name| self.text(name).is_some());
+        if is_request { 4002 } else { 0 }
+    }
+
+    /// The method; a tunnel has none in its record.
+    fn method(self) -> Option<&'r str> {
+        self.text("method").or_else(|| self.is("verdict", "tunnel").then_some("CONNECT"))
+    }
+
+    /// The `activity_id` and the caption of a method that OCSF lists.
+    fn listed_method(self) -> Option<(u32, (&'static str, &'static str))> {
+        let method = self.method().filter(|_| self.class() != 0)?;
+        (1..).zip(METHODS).find(|(_, (name, _))| *name == method)
+    }
+
+    fn activity(self) -> (u32, &'r str) {
+        let other = || self.method().or(self.text("code")).or(self.text("event")).unwrap_or("Other");
+        self.listed_method().map_or_else(|| (OTHER, other()), |(id, (_, caption))| (id, caption))
+    }
+
+    fn succeeded(self) -> bool {
+        self.text("code").is_none() && self.number("status").is_none_or(|status| status < 400)
+    }
+}
+
+/// The attributes that are constant, or that follow from several fields or from the form of a value.
+fn computed(line: Line) -> Value {
+    let class = line.class();
+    let (activity, activity_name) = line.activity();
+    let (denied, alert) = (line.is("verdict", "deny"), line.is("event", "alert"));
+    let mut event = json!({
+        "class_uid": class,
+        "class_name": if class == 0 { "Base Event" } else { "HTTP Activity" },
+        "category_uid": class / 1000,
+        "category_name": if class == 0 { "Uncategorized" } else { "Network Activity" },
+        "activity_id": activity,
+        "activity_name": activity_name,
+        "type_uid": class * 100 + activity,
+        "time": milliseconds(line.text("time")),
+        "severity_id": if alert { 4 } else if denied { 2 } else { 1 },
+        "action_id": if denied { 2 } else { 1 },
+        "disposition_id": if denied { 2 } else { 1 },
+        "is_alert": alert,
+        "status_id": if line.succeeded() { 1 } else { 2 },
+        "metadata": {
+            "version": "1.6.0",
+            "product": {"name": "OneCLI", "vendor_name": "OneCLI", "version": env!("CARGO_PKG_VERSION")},
+            "profiles": ["security_control", "host"],
+            "log_name": "audit",
+        },
+    });
+    if class != 0 {
+        let host = line.text("host");
+        event["src_endpoint"] = json!({"name": "unknown"});
+        event["dst_endpoint"] = host.map_or(Value::Null, endpoint);
+        event["http_request"] = json!({
+            "http_method": line.listed_method().map(|(_, (name, _))| name),
+            "url": {"hostname": host.filter(|host| is_hostname(host))},
+        });
+    }
+    event
+}
+
+/// Copies each field to the attributes that its declaration names.
+fn copy_fields(line: Line, event: &mut Value) {
+    let is_base = line.class() == 0;
+    for field in onecli_audit::fields() {
+        for attribute in field.ocsf {
+            let pointer = attribute.pointer();
+            if is_base && pointer.split('/').nth(1).is_some_and(|name| ACTIVITY_ONLY.contains(&name)) {
+                continue;
+            }
+            if let Some(value) = converted(line, field, *attribute) {
+                *pointer.split('/').skip(1).fold(&mut *event, |object, name| &mut object[name]) = value;
+            }
+        }
+    }
+}
+
+/// The value of a field as an attribute has it; `None` if it is computed, unknown or has another type than the field.
+fn converted(line: Line, field: &Field, attribute: Ocsf) -> Option<Value> {
+    match attribute {
+        Ocsf::Copy(_) if field.is_text() => line.text(field.name).map(Value::from),
+        Ocsf::Copy(_) => line.number(field.name).map(Value::from),
+        Ocsf::Text(_) => line.number(field.name).map(|number| Value::from(number.to_string())),
+        Ocsf::Milliseconds(_) => line.number(field.name).map(|us| Value::from(us / 1000)),
+        Ocsf::Derived(_) => None,
+    }
+}
+
+/// Removes an object that has none of the attributes of which it needs one.
+fn drop_incomplete(event: &mut Value, pointer: &str, one_of: &[&str]) {
+    if let Some(object) = event.pointer_mut(pointer) {
+        let is_complete = one_of.iter().any(|name| object.get(name).is_some_and(|value| !value.is_null()));
+        if !is_complete {
+            *object = Value::Null;
+        }
+    }
+}
+
+/// The attribute of an endpoint for the kind of host.
+fn endpoint(host: &str) -> Value {
     match host {
-        None => json!({}),
-        Some(host) if host.parse::<IpAddr>().is_ok() => json!({"ip": host, "port": port}),
-        Some(host) if is_hostname(host) => json!({"hostname": host, "port": port}),
-        Some(other) => json!({"name": other, "port": port}),
+        host if host.parse::<IpAddr>().is_ok() => json!({"ip": host}),
+        host if is_hostname(host) => json!({"hostname": host}),
+        other => json!({"name": other}),
     }
 }
 

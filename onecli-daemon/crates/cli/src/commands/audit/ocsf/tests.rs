@@ -116,3 +116,19 @@ fn every_kind_of_record_is_valid() {
         (&json!(0), &json!("audit_torn"), &json!(2))
     );
 }
+
+#[test]
+fn values_of_another_type_are_not_copied() {
+    let event = ocsf(
+        json!({"host": "a.test", "port": "443", "status": "200", "agent": 7, "uid": "x", "pid": true,
+        "comm": "curl", "path": 1, "bytes_in": -1, "duration_us": "1"})
+        .as_object()
+        .unwrap()
+        .clone(),
+    );
+    assert_eq!(event["dst_endpoint"], json!({"hostname": "a.test"}));
+    assert_eq!(event["src_endpoint"], json!({"name": "unknown"}));
+    for absent in ["actor", "http_request", "http_response", "traffic", "duration"] {
+        assert!(event.get(absent).is_none(), "{event}");
+    }
+}
