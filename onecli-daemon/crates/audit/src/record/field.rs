@@ -45,23 +45,6 @@ impl Field {
     pub fn is_text(&self) -> bool {
         self.example.starts_with('"')
     }
-
-    /// The field's row in `docs/reference/audit-record.md`.
-    pub fn row(&self) -> String {
-        let ocsf: Vec<String> = self
-            .ocsf
-            .iter()
-            .map(|attribute| format!("`{}`", attribute.pointer().trim_start_matches('/').replace('/', ".")))
-            .collect();
-        format!(
-            "| `{}` | {} | `{}` | {} | {} |",
-            self.name,
-            self.protocol,
-            self.example,
-            ocsf.join(", "),
-            self.doc.trim()
-        )
-    }
 }
 
 /// The fields that the writer adds to each record.
@@ -93,3 +76,6 @@ const ENVELOPE: [Field; 3] = [
 pub fn fields() -> impl Iterator<Item = &'static Field> {
     ENVELOPE.iter().chain(super::fields::FIELDS)
 }
+
+#[cfg(test)]
+mod tests;

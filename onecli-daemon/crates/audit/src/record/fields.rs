@@ -11,7 +11,7 @@ use super::{ConnectionMode, Event, Verdict};
 use crate::text::Text;
 
 record_fields! {
-    /// The request. It is `None` only if the log reports about itself.
+    /// The request. It is absent only if the log reports about itself.
     common request_id: RequestId = "00000000-0000-0000-0000-000000000001" => [Ocsf::Copy("/metadata/correlation_uid"), Ocsf::Copy("/http_request/uid")];
     /// Decision, outcome, alert or approval.
     always event: Event = "decision" => [Ocsf::Derived("/is_alert")];
@@ -75,7 +75,7 @@ record_fields! {
     /// The process's name according to the kernel. A process can choose it freely.
     common comm: Text = "curl" => [Ocsf::Copy("/actor/process/name")];
     /// The user id of the user whose `onecli run` started the requesting command. It comes from the cgroup of that
-    /// command, or from the session token that the daemon minted for it. For an agent's own token it is `None`.
+    /// command, or from the session token that the daemon minted for it. For an agent's own token it is absent.
     common launched_by: u32 = 1001 => [];
     /// The approval that the request waited for.
     common approval: Text = "3f9c02d1ab" => [];

@@ -2,6 +2,8 @@
 
 use onecli_audit::Record;
 
+use super::super::args::ExportFormat;
+use super::super::export::Export;
 use super::*;
 
 /// The published schema of version 1.6.0, reduced to the parts that OneCLI's events use.
@@ -115,6 +117,30 @@ fn every_kind_of_record_is_valid() {
         (&own["class_uid"], &own["activity_name"], &own["status_id"]),
         (&json!(0), &json!("audit_torn"), &json!(2))
     );
+}
+
+#[test]
+fn exports_and_reference_contain_each_field() {
+    let page = include_str!("../../../../../../../docs/reference/audit-record.md");
+    let example = |field: &Field| (field.name.to_owned(), serde_json::from_str(field.example).unwrap());
+    let record: Map<String, Value> = onecli_audit::fields().map(example).collect();
+    let event = ocsf(record.clone());
+    let export = Export::new(ExportFormat::Csv);
+    let header = String::from_utf8(export.header().unwrap().unwrap()).unwrap();
+    for field in onecli_audit::fields() {
+        let name = field.name;
+        assert_eq!(header.split(',').filter(|column| *column == format!("\"{name}\"")).count(), 1, "{name}");
+        assert_eq!(page.matches(&format!("\n| `{name}` |")).count(), 1, "{name}");
+        assert_eq!(event["unmapped"][name], record[name]);
+        for attribute in field.ocsf {
+            let value = event.pointer(attribute.pointer());
+            let copied = converted(Line(&record), field, *attribute);
+            assert!(
+                value.is_some() && (copied.is_none() || value == copied.as_ref()),
+                "{name}: {attribute:?}"
+            );
+        }
+    }
 }
 
 #[test]
