@@ -6,7 +6,8 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
-use super::record::{Event, Record};
+use super::fields::Record;
+use super::record::Event;
 
 /// The number of alerts that wait to be written. Further ones are counted; the audit log contains them all.
 const QUEUE_CAPACITY: usize = 256;

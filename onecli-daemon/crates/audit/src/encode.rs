@@ -5,8 +5,9 @@ use std::io;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::fields::Record;
 use super::link::Link;
-use super::record::{Entry, Record};
+use super::record::Entry;
 use super::tree::{Hash, leaf_hash};
 
 /// [`Entry`] with its record borrowed.

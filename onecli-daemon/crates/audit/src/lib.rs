@@ -6,12 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod define;
 mod alerts;
 mod background;
 mod checkpoint;
 mod codes;
 mod encode;
 mod error;
+mod field;
+mod fields;
 mod finding;
 mod fold;
 mod link;
@@ -38,6 +42,8 @@ mod tests;
 pub use alerts::TARGET as ALERT_TARGET;
 pub use checkpoint::{NoteError, Signer, Verifier, from_single_line, to_single_line};
 pub use error::AuditError;
+pub use field::{Field, Ocsf, fields};
+pub use fields::{HttpFields, Record};
 pub use finding::Finding;
 pub use fold::{FOLD_WINDOW, Fold, Repeated};
 pub use link::Link;
@@ -45,7 +51,7 @@ pub use log::{AuditLog, LogStart};
 pub use queue::Durable;
 pub use quota::{Quota, QuotaExceeded, QuotaLimits};
 pub use reader::{Entries, Line, Position};
-pub use record::{ConnectionMode, Entry, Event, Field, HttpFields, Ocsf, Record, Verdict, fields};
+pub use record::{ConnectionMode, Entry, Event, Verdict};
 pub use recover::log_id_in;
 pub use retention::Retention;
 pub use settings::{Durability, LastKnown, Settings};

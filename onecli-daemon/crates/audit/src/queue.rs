@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{oneshot, watch};
 
 use super::error::AuditError;
-use super::record::Record;
+use super::fields::Record;
 
 /// Proof that a decision's record is written. With strict durability it is on disk. With relaxed durability the
 /// kernel has it, and it reaches the disk within about a second. Injection requires this proof.

@@ -8,16 +8,9 @@ use onecli_model::{CanonicalPath, Code, Host, RequestId, SecretName};
 use serde::{Deserialize, Serialize};
 
 use super::codes::{CODE_PRUNED, CODE_UNSIGNED};
+use super::fields::{HttpFields, Record};
 use super::link::Link;
 use super::text::Text;
-
-#[macro_use]
-mod define;
-mod field;
-mod fields;
-
-pub use field::{Field, Ocsf, fields};
-pub use fields::{HttpFields, Record};
 
 /// The kind of event that a record describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -166,7 +159,8 @@ impl Record {
     #[cfg(any(test, feature = "testing"))]
     #[allow(clippy::unwrap_used, reason = "a fixture")]
     pub fn with_every_field() -> Record {
-        let examples = fields::FIELDS.iter().map(|field| format!("\"{}\":{}", field.name, field.example));
+        let examples =
+            super::fields::FIELDS.iter().map(|field| format!("\"{}\":{}", field.name, field.example));
         serde_json::from_str(&format!("{{{}}}", examples.collect::<Vec<_>>().join(","))).unwrap()
     }
 

@@ -8,7 +8,8 @@ use onecli_model::RequestId;
 use super::checkpoint::Signer;
 use super::encode;
 use super::error::AuditError;
-use super::record::{Event, Record, Verdict};
+use super::fields::Record;
+use super::record::{Event, Verdict};
 use super::segment::{self, WritePosition};
 use super::walk;
 

@@ -13,7 +13,7 @@ attributes of OCSF 1.6.0, and contains the whole record in `unmapped`.
 
 A field of the protocol `common` may be in the record of any protocol. The other fields are only in records of theirs.
 
-This page is generated from `onecli-daemon/crates/audit/src/record/fields.rs`. To write it anew, run
+This page is generated from `onecli-daemon/crates/audit/src/fields.rs`. To write it anew, run
 `cargo test -p onecli-audit -- --ignored write_page`.
 
 | field | type | meaning | protocols | example | OCSF |

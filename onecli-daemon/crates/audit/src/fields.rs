@@ -7,7 +7,7 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::field::{Field, Ocsf};
-use super::{ConnectionMode, Event, Verdict};
+use super::record::{ConnectionMode, Event, Verdict};
 use crate::text::Text;
 
 record_fields! {
