@@ -236,8 +236,7 @@ pub struct Served {
     dir: TempDir,
     runtime: Runtime,
     host: Arc<FakeDaemon>,
-    store: Arc<dyn Store>,
-    vault: Arc<Vault>,
+    handles: Handles,
     progress: watch::Sender<u64>,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -266,8 +265,8 @@ impl Served {
             server: None,
             commands_off: None,
             own_uids: Vec::new(),
-            store: Arc::clone(&store),
-            vault: Arc::clone(&vault),
+            store,
+            vault,
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
             audit: AuditProgress {
@@ -283,10 +282,10 @@ impl Served {
         };
         let listener = bind(&dir.path().join("admin.sock")).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        runtime.spawn(serve(listener, handles, async {
+        runtime.spawn(serve(listener, handles.clone(), async {
             let _ = stopped.await;
         }));
-        Served { dir, runtime, host, store, vault, progress, stop: Some(stop) }
+        Served { dir, runtime, host, handles, progress, stop: Some(stop) }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -297,13 +296,23 @@ impl Served {
         &self.host
     }
 
+    /// Returns the parts that the server uses.
+    pub fn handles(&self) -> Handles {
+        self.handles.clone()
+    }
+
+    /// Runs a future on the server's runtime.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
     pub fn vault(&self) -> &Vault {
-        &self.vault
+        &self.handles.vault
     }
 
     /// Returns the stored state.
     pub fn state(&self) -> StoreContents {
-        self.runtime.block_on(self.store.load()).unwrap()
+        self.runtime.block_on(self.handles.store.load()).unwrap()
     }
 
     /// Adds an audit record as the shipper would.
@@ -326,7 +335,7 @@ impl Served {
             launched_by: None,
             json,
         };
-        self.runtime.block_on(self.store.insert_audit(&[row])).unwrap();
+        self.runtime.block_on(self.handles.store.insert_audit(&[row])).unwrap();
         self.progress.send_replace(seq);
     }
 }

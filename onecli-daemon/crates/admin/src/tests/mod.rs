@@ -1,5 +1,7 @@
 //! Tests of peer rights and the wire protocol, and a server for command tests.
 
+mod answers;
+
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
