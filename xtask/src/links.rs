@@ -18,19 +18,28 @@ fn linked(package: &str) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
-/// The command reads no database, resolves no names for agents and opens no vault: the daemon does.
+/// The command reads no database, resolves no names for agents, opens no vault and serves no requests: the daemon does.
 #[test]
 fn command_links_no_database_resolver_proxy_or_vault() {
     let cli = linked("onecli-cli");
     assert!(cli.contains("onecli-cli") && cli.contains("clap"), "{cli:?}");
-    for package in ["onecli-proxy", "onecli-vault", "onecli-store", "onecli-dns", "onecli-admin"] {
+    for package in [
+        "onecli-proxy",
+        "onecli-vault",
+        "onecli-store",
+        "onecli-dns",
+        "onecli-admin",
+        "axum",
+        "tower",
+        "utoipa",
+    ] {
         assert!(!cli.contains(package), "{package}");
     }
     let foreign = cli.iter().filter(|name| name.starts_with("sqlx") || name.starts_with("hickory"));
     assert_eq!(foreign.collect::<Vec<_>>(), Vec::<&String>::new());
     let daemon = linked("onecli-daemon");
     assert!(
-        ["sqlx", "hickory-resolver", "onecli-vault"].iter().all(|name| daemon.contains(*name)),
+        ["sqlx", "hickory-resolver", "onecli-vault", "axum"].iter().all(|name| daemon.contains(*name)),
         "{daemon:?}"
     );
 }

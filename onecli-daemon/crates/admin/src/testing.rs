@@ -20,7 +20,7 @@ use onecli_api::{Ca, Transparent};
 use onecli_config::DaemonLayout;
 use onecli_model::{AgentId, AgentName, CgroupName};
 use onecli_policy::Snapshot;
-use onecli_store::{AuditRow, Store, StoreContents};
+use onecli_store::{AuditRow, StoreContents};
 use onecli_sys::{OsRandom, PrivateDir, SystemClock};
 use onecli_vault::{KeySource, Vault};
 use parking_lot::Mutex;

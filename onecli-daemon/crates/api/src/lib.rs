@@ -1,7 +1,7 @@
 //! Requests and responses of the admin socket, shared by the daemon and the CLI.
 //!
-//! HTTP/1.1 over a Unix socket, one request per connection, JSON bodies. Paths are in [`routes`]; every error is an
-//! [`ErrorBody`].
+//! HTTP/1.1 over a Unix socket, one request per connection, JSON bodies. [`endpoints`] has every operation with the
+//! access that it needs, and [`routes`] the paths. Every error is an [`ErrorBody`].
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,8 @@ mod approvals;
 mod audit;
 mod doctor;
 mod edit;
+mod endpoint;
+pub mod endpoints;
 mod env;
 mod environment;
 mod error;
@@ -32,6 +34,7 @@ pub use approvals::{ApprovalDetail, ApprovalEvent, ApprovalOutcome, BodyView, He
 pub use audit::{AuditFilter, AuditQuery};
 pub use doctor::Doctor;
 pub use edit::{DROPS_RETAINED_VALUE, SecretEdit, SecretEdited, SecretRotate, VALUE_REQUIRED};
+pub use endpoint::{Access, Endpoint, Verb};
 pub use env::{EnvName, EnvNameError, EnvNames};
 pub use environment::{AgentEnv, AgentEnvRequest};
 pub use error::{ErrorBody, ErrorDetail, HELP, VALUE_DOUBTFUL};

@@ -1,8 +1,15 @@
-//! Maps requests to handlers.
+//! Maps requests to handlers, with axum.
 
-mod call;
+mod access;
+mod agents;
+mod extract;
+mod operations;
+mod policy;
 mod router;
 mod runner;
+mod secrets;
+mod vault;
 
-pub(crate) use call::{AdminRequest, HandlerResponse};
-pub(crate) use router::route;
+pub(crate) use extract::{Caller, Received};
+pub(crate) use operations::refuse;
+pub(crate) use router::{Routers, answer};

@@ -1,192 +1,101 @@
-//! Maps a request's method and path to its handler.
+//! The routers, one for each kind of caller.
 
 use std::sync::Arc;
 
-use onecli_api::{AuditQuery, routes};
-use onecli_store::RunnerChange;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::request::Parts;
+use http::{Request, Uri, header};
+use onecli_api::{AuditQuery, endpoints};
+use tower::ServiceExt;
 
-use super::call::{AdminRequest, HandlerResponse, body, created, json, parse, see_all};
-use super::runner;
+use super::extract::{Caller, Query, Received};
+use super::operations::{Context, Operations, json, stream};
+use super::{agents, policy, runner, secrets, vault};
 use crate::access::peer::Rights;
 use crate::context::AdminContext;
 use crate::error::AdminError;
-use crate::handlers::scope::RecordScope;
-use crate::handlers::{
-    agents, approvals, ca, doctor, explain, grants, key, refusals, rules, secrets, status, vault,
-};
+use crate::handlers::{approvals, audit, backup, doctor, status};
+
+/// The routers, one for each kind of caller.
+pub(crate) struct Routers {
+    administrators: Router,
+    /// Auditors who may also run agents.
+    auditing_runners: Router,
+    runners: Router,
+}
+
+impl Routers {
+    pub(crate) fn new(context: &Arc<AdminContext>) -> Routers {
+        let all = readers()
+            .merge(agents::operations().merge(secrets::operations()).completed_without_client())
+            .merge(policy::operations().merge(vault::operations()).completed_without_client())
+            .merge(streams());
+        let own = || runner::operations().with_runner_turns(context).completed_without_client();
+        let records = || runner::records().with_runner_turns(context).completed_without_client();
+        Routers {
+            administrators: all.into_router(context),
+            auditing_runners: readers().merge(own()).into_router(context),
+            runners: own().merge(records()).into_router(context),
+        }
+    }
+
+    fn of(&self, caller: &Caller) -> Router {
+        let router = match caller.rights {
+            Rights::Runner => &self.runners,
+            Rights::Audit if !caller.runs.is_empty() => &self.auditing_runners,
+            Rights::Root | Rights::Write | Rights::Audit => &self.administrators,
+        };
+        router.clone()
+    }
+}
 
 /// Answers one request.
-pub(crate) async fn route(
-    context: Arc<AdminContext>,
-    rights: Rights,
-    call: AdminRequest,
-) -> Result<HandlerResponse, AdminError> {
-    if rights == Rights::Runner {
-        return runner::answer(&context, &call).await;
+pub(crate) async fn answer(routers: &Routers, caller: Caller, head: Parts, received: Received) -> Response {
+    let router = routers.of(&caller);
+    let mut request = Request::from_parts(head, Body::empty());
+    if let Some(uri) = without_extra_slashes(request.uri()) {
+        *request.uri_mut() = uri;
     }
-    let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
-    let Some((&"v1", segments)) = segments.split_first() else {
-        return Err(unknown(&call));
+    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(received);
+    let Ok(mut response) = router.oneshot(request).await;
+    // axum adds the field to the answers of `method_not_allowed_fallback`.
+    response.headers_mut().remove(header::ALLOW);
+    response
+}
+
+/// Several slashes at the start of a path count as one.
+fn without_extra_slashes(uri: &Uri) -> Option<Uri> {
+    let path = uri.path_and_query()?.as_str();
+    let rest = path.strip_prefix("//")?.trim_start_matches('/');
+    format!("/{rest}").parse().ok()
+}
+
+/// The operations that auditors may use.
+fn readers() -> Operations {
+    let answered = Operations::default()
+        .on(&endpoints::GET_STATUS, async |State(context): Context| json(&status::status(&context).await))
+        .on(&endpoints::LIST_RUNNING, async |State(context): Context| {
+            json(&crate::handlers::agents::running::list(&context).await?)
+        })
+        .on(&endpoints::GET_DOCTOR, async |State(context): Context| json(&doctor::doctor(&context).await));
+    let records = async |State(context): Context, Query(query): Query| {
+        let query = AuditQuery::from_query(&query).map_err(AdminError::Invalid)?;
+        Ok::<_, AdminError>(stream("application/jsonl", audit::lines(context, query).await?))
     };
-    let method = call.method.as_str();
-
-    match (method, segments) {
-        ("GET", ["status"]) => return json(&status::status(&context).await),
-        ("GET", ["running"]) => return json(&agents::running::list(&context).await?),
-        ("GET", ["doctor"]) => return json(&doctor::doctor(&context).await),
-        ("GET", ["audit"]) => {
-            let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
-            return Ok(HandlerResponse::AuditLines(query));
-        }
-        _ => {}
-    }
-    if rights == Rights::Audit && !call.runs.is_empty() {
-        return runner::answer(&context, &call).await;
-    }
-    check_rights(rights, method, segments)?;
-
-    match (method, segments) {
-        ("GET", ["ca"]) => json(&ca::show(&context)),
-        ("POST", ["ca", "rotate"]) => json(&ca::rotate(&context).await?),
-        ("POST", ["ca", "finish"]) => json(&ca::finish(&context).await?),
-
-        ("GET", ["key"]) => json(&key::status(&context).await?),
-        ("POST", ["key", "slots"]) => created(&key::add(&context, body(&call)?).await?),
-        ("DELETE", ["key", "slots", number]) => json(&key::remove(&context, number).await?),
-        ("POST", ["key", "rotate"]) => json(&key::rotate(&context, body(&call)?).await?),
-        ("GET", ["backup"]) => Ok(HandlerResponse::Backup),
-
-        ("GET", ["agents"]) => json(&agents::list(&context).await?),
-        ("POST", ["agents"]) => created(&agents::add(&context, body(&call)?).await?),
-        ("GET", ["agents", name]) => json(&agents::show(&context, &parse(name)?).await?),
-        ("POST", ["agents", name, "set"]) => {
-            json(&agents::set::set(&context, call.uid, &parse(name)?, body(&call)?).await?)
-        }
-        ("DELETE", ["agents", name]) => json(&agents::remove(&context, &parse(name)?, kill(&call)?).await?),
-        ("POST", ["agents", name, "rotate"]) => json(&agents::rotate(&context, &parse(name)?).await?),
-        ("POST", ["agents", name, "enable"]) => {
-            json(&agents::set_enabled(&context, &parse(name)?, true).await?)
-        }
-        ("POST", ["agents", name, "disable"]) => {
-            json(&agents::set_enabled(&context, &parse(name)?, false).await?)
-        }
-        ("POST", ["agents", name, "session"]) => {
-            created(&agents::session::start(&context, call.uid, &parse(name)?, body(&call)?).await?)
-        }
-
-        ("POST", ["agents", name, "env"]) => {
-            created(&agents::environment::start(&context, &parse(name)?, body(&call)?).await?)
-        }
-        ("PUT", ["agents", name, "runners", runner]) => {
-            let change = agents::allow(&context, see_all(&call.query)?);
-            json(&agents::set_runner(&context, call.uid, &parse(name)?, &parse(runner)?, change).await?)
-        }
-        ("DELETE", ["agents", name, "runners", runner]) => {
-            let change = RunnerChange::Deny;
-            json(&agents::set_runner(&context, call.uid, &parse(name)?, &parse(runner)?, change).await?)
-        }
-
-        ("GET", ["secrets"]) => json(&secrets::list(&context).await?),
-        ("POST", ["secrets"]) => created(&secrets::add(&context, call.uid, rights, body(&call)?).await?),
-        ("POST", ["secrets-import"]) => {
-            json(&secrets::import::of_values(&context, rights, body(&call)?).await?)
-        }
-        ("GET", ["vault"]) => json(&vault::status(&context).await?),
-        ("POST", ["vault", "import"]) => {
-            json(&secrets::import::of_vault(&context, rights, body(&call)?).await?)
-        }
-        ("GET", ["secrets", name]) => json(&secrets::show(&context, &parse(name)?).await?),
-        ("DELETE", ["secrets", name]) => json(&secrets::remove(&context, &parse(name)?).await?),
-        ("POST", ["secrets", name, "rotate"]) => {
-            json(&secrets::rotate(&context, rights, &parse(name)?, body(&call)?).await?)
-        }
-        ("POST", ["secrets", name, "edit"]) => {
-            json(&secrets::edit::edit(&context, rights, &parse(name)?, body(&call)?).await?)
-        }
-        ("POST", ["secrets", name, "rollback"]) => {
-            json(&secrets::rollback::rollback(&context, &parse(name)?).await?)
-        }
-        ("POST", ["secrets", name, "enable"]) => {
-            json(&secrets::set_enabled(&context, &parse(name)?, true).await?)
-        }
-        ("POST", ["secrets", name, "disable"]) => {
-            json(&secrets::set_enabled(&context, &parse(name)?, false).await?)
-        }
-
-        ("POST", ["secrets", name, "test"]) => {
-            json(&secrets::test::test(&context, call.uid, &parse(name)?, body(&call)?).await?)
-        }
-
-        ("PUT", ["grants", agent, secret]) => {
-            json(&grants::grant(&context, &parse(agent)?, &parse(secret)?).await?)
-        }
-        ("DELETE", ["grants", agent, secret]) => {
-            json(&grants::ungrant(&context, &parse(agent)?, &parse(secret)?).await?)
-        }
-
-        ("GET", ["agents", name, "learn"]) => {
-            json(&agents::learn::learn(&context, &parse(name)?, RecordScope::default()).await?)
-        }
-        ("GET", ["agents", name, "refusals"]) => {
-            json(&refusals::list(&context, &parse(name)?, &call.query).await?)
-        }
-        ("GET", ["rules"]) => json(&rules::list(&context).await?),
-        ("POST", ["rules"]) => created(&rules::add(&context, body(&call)?).await?),
-        ("DELETE", ["rules", id]) => json(&rules::remove(&context, parse(id)?).await?),
-        ("POST", ["explain"]) => json(&explain::explain(&context, body(&call)?).await?),
-        ("GET", ["approvals-watch"]) => Ok(HandlerResponse::ApprovalLines),
-        ("GET", ["approvals", id]) => json(&approvals::show(&context, parse(id)?)?),
-        ("GET", ["approvals"]) => json(&approvals::list(&context)),
-        ("POST", ["approvals", id, "allow"]) => {
-            json(&approvals::answer(&context, parse(id)?, true, call.uid)?)
-        }
-        ("POST", ["approvals", id, "deny"]) => {
-            json(&approvals::answer(&context, parse(id)?, false, call.uid)?)
-        }
-
-        _ => Err(unknown(&call)),
-    }
+    answered.completed_without_client().merge(Operations::default().on(&endpoints::LIST_RECORDS, records))
 }
 
-/// Checks the rights for operations other than status and audit.
-fn check_rights(rights: Rights, method: &str, segments: &[&str]) -> Result<(), AdminError> {
-    match rights {
-        Rights::Root => Ok(()),
-        Rights::Write if !is_for_root(method, segments) => Ok(()),
-        Rights::Write => {
-            Err(AdminError::root_only("manage keys, create backups, test secrets and read the vault server"))
-        }
-        Rights::Audit | Rights::Runner => Err(AdminError::NotPermitted {
-            message: "members of group 'onecli-audit' may read status and audit only".to_owned(),
-            hint: "use sudo, or join the group 'onecli'".to_owned(),
-        }),
-    }
-}
-
-/// Returns whether only root may use the operation. A key slot opens a backup, and together they reveal every value. A
-/// value from the vault server could be sent to a host of the caller's choice. A test shows a service's response to a
-/// credential that the administrator may not use.
-fn is_for_root(method: &str, segments: &[&str]) -> bool {
-    matches!(
-        (method, segments),
-        ("POST" | "PUT" | "DELETE", ["key", ..])
-            | ("GET", ["backup"])
-            | ("POST", ["vault", "import"] | ["secrets", _, "test"])
-    )
-}
-
-fn unknown(call: &AdminRequest) -> AdminError {
-    AdminError::UnknownOperation { method: call.method.to_string(), path: call.path.clone() }
-}
-
-/// Parses the query of a `DELETE` of an agent.
-fn kill(call: &AdminRequest) -> Result<bool, AdminError> {
-    match call.query.as_str() {
-        "" => Ok(false),
-        routes::KILL => Ok(true),
-        other => Err(AdminError::Invalid(format!(
-            "'{}' is not a valid query for this operation",
-            other.chars().take(80).flat_map(char::escape_default).collect::<String>()
-        ))),
-    }
+/// The operations that end when the client disconnects.
+fn streams() -> Operations {
+    Operations::default()
+        .on(&endpoints::GET_BACKUP, async |State(context): Context| {
+            Ok::<_, AdminError>(stream("application/vnd.sqlite3", backup::copy(&context).await?))
+        })
+        .on(&endpoints::WATCH_APPROVALS, async |State(context): Context| {
+            Ok::<_, AdminError>(stream("application/jsonl", approvals::watch(&context)?))
+        })
 }

@@ -7,27 +7,23 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::{Buf, Bytes};
-use futures_util::StreamExt;
-use http::{Request, Response, StatusCode, header};
-use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
-use hyper::body::{Body, Incoming};
+use http::{Request, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tracing::Instrument;
 use zeroize::Zeroizing;
 
 use crate::access::admission::{Admission, PER_RUNNER};
 use crate::access::peer::{Peer, Rights};
 use crate::context::{AdminContext, Handles, RunnableAgent, rates};
 use crate::error::AdminError;
-use crate::handlers::{approvals, audit, backup};
-use crate::routing::{AdminRequest, HandlerResponse, route};
+use crate::routing::{self, Caller, Received, Routers};
 
 /// Connections whose peer is being identified. Further connections wait in the socket's backlog.
 const MAX_ARRIVALS: usize = 64;
@@ -45,8 +41,6 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after accept(2) failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-type ResponseBody = UnsyncBoxBody<Bytes, io::Error>;
-
 /// Serves the admin socket until `shutdown` completes. Tasks of open connections finish independently or end with the
 /// runtime.
 ///
@@ -58,8 +52,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
+    let context = Arc::new(AdminContext::new(handles));
     let server = Arc::new(Server {
-        context: Arc::new(AdminContext::new(handles)),
+        routers: Routers::new(&context),
+        context,
         admission: Admission::default(),
         runners: Admission::of(PER_RUNNER),
         refused: Semaphore::new(MAX_REFUSED),
@@ -96,23 +92,14 @@ pub async fn serve(
 
 struct Server {
     context: Arc<AdminContext>,
+    routers: Routers,
     admission: Admission,
     runners: Admission,
     refused: Semaphore,
 }
 
-/// A permitted peer.
-#[derive(Clone)]
-struct AuthorizedPeer {
-    uid: u32,
-    pid: i32,
-    rights: Rights,
-    /// The agents that the peer may run, if the peer is not an administrator.
-    runs: Arc<[RunnableAgent]>,
-}
-
 impl Server {
-    async fn authorize(&self, stream: &UnixStream) -> Result<AuthorizedPeer, AdminError> {
+    async fn authorize(&self, stream: &UnixStream) -> Result<Caller, AdminError> {
         let unknown = || AdminError::NotPermitted {
             message: "the kernel did not report your uid".to_owned(),
             hint: String::new(),
@@ -128,7 +115,7 @@ impl Server {
         if let Err(reason) = &authorized {
             tracing::warn!(uid = peer.uid, pid = peer.pid, %reason, "admin peer refused");
         }
-        authorized.map(|(rights, runs)| AuthorizedPeer { uid: peer.uid, pid: peer.pid, rights, runs })
+        authorized.map(|(rights, runs)| Caller { uid: peer.uid, pid: peer.pid, rights, runs })
     }
 
     async fn rights(&self, peer: &Peer) -> Result<(Rights, Arc<[RunnableAgent]>), AdminError> {
@@ -143,19 +130,20 @@ impl Server {
         Ok((rights, runs.into()))
     }
 
-    async fn answer(&self, stream: UnixStream, authorized: Result<AuthorizedPeer, AdminError>) {
+    async fn answer(&self, stream: UnixStream, authorized: Result<Caller, AdminError>) {
         match authorized {
             Ok(peer) => {
                 let admission = if peer.rights == Rights::Runner { &self.runners } else { &self.admission };
                 let Some(_slot) = admission.wait(peer.uid).await else { return };
                 let service = service_fn(async |request| {
-                    Ok::<_, Infallible>(respond(Arc::clone(&self.context), peer.clone(), request).await)
+                    Ok::<_, Infallible>(respond(&self.routers, peer.clone(), request).await)
                 });
                 connection(stream, service).await;
             }
             Err(refusal) => {
                 let Ok(_slot) = self.refused.try_acquire() else { return };
-                let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(refuse(&refusal)));
+                let service =
+                    service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(routing::refuse(&refusal)));
                 // A timeout needs no handling: the peer did not read the response.
                 let _ = timeout(REFUSAL_TIMEOUT, connection(stream, service)).await;
             }
@@ -165,7 +153,7 @@ impl Server {
 
 async fn connection<S>(stream: UnixStream, service: S)
 where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
 {
     let served = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
@@ -178,63 +166,17 @@ where
     }
 }
 
-async fn respond(
-    context: Arc<AdminContext>,
-    peer: AuthorizedPeer,
-    request: Request<Incoming>,
-) -> Response<ResponseBody> {
+async fn respond(routers: &Routers, caller: Caller, request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let call = match read(body).await {
-        Ok(body) => AdminRequest {
-            method: head.method.clone(),
-            path: head.uri.path().to_owned(),
-            query: head.uri.query().unwrap_or_default().to_owned(),
-            body,
-            uid: peer.uid,
-            runs: Arc::clone(&peer.runs),
-        },
-        Err(error) => return refuse(&error),
+    let (uid, pid, method, path) = (caller.uid, caller.pid, head.method.clone(), Arc::from(head.uri.path()));
+    let body = match read(body).await {
+        Ok(body) => Arc::new(body),
+        Err(error) => return routing::refuse(&error),
     };
-
-    // Run in a separate task: a client that disconnects must not leave a change stored but not active.
-    let span = tracing::info_span!("admin", uid = peer.uid, pid = peer.pid);
-    let routed = tokio::spawn(route(Arc::clone(&context), peer.rights, call).instrument(span)).await;
-    let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler panicked"))) {
-        Ok(HandlerResponse::Json(status, bytes)) => {
-            with_body(status, "application/json", Full::new(bytes.into()))
-        }
-        Ok(HandlerResponse::AuditLines(query)) => match audit::lines(context, query).await {
-            Ok(lines) => with_body(
-                StatusCode::OK,
-                "application/jsonl",
-                StreamBody::new(lines.map(|line| line.map(Frame::data))),
-            ),
-            Err(error) => refuse(&error),
-        },
-        Ok(HandlerResponse::ApprovalLines) => match approvals::watch(&context) {
-            Ok(lines) => with_body(
-                StatusCode::OK,
-                "application/jsonl",
-                StreamBody::new(lines.map(|line| line.map(Frame::data))),
-            ),
-            Err(error) => refuse(&error),
-        },
-        Ok(HandlerResponse::Records(lines)) => {
-            with_body(StatusCode::OK, "application/jsonl", Full::new(lines.into()))
-        }
-        Ok(HandlerResponse::Backup) => match backup::copy(&context).await {
-            Ok(bytes) => with_body(
-                StatusCode::OK,
-                "application/vnd.sqlite3",
-                StreamBody::new(bytes.map(|bytes| bytes.map(Frame::data))),
-            ),
-            Err(error) => refuse(&error),
-        },
-        Err(error) => refuse(&error),
-    };
-    if head.method != http::Method::GET && !answer.status().is_success() {
-        let (method, path, status) = (&head.method, head.uri.path(), answer.status().as_u16());
-        tracing::warn!(uid = peer.uid, pid = peer.pid, %method, path, status, "admin change refused");
+    let answer = routing::answer(routers, caller, head, Received { path: Arc::clone(&path), body }).await;
+    if method != http::Method::GET && !answer.status().is_success() {
+        let status = answer.status().as_u16();
+        tracing::warn!(uid, pid, %method, path = &*path, status, "admin change refused");
     }
     answer
 }
@@ -243,7 +185,7 @@ async fn respond(
 /// dumpable.
 async fn read<B>(body: B) -> Result<Zeroizing<Vec<u8>>, AdminError>
 where
-    B: Body<Data = Bytes>,
+    B: hyper::body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut body = std::pin::pin!(Limited::new(body, MAX_BODY));
@@ -266,22 +208,4 @@ where
     };
     timeout(READ_TIMEOUT, collect).await.unwrap_or(Err(AdminError::TooSlow))?;
     Ok(whole)
-}
-
-fn refuse(error: &AdminError) -> Response<ResponseBody> {
-    if error.status().is_server_error() {
-        tracing::error!(%error, "admin request failed");
-    }
-    let bytes = serde_json::to_vec(&error.body()).unwrap_or_default();
-    with_body(error.status(), "application/json", Full::new(bytes.into()))
-}
-
-fn with_body<B>(status: StatusCode, kind: &'static str, body: B) -> Response<ResponseBody>
-where
-    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-{
-    let mut response = Response::new(body.map_err(io::Error::other).boxed_unsync());
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    response
 }

@@ -3,13 +3,18 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use http::Method;
+use axum::body::Body;
+use http::header::{self, HeaderName};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use jiff::Timestamp;
+use onecli_api::{Access, ErrorBody, endpoints};
 use zeroize::Zeroizing;
 
 use crate::access::peer::Rights;
 use crate::context::{AdminContext, RunnableAgent};
-use crate::routing::{AdminRequest, HandlerResponse, route};
+use crate::routing::{self, Caller, Received, Routers};
 use crate::testing::{FakeDaemon, Served, root};
 
 const AGENT: &str = r#"{"name":"mine"}"#;
@@ -136,7 +141,10 @@ const PEERS: [(&str, Rights, bool); 5] = [
 fn mine(served: &Served, context: &Arc<AdminContext>) -> RunnableAgent {
     for name in ["mine", "other"] {
         let add = serde_json::from_str(&format!(r#"{{"name":"{name}"}}"#)).unwrap();
-        served.block_on(crate::handlers::agents::add(context, add)).map_err(|error| error.to_string()).unwrap();
+        served
+            .block_on(crate::handlers::agents::add(context, add))
+            .map_err(|error| error.to_string())
+            .unwrap();
     }
     let mut stored = served.state().agents.into_iter().map(|stored| stored.agent);
     let agent = stored.find(|agent| agent.name.as_str() == "mine").unwrap();
@@ -146,27 +154,33 @@ fn mine(served: &Served, context: &Arc<AdminContext>) -> RunnableAgent {
 
 fn answer(
     served: &Served,
-    context: &Arc<AdminContext>,
-    (rights, runs): (Rights, Arc<[RunnableAgent]>),
+    routers: &Routers,
+    caller: &Caller,
     &(method, path, query, body): &(&str, &str, &str, &str),
 ) -> String {
-    let call = AdminRequest {
-        method: Method::from_bytes(method.as_bytes()).unwrap(),
-        path: path.to_owned(),
-        query: query.to_owned(),
-        body: Zeroizing::new(body.as_bytes().to_vec()),
-        uid: 1000,
-        runs,
-    };
-    match served.block_on(route(Arc::clone(context), rights, call)) {
-        Ok(HandlerResponse::Json(status, _)) => format!("{} application/json", status.as_u16()),
-        Ok(HandlerResponse::Backup) => "200 application/vnd.sqlite3".to_owned(),
-        Ok(_) => "200 application/jsonl".to_owned(),
-        Err(error) => {
-            let body = error.body().error;
-            format!("{} {} {}", error.status().as_u16(), body.code, body.message)
-        }
+    let uri = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    let request = Request::builder().method(method).uri(uri).body(()).unwrap();
+    let received = Received { path: path.into(), body: Arc::new(Zeroizing::new(body.as_bytes().to_vec())) };
+    let answered = routing::answer(routers, caller.clone(), request.into_parts().0, received);
+    let response = served.block_on(answered);
+    let status = response.status();
+    let kind = response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+    assert_eq!(response.headers().keys().collect::<Vec<_>>(), expected_fields(&response));
+    if method == "HEAD" {
+        return status.as_u16().to_string();
     }
+    if status.is_success() {
+        return format!("{} {kind}", status.as_u16());
+    }
+    let body = served.block_on(response.into_body().collect()).unwrap().to_bytes();
+    let error = serde_json::from_slice::<ErrorBody>(&body).unwrap().error;
+    format!("{} {} {}", status.as_u16(), error.code, error.message)
+}
+
+/// Returns the fields of a response; a body in memory has a length.
+fn expected_fields(response: &Response<Body>) -> Vec<HeaderName> {
+    let length = response.body().size_hint().exact().map(|_| header::CONTENT_LENGTH);
+    [header::CONTENT_TYPE].into_iter().chain(length).collect()
 }
 
 #[test]
@@ -180,8 +194,9 @@ fn each_peer_gets_the_expected_answers() {
         let context = Arc::new(AdminContext::new(served.handles()));
         let mine = mine(&served, &context);
         let runs: Arc<[RunnableAgent]> = if is_runner { [mine].into() } else { Arc::default() };
+        let (routers, caller) = (Routers::new(&context), Caller { uid: 1000, pid: 1, rights, runs });
         for request in REQUESTS {
-            let answer = answer(&served, &context, (rights, Arc::clone(&runs)), request);
+            let answer = answer(&served, &routers, &caller, request);
             let (method, path, query, body) = request;
             writeln!(answers, "{peer}: {method} {path}?{query} {body} -> {answer}").unwrap();
         }
@@ -193,4 +208,41 @@ fn each_peer_gets_the_expected_answers() {
         assert_eq!(answer, expected);
     }
     assert_eq!(answers.lines().count(), include_str!("answers.txt").lines().count());
+}
+
+/// Replaces the parameters of a path by names that exist nowhere.
+fn filled(path: &str) -> String {
+    let segments = path.split('/').map(|part| if part.starts_with('{') { "0" } else { part });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// Every operation of the table exists, and refuses the peers without the access that the table names.
+#[test]
+fn each_operation_requires_the_access_of_the_table() {
+    if !root("the access of the admin API") {
+        return;
+    }
+    let served = Served::start(FakeDaemon::redirecting());
+    let context = Arc::new(AdminContext::new(served.handles()));
+    let mine = mine(&served, &context);
+    let routers = Routers::new(&context);
+    for endpoint in endpoints::ALL {
+        for (peer, rights, is_runner) in PEERS {
+            let runs: Arc<[RunnableAgent]> = if is_runner { [mine.clone()].into() } else { Arc::default() };
+            let caller = Caller { uid: 1000, pid: 1, rights, runs };
+            let request = (endpoint.verb.as_str(), &*filled(endpoint.path), "", "");
+            let answer = answer(&served, &routers, &caller, &request);
+            let permitted = match (endpoint.access, rights) {
+                (_, Rights::Root)
+                | (Access::Administer | Access::Read, Rights::Write)
+                | (Access::Read, Rights::Audit) => true,
+                _ => is_runner && endpoint.runners,
+            };
+            // A runner's request about an unknown agent is refused too, with another reason.
+            let refused = ["only root may", "members of group", "is not an administrator"];
+            let is_refused = refused.iter().any(|reason| answer.contains(reason));
+            assert_eq!(is_refused, !permitted, "{peer}: {endpoint:?}: {answer}");
+            assert!(!answer.contains("unknown_operation"), "{peer}: {endpoint:?}: {answer}");
+        }
+    }
 }
