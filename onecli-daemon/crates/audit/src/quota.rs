@@ -2,15 +2,16 @@
 //! 9). Bytes are counted on disk, where each record is stored twice: in the log's file and in the database.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use onecli_limits::{Bucket, Rate};
 use onecli_model::AgentId;
 use parking_lot::Mutex;
 
 /// The burst: records for this many seconds may arrive at once.
-const BURST_SECONDS: f64 = 10.0;
+const BURST: Duration = Duration::from_secs(10);
 /// The period of the bound on bytes.
-const DAY_SECONDS: f64 = 86_400.0;
+const DAY: Duration = Duration::from_hours(24);
 /// The divisor of the reserve. While the file system is running out of space, an agent may use one such part of the
 /// reserve, and one more each day.
 const PARTS: u64 = 16;
@@ -48,13 +49,12 @@ pub struct Quota {
     used: Mutex<HashMap<AgentId, Used>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Used {
-    at: Instant,
-    records: f64,
-    bytes: f64,
-    /// The agent's use of its part of the reserve, at most that part.
-    reserve: f64,
+    records: Bucket,
+    bytes: Bucket,
+    /// The agent's use of its part of the reserve.
+    reserve: Bucket,
 }
 
 impl Quota {
@@ -74,82 +74,64 @@ impl Quota {
         (records, line_bytes): (u32, u64),
         scarce: bool,
     ) -> Result<(), QuotaExceeded> {
-        self.update(now, agent, |own, limits| {
-            let counted = own.with(records, line_bytes);
-            if counted.records > f64::from(limits.rate) * BURST_SECONDS {
-                return Err(QuotaExceeded::Rate);
-            }
-            if counted.bytes > float(limits.bytes) {
-                return Err(QuotaExceeded::Bytes);
-            }
-            if scarce && counted.reserve > limits.part() {
-                return Err(QuotaExceeded::Reserve);
-            }
-            *own = counted;
-            Ok(())
-        })
-    }
-
-    /// Counts records that are written in any case, such as a summary of suppressed refusals.
-    pub fn charge(&self, now: Instant, agent: AgentId, (records, line_bytes): (u32, u64)) {
-        self.update(now, agent, |own, limits| {
-            let counted = own.with(records, line_bytes);
-            // The count is capped at the burst, so the agent waits no longer than that.
-            own.records = counted.records.min(f64::from(limits.rate) * BURST_SECONDS);
-            own.bytes = counted.bytes.min(float(limits.bytes));
-            own.reserve = counted.reserve;
-        });
-    }
-
-    fn update<T>(
-        &self,
-        now: Instant,
-        agent: AgentId,
-        change: impl FnOnce(&mut Used, &QuotaLimits) -> T,
-    ) -> T {
-        let limits = &self.limits;
+        let bytes = on_disk(line_bytes);
         let mut used = self.used.lock();
-        let own = used.entry(agent).or_insert(Used { at: now, records: 0.0, bytes: 0.0, reserve: 0.0 });
-        own.leak(now, limits);
-        let result = change(own, limits);
-        own.reserve = own.reserve.min(limits.part());
-        result
+        let own = used.entry(agent).or_default();
+        if !own.records.fits(now, &self.limits.records(), f64::from(records)) {
+            return Err(QuotaExceeded::Rate);
+        }
+        if !own.bytes.fits(now, &self.limits.bytes(), bytes) {
+            return Err(QuotaExceeded::Bytes);
+        }
+        if scarce && !own.reserve.fits(now, &self.limits.reserve(), bytes) {
+            return Err(QuotaExceeded::Reserve);
+        }
+        own.charge(now, &self.limits, records, bytes);
+        Ok(())
+    }
+
+    /// Counts records that are written in any case, such as a summary of suppressed refusals. The count is capped, so
+    /// the agent waits no longer than for a full bucket.
+    pub fn charge(&self, now: Instant, agent: AgentId, (records, line_bytes): (u32, u64)) {
+        self.used.lock().entry(agent).or_default().charge(now, &self.limits, records, on_disk(line_bytes));
     }
 
     /// Forgets agents whose counters have returned to zero. Call it periodically.
     pub fn tidy(&self, now: Instant) {
         self.used.lock().retain(|_, used| {
-            used.leak(now, &self.limits);
-            used.records > 0.0 || used.bytes > 0.0 || used.reserve > 0.0
+            used.records.used(now, &self.limits.records()) > 0.0
+                || used.bytes.used(now, &self.limits.bytes()) > 0.0
+                || used.reserve.used(now, &self.limits.reserve()) > 0.0
         });
     }
 }
 
 impl QuotaLimits {
+    fn records(&self) -> Rate {
+        Rate::new(f64::from(self.rate) * BURST.as_secs_f64(), BURST)
+    }
+
+    fn bytes(&self) -> Rate {
+        Rate::new(float(self.bytes), DAY)
+    }
+
     /// The part of the reserve for one agent.
-    fn part(&self) -> f64 {
-        float(self.reserve / PARTS)
+    fn reserve(&self) -> Rate {
+        Rate::new(float(self.reserve / PARTS), DAY)
     }
 }
 
 impl Used {
-    fn leak(&mut self, now: Instant, limits: &QuotaLimits) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = now;
-        self.records = (self.records - passed * f64::from(limits.rate)).max(0.0);
-        self.bytes = (self.bytes - passed * float(limits.bytes) / DAY_SECONDS).max(0.0);
-        self.reserve = (self.reserve - passed * limits.part() / DAY_SECONDS).max(0.0);
+    fn charge(&mut self, now: Instant, limits: &QuotaLimits, records: u32, bytes: f64) {
+        self.records.charge(now, &limits.records(), f64::from(records));
+        self.bytes.charge(now, &limits.bytes(), bytes);
+        self.reserve.charge(now, &limits.reserve(), bytes);
     }
+}
 
-    fn with(&self, records: u32, line_bytes: u64) -> Used {
-        let bytes = float(line_bytes.saturating_mul(ON_DISK));
-        Used {
-            at: self.at,
-            records: self.records + f64::from(records),
-            bytes: self.bytes + bytes,
-            reserve: self.reserve + bytes,
-        }
-    }
+/// The disk space of lines of this many bytes.
+fn on_disk(line_bytes: u64) -> f64 {
+    float(line_bytes.saturating_mul(ON_DISK))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a bound does not depend on the last of 53 bits")]
@@ -159,8 +141,6 @@ fn float(bytes: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn agent(number: u128) -> AgentId {

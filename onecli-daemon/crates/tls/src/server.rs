@@ -1,12 +1,13 @@
 //! The agent side: accepts TLS with a leaf of the daemon's certificate authority.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use lru::LruCache;
+use onecli_limits::{Buckets, Rate, WhenFull};
 use onecli_model::{AgentId, Clock, Host};
 use parking_lot::{Mutex, RwLock};
 use rustls::ServerConfig;
@@ -21,15 +22,12 @@ use super::provider;
 /// The number of cached leaves. Each is below 4 KiB regardless of the length of its host's name, so all are below 4
 /// MiB.
 const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// The number of certificates that one agent may cause for refused hosts, in each window.
-const REFUSAL_BUDGET: u32 = 16;
-/// The number of certificates that one agent may cause for hosts that a pattern allows, in each window. A pattern
-/// allows any number of hosts.
-const MINT_BUDGET: u32 = 128;
-/// The length of a window.
-const WINDOW: SignedDuration = SignedDuration::from_secs(60);
-/// The number of agents with a tracked budget. Agents whose window is over are dropped.
-const BUDGETS: usize = 4096;
+/// The certificates that one agent may cause for refused hosts.
+const REFUSALS: Rate = Rate::new(16.0, Duration::from_mins(1));
+/// The certificates that one agent may cause for hosts that a pattern allows. A pattern allows any number of hosts.
+const MINTS: Rate = Rate::new(128.0, Duration::from_mins(1));
+/// The number of agents whose certificates are counted.
+const AGENTS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Accepts TLS from agents.
 pub struct AgentTls {
@@ -40,42 +38,14 @@ pub struct AgentTls {
     /// The names of the explicit proxy if clients use TLS with it, and its leaf.
     proxy_names: Vec<Host>,
     proxy: Mutex<Option<CachedLeaf>>,
-    refusals: Budgets,
-    mints: Budgets,
+    refusals: Buckets<AgentId>,
+    mints: Buckets<AgentId>,
 }
 
 #[derive(Clone)]
 struct CachedLeaf {
     config: Arc<ServerConfig>,
     renew_at: Timestamp,
-}
-
-/// Limits of a number for each agent in each window.
-#[derive(Default)]
-struct Budgets(Mutex<HashMap<AgentId, Budget>>);
-
-struct Budget {
-    window: Timestamp,
-    used: u32,
-}
-
-impl Budgets {
-    /// Uses one of `most` for the agent. Returns false if none is left.
-    fn take(&self, agent: AgentId, most: u32, now: Timestamp) -> bool {
-        let mut budgets = self.0.lock();
-        if budgets.len() >= BUDGETS && !budgets.contains_key(&agent) {
-            budgets.retain(|_, budget| now.duration_since(budget.window) < WINDOW);
-            if budgets.len() >= BUDGETS {
-                return false;
-            }
-        }
-        let budget = budgets.entry(agent).or_insert(Budget { window: now, used: 0 });
-        if now.duration_since(budget.window) >= WINDOW {
-            *budget = Budget { window: now, used: 0 };
-        }
-        budget.used = budget.used.saturating_add(1);
-        budget.used <= most
-    }
 }
 
 impl fmt::Debug for AgentTls {
@@ -98,8 +68,8 @@ impl AgentTls {
             leaves: Mutex::new(LruCache::new(CACHED_LEAVES)),
             proxy_names: Vec::new(),
             proxy: Mutex::default(),
-            refusals: Budgets::default(),
-            mints: Budgets::default(),
+            refusals: Buckets::new(REFUSALS, AGENTS, WhenFull::Refuse),
+            mints: Buckets::new(MINTS, AGENTS, WhenFull::Refuse),
         })
     }
 
@@ -158,13 +128,13 @@ impl AgentTls {
     /// certificate for the host yet, a new one counts, because a refused host can have any name.
     pub fn may_refuse_readably(&self, agent: AgentId, host: &Host) -> bool {
         let now = self.clock.now();
-        self.is_at_hand(host, now) || self.refusals.take(agent, REFUSAL_BUDGET, now)
+        self.is_at_hand(host, now) || self.refusals.take(self.clock.instant(), &agent)
     }
 
     /// Returns whether this agent may have TLS as `host`. If no certificate is cached, a new one counts.
     pub fn may_accept(&self, agent: AgentId, host: &Host) -> bool {
         let now = self.clock.now();
-        self.is_at_hand(host, now) || self.mints.take(agent, MINT_BUDGET, now)
+        self.is_at_hand(host, now) || self.mints.take(self.clock.instant(), &agent)
     }
 
     fn is_at_hand(&self, host: &Host, now: Timestamp) -> bool {

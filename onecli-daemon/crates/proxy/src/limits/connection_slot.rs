@@ -155,7 +155,7 @@ impl ConnectionSlot {
     /// Counts the connection as the agent's from now on; false if the agent is at its limit.
     pub(crate) fn give_to(&self, agent: AgentId, shares: &AgentQuota) -> bool {
         let mut owner = lock(&self.0);
-        if matches!(&*owner, SlotOwner::Agent(share) if share.agent() == agent) {
+        if matches!(&*owner, SlotOwner::Agent(share) if share.key() == agent) {
             return true;
         }
         match shares.take(agent) {

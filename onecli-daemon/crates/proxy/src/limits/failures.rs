@@ -3,49 +3,37 @@
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lru::LruCache;
+use onecli_limits::{Buckets, Rate, WhenFull};
 use onecli_model::Clock;
-use parking_lot::Mutex;
 
 /// Number of addresses whose failures are stored, each in less than 100 bytes.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// Wrong tokens that one address may present in each window.
-const FAILURES: u32 = 20;
-/// The length of that window.
-const WINDOW: Duration = Duration::from_mins(1);
+/// Wrong tokens that one address may present at once, and again in each minute.
+const FAILURES: f64 = 20.0;
 
 /// Blocks addresses that guess tokens.
 #[derive(Debug)]
 pub(crate) struct FailureLimits {
     clock: Arc<dyn Clock>,
-    by_address: Mutex<LruCache<IpAddr, (Instant, u32)>>,
+    by_address: Buckets<IpAddr>,
 }
 
 impl FailureLimits {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> FailureLimits {
-        FailureLimits { clock, by_address: Mutex::new(LruCache::new(REMEMBERED)) }
+        let rate = Rate::new(FAILURES, Duration::from_mins(1));
+        FailureLimits { clock, by_address: Buckets::new(rate, REMEMBERED, WhenFull::ForgetOldest) }
     }
 
     /// Returns whether this address has failed too often recently.
     pub(crate) fn is_blocked(&self, address: IpAddr) -> bool {
-        let now = self.clock.instant();
-        let mut by_address = self.by_address.lock();
-        by_address
-            .get(&address)
-            .is_some_and(|(since, count)| now.duration_since(*since) < WINDOW && *count >= FAILURES)
+        self.by_address.is_used_up(self.clock.instant(), &address)
     }
 
     /// Counts a wrong token.
     pub(crate) fn failed(&self, address: IpAddr) {
-        let now = self.clock.instant();
-        let mut by_address = self.by_address.lock();
-        let entry = by_address.get_or_insert_mut(address, || (now, 0));
-        if now.duration_since(entry.0) >= WINDOW {
-            *entry = (now, 0);
-        }
-        entry.1 += 1;
+        self.by_address.take(self.clock.instant(), &address);
     }
 }
 
@@ -59,7 +47,7 @@ mod tests {
     fn address_is_blocked_after_many_failures() {
         let limits = FailureLimits::new(Arc::new(SystemClock));
         let address = "127.0.0.1".parse().unwrap();
-        for _ in 0..FAILURES {
+        for _ in 0..20 {
             assert!(!limits.is_blocked(address));
             limits.failed(address);
         }
