@@ -9,6 +9,8 @@ use serde_json::Value;
 
 /// The credential of each service.
 const VALUE: &str = "real-credential/0123456789+abcdef";
+/// A value that fits into one segment of a path.
+const SEGMENT_VALUE: &str = "110201543:AAH-real-credential-0123456789";
 
 /// How a service's clients send the key.
 enum Sent {
@@ -20,11 +22,13 @@ enum Sent {
     Query(&'static str),
     /// A string of a JSON body.
     Json(&'static str),
+    /// A segment of the path, with this text before the key.
+    Segment(&'static str),
     /// Signature Version 4 for this service: `placements::sigv4` tests the details.
     Signed(&'static str),
 }
 
-use Sent::{Basic, Header, Json, Query, Signed};
+use Sent::{Basic, Header, Json, Query, Segment, Signed};
 
 const BEARER: Sent = Header("authorization", "Bearer {}");
 
@@ -75,6 +79,7 @@ const SERVICES: &[(&str, &str, Sent)] = &[
     ("stripe", "api.stripe.com", BEARER),
     ("tavily", "api.tavily.com", BEARER),
     ("tavily-body", "api.tavily.com", Json("api_key")),
+    ("telegram", "api.telegram.org", Segment("bot")),
     ("together", "api.together.xyz", BEARER),
     ("twilio", "api.twilio.com", Basic("AC0123456789")),
     ("vercel", "api.vercel.com", BEARER),
@@ -114,7 +119,11 @@ fn every_service_receives_its_credential() {
         let row = SERVICES.iter().find(|(own, _, _)| *own == name);
         let (_, host, sent) = row.unwrap_or_else(|| panic!("no row for the template '{name}'"));
         assert!(has_host(template, host), "{name}: {host} is not one of {}", template["hosts"]);
-        let value = if matches!(sent, Signed(_)) { "AKIDREAL:real-credential/0123456789" } else { VALUE };
+        let value = match sent {
+            Signed(_) => "AKIDREAL:real-credential/0123456789",
+            Segment(_) => SEGMENT_VALUE,
+            _ => VALUE,
+        };
         daemon.add_secret(name, value, &["--template", name, "--host", &format!("{host}:{port}")]);
         let granted = daemon.grant(&agent, name);
         let prefix = template["prefix"].as_str().unwrap();
@@ -131,6 +140,7 @@ fn every_service_receives_its_credential() {
             }
             Basic(user) => client::curl(&url).args(["-u", &format!("{user}:{key}")]),
             Query(field) => client::curl(&format!("{url}?a=1&{field}={key}")),
+            Segment(text) => client::curl(&format!("{url}/{text}{key}/getMe")),
             Json(field) => client::curl(&url).args([
                 "-H",
                 "content-type: application/json",
@@ -161,6 +171,7 @@ fn every_service_receives_its_credential() {
                 let value = VALUE.replace('/', "%2F").replace('+', "%2B");
                 assert_eq!(seen.path, format!("/echo?a=1&{field}={value}"), "{name}");
             }
+            Segment(text) => assert_eq!(seen.path, format!("/echo/{text}{SEGMENT_VALUE}/getMe"), "{name}"),
             Json(field) => {
                 let body: Value = serde_json::from_slice(&seen.body).unwrap();
                 assert_eq!(body, nested(field, VALUE), "{name}");
