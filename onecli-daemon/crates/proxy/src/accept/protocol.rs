@@ -10,6 +10,9 @@ use onecli_net::Transport;
 
 use crate::session::Session;
 
+/// How long a client may stay silent before its first byte, unless a protocol waits for a shorter time.
+pub(crate) const SILENCE: Duration = Duration::from_secs(10);
+
 /// The bytes of a client, with the bytes that detection has read in front.
 pub(crate) type Stream = Box<dyn Transport>;
 

@@ -11,13 +11,11 @@ use onecli_tls::{AgentTls, ClientHello, parse_client_hello};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::protocol::{Detection, FirstBytes, Protocol, Stream};
+use super::protocol::{Detection, FirstBytes, Protocol, SILENCE, Stream};
 use crate::session::Session;
 use crate::session::destination::Destination;
 use crate::session::refuse::Reason;
 
-/// How long a client may stay silent before its first byte, if no protocol waits for a shorter time.
-const SILENCE: Duration = Duration::from_secs(10);
 /// The time that a client has for its first message after the first byte.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 /// The maximum number of bytes read ahead. A ClientHello with post-quantum keys and many extensions is well below it.
@@ -66,7 +64,7 @@ impl Router {
         }
     }
 
-    /// Serves a connection whose TLS the daemon has terminated, or that it does not terminate.
+    /// Serves a TLS connection after the decision whether the daemon terminates TLS.
     pub(super) async fn serve_claimed(&self, session: Session, io: Stream) {
         match self.claimed(&session) {
             Some(protocol) => protocol.serve(session, io).await,

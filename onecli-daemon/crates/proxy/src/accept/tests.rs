@@ -79,10 +79,7 @@ async fn serve(session: &Session, audit: &mut RequestAudit, io: Stream) -> Resul
     let revoked = session.until_refused(|snapshot, _| allowed(snapshot).is_none());
     let bytes = TunnelBytes::default();
     let result = tunnel(io, opened.stream, &bytes, session.upstreams.timeouts.idle, revoked).await;
-    if matches!(result, Ok(onecli_net::TunnelEnd::Stopped)) {
-        audit.record().code = Some(Text::new(session.lifecycle.revoked_code().as_str()));
-    }
-    audit.tunnelled(&bytes, result.map(drop));
+    audit.tunnelled(&bytes, result);
     Ok(())
 }
 

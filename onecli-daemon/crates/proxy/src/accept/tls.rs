@@ -2,7 +2,7 @@
 
 use onecli_model::{AgentId, Authority, Code, Host, Refusal};
 use onecli_policy::Route;
-use onecli_tls::{ClientHello, TlsAlert, parse_client_hello};
+use onecli_tls::{ClientHello, ServerStream, TlsAlert, parse_client_hello};
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
@@ -36,8 +36,7 @@ impl Router {
         }
         match self.agent_tls.accept(authority.host(), io).await {
             Ok(tls) => {
-                session.security =
-                    Security::Terminated { is_h2: tls.get_ref().1.alpn_protocol() == Some(b"h2") };
+                session.security = terminated(&tls);
                 self.serve_claimed(session, Box::new(tls)).await;
             }
             Err(error) => {
@@ -77,8 +76,7 @@ impl Router {
         let Some(authority) = session.authority.clone() else { return };
         match self.agent_tls.accept(authority.host(), io).await {
             Ok(tls) => {
-                session.security =
-                    Security::Terminated { is_h2: tls.get_ref().1.alpn_protocol() == Some(b"h2") };
+                session.security = terminated(&tls);
                 match self.claimed(&session) {
                     Some(protocol) => protocol.refuse(session, refusal, Box::new(tls)).await,
                     None => _ = session.refuse(&refusal, |_| {}).await,
@@ -90,6 +88,11 @@ impl Router {
             }
         }
     }
+}
+
+/// The state of a connection after the handshake.
+fn terminated<S>(tls: &ServerStream<S>) -> Security {
+    Security::Terminated { is_h2: tls.get_ref().1.alpn_protocol() == Some(b"h2") }
 }
 
 /// Returns what policy does with a connection to `authority`.

@@ -17,8 +17,8 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(2);
 /// How often the number of open requests is checked during a stop.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
-/// Whether the daemon serves, stops, or aborts what is still open. Clones share the state.
-#[derive(Debug, Clone, Default)]
+/// Whether the daemon serves, stops, or aborts what is still open.
+#[derive(Debug, Default)]
 pub(crate) struct Lifecycle {
     /// Cancelled when the daemon accepts no new connections, so that open connections soon close.
     stopping: CancellationToken,

@@ -50,7 +50,7 @@ impl Recorder {
     ///
     /// # Errors
     /// The quota that is used up.
-    pub(crate) fn charge(
+    pub(crate) fn take_quota(
         &self,
         now: Instant,
         payer: AgentId,
@@ -63,7 +63,7 @@ impl Recorder {
     /// others.
     pub(crate) fn counts_alert(&self, alert: &Record, payer: AgentId) -> bool {
         let now = self.clock.instant();
-        let may_write = || self.charge(now, payer, (1, alert.line_bytes())).is_ok();
+        let may_write = || self.take_quota(now, payer, (1, alert.line_bytes())).is_ok();
         self.refusals.note(now, (alert, payer), &self.snapshot(), may_write)
     }
 

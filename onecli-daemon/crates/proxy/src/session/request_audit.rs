@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use onecli_audit::{AuditError, Durable, QuotaExceeded, Record, Text};
 use onecli_model::{AgentId, Code, Refusal, RequestId};
-use onecli_net::TunnelBytes;
+use onecli_net::{TunnelBytes, TunnelEnd};
 use onecli_policy::{Grant, Identity};
 
 use super::Session;
@@ -188,7 +188,7 @@ impl RequestAudit {
     /// Counts records of this request's kind against its agent's quota.
     fn take_quota(&self, records: u32) -> Result<(), QuotaExceeded> {
         let size = (self.record.line_bytes() + OUTCOME) * u64::from(records);
-        self.recorder.charge(self.recorder.clock.instant(), self.payer, (records, size))
+        self.recorder.take_quota(self.recorder.clock.instant(), self.payer, (records, size))
     }
 
     /// Counts a refusal. Returns false if it is recorded together with others.
@@ -267,12 +267,16 @@ impl RequestAudit {
         }
     }
 
-    /// Records the outcome of a tunnel.
-    pub(crate) fn tunnelled(&mut self, bytes: &TunnelBytes, result: std::io::Result<()>) {
+    /// Records the outcome of a tunnel, with the reason if it was stopped.
+    pub(crate) fn tunnelled(&mut self, bytes: &TunnelBytes, result: std::io::Result<TunnelEnd>) {
         self.record.bytes_in = Some(bytes.from_agent());
         self.record.bytes_out = Some(bytes.to_agent());
-        if let Err(error) = result {
-            tracing::debug!(%error, "a tunnel ended with an error");
+        match result {
+            Ok(TunnelEnd::Closed) => {}
+            Ok(TunnelEnd::Stopped) => {
+                self.record.code = Some(Text::new(self.lifecycle.revoked_code().as_str()));
+            }
+            Err(error) => tracing::debug!(%error, "a tunnel ended with an error"),
         }
         self.close();
     }

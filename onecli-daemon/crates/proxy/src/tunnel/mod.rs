@@ -8,19 +8,17 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use onecli_audit::Text;
 use onecli_model::{AddressScope, Authority, Code, Refusal};
-use onecli_net::{TunnelBytes, TunnelEnd, client_speaks_first, tunnel};
+use onecli_net::{TunnelBytes, client_speaks_first, tunnel};
 use onecli_policy::{DecisionReason, Identity, Route, Snapshot};
 
-use crate::accept::protocol::{Detection, FirstBytes, Protocol, Stream};
+use crate::accept::protocol::{Detection, FirstBytes, Protocol, SILENCE, Stream};
 use crate::session::counters::Counters;
 use crate::session::destination::Destination;
 use crate::session::request_audit::RequestAudit;
 use crate::session::{Security, Session};
 use crate::upstream::connector::Opened;
 
-/// How long a client may stay silent before its first byte.
-const SILENCE: Duration = Duration::from_secs(10);
-/// The same limit at ports where the server may speak first. It does not apply at ports of HTTP and TLS. There, a slow
+/// How long a client may stay silent before its first byte, at ports where the server may speak first. It does not apply at ports of HTTP and TLS. There, a slow
 /// client would be passed on before its TLS server name is read, which would bypass the rules for that name.
 const SILENCE_UNREAD: Duration = Duration::from_millis(400);
 
@@ -190,9 +188,6 @@ async fn forward(session: &Session, audit: &mut RequestAudit, io: Stream) -> Res
     });
     let bytes = TunnelBytes::default();
     let result = tunnel(io, upstream, &bytes, session.upstreams.timeouts.idle, revoked).await;
-    if matches!(result, Ok(TunnelEnd::Stopped)) {
-        audit.record().code = Some(Text::new(session.lifecycle.revoked_code().as_str()));
-    }
-    audit.tunnelled(&bytes, result.map(drop));
+    audit.tunnelled(&bytes, result);
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
@@ -15,7 +14,7 @@ use tokio::io::AsyncReadExt;
 
 use super::proxy_requests::serve_proxy;
 use super::serve::{HttpVersion, finish, serve_exchanges, serve_with};
-use crate::accept::protocol::{Detection, FirstBytes, Protocol, Stream};
+use crate::accept::protocol::{Detection, FirstBytes, Protocol, SILENCE, Stream};
 use crate::http::body::Body;
 use crate::http::body::peer_body::PeerBody;
 use crate::http::body::reject;
@@ -25,8 +24,6 @@ use crate::http::request::head::Head;
 use crate::session::destination::Destination;
 use crate::session::{Security, Session};
 
-/// How long a client may stay silent before its first byte.
-const SILENCE: Duration = Duration::from_secs(10);
 /// The first bytes of SSH (RFC 4253 section 4.2), which look like an HTTP method.
 const SSH: &[u8] = b"SSH-";
 /// The first bytes of HTTP/2's preface (RFC 9113 section 3.4).

@@ -9,7 +9,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use onecli_audit::Text;
 use onecli_model::{Code, Refusal};
-use onecli_net::{TunnelBytes, TunnelEnd, tunnel};
+use onecli_net::{TunnelBytes, tunnel};
 use sha1::{Digest, Sha1};
 
 use super::messages::{self, Hits};
@@ -152,16 +152,13 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
     let result = tunnel(client, upstream, &bytes, connection.session.upstreams.timeouts.idle, revoked).await;
     audit.record().scrub_hits = hits.count();
     Counters::add(&connection.session.recorder.counters.scrub_hits, hits.count().unwrap_or(0));
-    if matches!(result, Ok(TunnelEnd::Stopped)) {
-        audit.record().code = Some(Text::new(connection.session.lifecycle.revoked_code().as_str()));
-    }
     if let Some(refusal) =
         result.as_ref().err().and_then(std::io::Error::get_ref).and_then(|e| e.downcast_ref())
     {
         let refusal: &Refusal = refusal;
         audit.record().code = Some(Text::new(refusal.code.as_str()));
     }
-    audit.tunnelled(&bytes, result.map(drop));
+    audit.tunnelled(&bytes, result);
 }
 
 #[cfg(test)]
